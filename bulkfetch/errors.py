@@ -1,0 +1,136 @@
+"""What can go wrong, in the three dispositions that the rest of the program acts on.
+
+    BulkfetchError
+    ├── InvoiceError            concerns one invoice; carries the manifest's `reason`
+    │   ├── TransientError      try this invoice again
+    │   │   ├── OriginError     the origin failed, not the invoice: counts towards its breaker
+    │   │   ├── Throttled       the origin asked for a pause: never charged to an invoice
+    │   │   └── LinkRefused     the link died: mint again, under a cap of its own
+    │   └── PermanentError      give this invoice up
+    ├── FatalError              stop the run; `exit_code` says how
+    │   ├── UsageError          exit 2
+    │   └── ArchiveLocked       exit 7
+    └── Aborted                 the run is closing: not a failure of anything
+
+`str(error)` is always safe to print: vendor errors, whose text may hold a link or a token, are mapped to these once,
+at the edge, and never chained into a message.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """The process's exit codes, a contract for scripts (README, "Exit codes")."""
+
+    COMPLETE = 0
+    BUG = 1
+    USAGE = 2
+    FAILED = 3
+    FAILED_RETRYABLE = 4
+    STOPPED = 5
+    VERIFY_FAILED = 6
+    LOCKED = 7
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class Reason(StrEnum):
+    """The fixed words of a manifest row's `reason`."""
+
+    ALREADY_STORED = "already_stored"
+    ADOPTED = "adopted"
+    DUPLICATE = "duplicate"
+
+    NOT_FOUND = "not_found"
+    INVALID_REQUEST = "invalid_request"
+    UNPROCESSABLE = "unprocessable"
+    FORBIDDEN = "forbidden"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    BAD_RESPONSE = "bad_response"
+    LINK_REFUSED = "link_refused"
+    LINK_EXPIRED = "link_expired"
+    TRUNCATED = "truncated"
+    NOT_PDF = "not_pdf"
+    TOO_LARGE = "too_large"
+    DIGEST_MISMATCH = "digest_mismatch"
+    CONFLICT = "conflict"
+    STORE_ERROR = "store_error"
+    INVALID_ID = "invalid_id"
+    INVALID_ROW = "invalid_row"
+
+
+class BulkfetchError(Exception):
+    """Base of every error raised on purpose; `str()` of it holds no secret."""
+
+
+class InvoiceError(BulkfetchError):
+    """One invoice could not be fetched; `reason` and `http_status` go into its manifest row.
+
+    `hold` says that a whole body arrived but must not be archived: the store keeps its bytes aside in quarantine.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, http_status: int | None = None, hold: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.http_status = http_status
+        self.hold = hold
+
+
+class TransientError(InvoiceError):
+    """Try this invoice again."""
+
+    charged: ClassVar[bool] = True
+    """Whether a try that ended so counts against the invoice's `attempts`."""
+
+
+class OriginError(TransientError):
+    """The origin failed (5xx, connection, time-out). A row of these opens the origin's breaker."""
+
+
+class Throttled(TransientError):
+    """The origin asked for a pause. `retry_after` is in seconds; None where it named no usable time."""
+
+    charged = False
+
+    def __init__(
+        self, reason: Reason, message: str, *, http_status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason, message, http_status=http_status)
+        self.retry_after = retry_after
+
+
+class LinkRefused(TransientError):
+    """The download host refused the link, which may have expired: a new link is asked for."""
+
+    charged = False
+
+
+class PermanentError(InvoiceError):
+    """Give this invoice up; another run would meet the same answer."""
+
+
+class FatalError(BulkfetchError):
+    """Stop the run: no further invoice is begun, and what is in hand is charged with nothing."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.STOPPED
+
+
+class UsageError(FatalError):
+    """The command line, configuration or input cannot be used; the message names the place and the fix."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ArchiveLocked(FatalError):
+    """Another run holds this archive."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class Aborted(BulkfetchError):
+    """The run is closing; the invoice goes back to where it came from."""

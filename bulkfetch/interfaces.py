@@ -1,0 +1,134 @@
+"""The seams: what the pipeline asks of each part. An implementation passes the contract suite of its Protocol."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from bulkfetch.models import InputRow, Link, ObjectMeta, PutResult, Row
+
+
+class Source(Protocol):
+    """Where invoice IDs come from."""
+
+    name: str
+    """How the source is called in logs and summaries; holds no credentials."""
+
+    def batches(self) -> AsyncIterator[Sequence[InputRow]]:
+        """Hand out what is available, in order, each input row exactly once.
+
+        A batch is never empty and is bounded by a constant, not by the input. The iterator ends when the input does.
+
+        Raises:
+            UsageError: the input as a whole cannot be read as what it claims to be.
+            FatalError: reading failed in the middle.
+        """
+        ...
+
+    async def ack(self, row: InputRow) -> None:
+        """Say that `row` is accounted for durably; it will not be handed out again."""
+        ...
+
+    async def nack(self, row: InputRow) -> None:
+        """Hand `row` back unprocessed; a later run gets it again."""
+        ...
+
+    def estimate(self) -> int | None:
+        """How many rows the whole input is thought to have, for a progress display; None if unknown."""
+        ...
+
+    def digest(self) -> tuple[str, int] | None:
+        """SHA-256 (hex) and length in bytes of the input as read; None where an input has no bytes or was not
+        read to its end."""
+        ...
+
+
+class LinkMinter(Protocol):
+    """Asks the billing API for a download link."""
+
+    async def mint(self, invoice_id: str) -> Link:
+        """A fresh link for `invoice_id`.
+
+        Raises:
+            TransientError, PermanentError, FatalError: by disposition; nothing of the token is in them.
+        """
+        ...
+
+
+class Body(Protocol):
+    """An open download. Iterating yields chunks of bytes; the checks (length, digest, PDF head and tail) are part of
+    the iteration: a body that fails one raises *instead of ending*, so whoever reads to the end holds verified bytes.
+    """
+
+    content_type: str | None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Chunks, in order, never empty.
+
+        Raises:
+            TransientError: the body is not what was promised (cut, not a PDF, wrong digest), or stopped coming.
+            PermanentError: it is larger than allowed, or wrong in the same way twice (then `hold` is set).
+        """
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex of all bytes; valid once the iteration has ended."""
+        ...
+
+
+class Downloader(Protocol):
+    """Opens a link. Knows no token."""
+
+    def open(self, link: Link, *, suspect: str | None = None) -> AbstractAsyncContextManager[Body]:
+        """The link's body, closed on exit. `suspect` is the SHA-256 of a body that failed the PDF check before: if the
+        same bytes come again, the error carries `hold`.
+
+        Raises:
+            TransientError, PermanentError: by disposition; nothing of the link but its host is in them.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Where objects are kept. Nothing partial or unverified is ever visible under a key."""
+
+    name: str
+    """The destination as shown and recorded: a path or URL without credentials."""
+
+    async def put(self, key: str, body: Body, *, received: Callable[[], None]) -> PutResult:
+        """Read `body` to its end, then publish it under `key`: on return the object is durable.
+
+        An object that exists is never replaced: with the same content it is adopted, with other content the new bytes
+        are kept aside and the put fails. `received` is called once when `body` is read to its end and out of memory.
+        From there on a cancellation waits: the put ends in an object or an error, not in between.
+
+        Raises:
+            PermanentError: `conflict`.
+            TransientError: the store failed for this object; also whatever `body` raises, unchanged.
+            FatalError: the store is unusable (full, read-only, credentials refused).
+        """
+        ...
+
+    async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
+        """What is under each of `keys`, in their order; None where there is nothing."""
+        ...
+
+    def get(self, key: str) -> AsyncIterator[bytes]:
+        """The object's bytes in chunks.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        ...
+
+
+class Manifest(Protocol):
+    """The durable account of a run."""
+
+    async def append(self, rows: Sequence[Row]) -> None:
+        """Record `rows`; on return they are durable, all of them.
+
+        Raises:
+            FatalError: the manifest cannot be written; none of `rows` counts as recorded.
+        """
+        ...

@@ -1,0 +1,190 @@
+"""The values that travel between the parts: all immutable, none knows how it is made or kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import msgspec
+
+from bulkfetch.errors import Reason
+
+NO_FIELDS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One invoice to fetch, as a source handed it out.
+
+    `line` is the input's line (1-based) where there is one; `fields` are the input's other columns; `tag` is the
+    source's own handle for `ack` and `nack`.
+    """
+
+    invoice_id: str
+    line: int | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    tag: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """An input row that names no usable invoice: it is never sent anywhere, and gets a `rejected` row.
+
+    `raw` is the offending text, escaped and shortened for display.
+    """
+
+    raw: str
+    reason: Reason
+    message: str
+    line: int | None = None
+    tag: object = None
+
+
+InputRow = Delivery | Malformed
+
+
+class Secret:
+    """A value that shows itself only to whoever asks for it: `str`, `repr` and formatting print `***`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself; for the header builder, and nothing else."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reveal() == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A minted download link. The URL is a credential, so it is in no repr.
+
+    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for.
+    """
+
+    url: str = field(repr=False)
+    minted_at: float
+    valid_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """An object that a store holds: `size` in bytes."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """A durable object: what is under `key` has exactly this `size` (bytes) and `sha256` (lower-case hex).
+
+    `adopted` says that the object was there before, with the same content, and was left untouched.
+    """
+
+    key: str
+    uri: str
+    size: int
+    sha256: str
+    e_tag: str | None = None
+    content_type: str | None = None
+    adopted: bool = False
+
+
+class Outcome(StrEnum):
+    """The terminal outcome of one input row."""
+
+    STORED = "stored"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    REJECTED = "rejected"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One manifest row, version 1: the terminal account of one input row.
+
+    `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
+    Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.
+    """
+
+    v: int = 1
+    run: str
+    invoice_id: str
+    outcome: Outcome
+    reason: Reason | None = None
+    retryable: bool = False
+    key: str | None = None
+    uri: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    e_tag: str | None = None
+    content_type: str | None = None
+    attempts: int = 0
+    links: int = 0
+    http_status: int | None = None
+    message: str | None = None
+    started_at: str
+    finished_at: str
+    seconds: float = 0.0
+    line: int | None = None
+    fields: Mapping[str, str] = NO_FIELDS
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """How many input rows ended in which outcome; `read` is all of them."""
+
+    read: int = 0
+    stored: int = 0
+    skipped: int = 0
+    failed: int = 0
+    rejected: int = 0
+
+    def balanced(self) -> bool:
+        """Whether every row that was read ended in exactly one outcome (promise P2)."""
+        return self.read == self.stored + self.skipped + self.failed + self.rejected
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's summary, written last: that it exists says that the run ended in an orderly way.
+
+    `complete` says that the whole input was read and every row accounted for. `manifest_sha256` is of the whole row
+    file; `previous` and `previous_sha256` name the summary before this one and seal it (a chain of hashes).
+    """
+
+    v: int = 1
+    run: str
+    exit_code: int
+    complete: bool
+    stopped_by: str | None
+    started_at: str
+    finished_at: str
+    seconds: float
+    counts: Counts
+    reasons: Mapping[str, int]
+    bytes_stored: int
+    requests: Mapping[str, int]
+    source: str
+    input_sha256: str | None
+    input_bytes: int | None
+    destination: str
+    versions: Mapping[str, str]
+    manifest: str
+    manifest_rows: int
+    manifest_sha256: str
+    previous: str | None
+    previous_sha256: str | None
+
+
+def utc_iso(moment: datetime) -> str:
+    """`moment` in UTC as ISO 8601 with milliseconds and `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

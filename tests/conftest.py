@@ -1,0 +1,21 @@
+"""What every test shares: one async backend, and a guard against blocking the event loop."""
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """bulkfetch runs on asyncio (aiohttp needs it), so its tests do too."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """A blocking call made by bulkfetch on the event loop fails the test that made it."""
+    blockbuster = BlockBuster(scanned_modules=["bulkfetch"])
+    blockbuster.activate()
+    yield
+    blockbuster.deactivate()
