@@ -5,7 +5,10 @@
     │   ├── TransientError      try this invoice again
     │   │   ├── OriginError     the origin failed, not the invoice: counts towards its breaker
     │   │   ├── Throttled       the origin asked for a pause: never charged to an invoice
-    │   │   └── LinkRefused     the link died: mint again, under a cap of its own
+    │   │   ├── LinkRefused     the link died: mint again, under a cap of its own
+    │   │   ├── UnexpectedAnswer  outside the contract: ask once more
+    │   │   ├── BadBody         whole, but not a PDF
+    │   │   └── NotReady        put off to the end of the run
     │   └── PermanentError      give this invoice up
     ├── FatalError              stop the run; `exit_code` says how
     │   ├── UsageError          exit 2
@@ -82,10 +85,25 @@ class InvoiceError(BulkfetchError):
 
 
 class TransientError(InvoiceError):
-    """Try this invoice again."""
+    """Try this invoice again. `charged` says whether the try counts against the invoice's attempts."""
 
-    charged: ClassVar[bool] = True
-    """Whether a try that ended so counts against the invoice's `attempts`."""
+    tries: ClassVar[int | None] = None
+    """How often one invoice may meet this kind of error; None: until its attempts are used up."""
+
+    second_pass: ClassVar[bool] = True
+    """Whether time may mend it: then the invoice is tried once more at the end of the run."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        http_status: int | None = None,
+        hold: bool = False,
+        charged: bool = True,
+    ) -> None:
+        super().__init__(reason, message, http_status=http_status, hold=hold)
+        self.charged = charged
 
 
 class OriginError(TransientError):
@@ -95,19 +113,39 @@ class OriginError(TransientError):
 class Throttled(TransientError):
     """The origin asked for a pause. `retry_after` is in seconds; None where it named no usable time."""
 
-    charged = False
-
     def __init__(
         self, reason: Reason, message: str, *, http_status: int | None = None, retry_after: float | None = None
     ) -> None:
-        super().__init__(reason, message, http_status=http_status)
+        super().__init__(reason, message, http_status=http_status, charged=False)
         self.retry_after = retry_after
 
 
 class LinkRefused(TransientError):
-    """The download host refused the link, which may have expired: a new link is asked for."""
+    """The download host refused the link, which may have expired: a new one is asked for, twice at most."""
 
-    charged = False
+    tries = 3
+    second_pass = False
+
+
+class UnexpectedAnswer(TransientError):
+    """An answer outside the contract (no link in it, a status nobody knows): asked once more, then given up."""
+
+    tries = 2
+    second_pass = False
+
+
+class BadBody(TransientError):
+    """A whole body arrived that is not a PDF; `sha256` (hex) tells whether the next try brings the same bytes."""
+
+    def __init__(self, reason: Reason, message: str, *, sha256: str) -> None:
+        super().__init__(reason, message)
+        self.sha256 = sha256
+
+
+class NotReady(TransientError):
+    """The document is not there yet (409, 423, 425): put off to the end of the run at once."""
+
+    tries = 1
 
 
 class PermanentError(InvoiceError):

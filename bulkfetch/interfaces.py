@@ -1,10 +1,10 @@
 """The seams: what the pipeline asks of each part. An implementation passes the contract suite of its Protocol."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from bulkfetch.models import InputRow, Link, ObjectMeta, PutResult, Row
+from bulkfetch.models import Entry, InputRow, Link, ObjectMeta, PutResult, Row
 
 
 class Source(Protocol):
@@ -113,6 +113,10 @@ class Store(Protocol):
         """What is under each of `keys`, in their order; None where there is nothing."""
         ...
 
+    def uri(self, key: str) -> str:
+        """Where `key` is, as recorded in the manifest; holds no credentials."""
+        ...
+
     def get(self, key: str) -> AsyncIterator[bytes]:
         """The object's bytes in chunks.
 
@@ -131,4 +135,17 @@ class Manifest(Protocol):
         Raises:
             FatalError: the manifest cannot be written; none of `rows` counts as recorded.
         """
+        ...
+
+
+class Ledger(Protocol):
+    """Knows, in memory that does not grow with the archive, what earlier runs stored and what this run has seen."""
+
+    async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
+        """Those of `ids` that a manifest row names as stored, with what it says of the object."""
+        ...
+
+    async def repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
+        """Which of `rows` (ID, input line) name an ID that this run has seen before, this batch included: their index,
+        with the line of the first occurrence. The others are remembered."""
         ...

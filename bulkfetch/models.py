@@ -101,6 +101,15 @@ class PutResult:
     adopted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the manifests say of a stored invoice's object: `size` in bytes, `sha256` in lower-case hex."""
+
+    key: str
+    size: int
+    sha256: str
+
+
 class Outcome(StrEnum):
     """The terminal outcome of one input row."""
 
@@ -159,6 +168,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     `complete` says that the whole input was read and every row accounted for. `manifest_sha256` is of the whole row
     file; `previous` and `previous_sha256` name the summary before this one and seal it (a chain of hashes).
+    These five are filled in where the summary is written.
     """
 
     v: int = 1
@@ -178,11 +188,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     input_bytes: int | None
     destination: str
     versions: Mapping[str, str]
-    manifest: str
-    manifest_rows: int
-    manifest_sha256: str
-    previous: str | None
-    previous_sha256: str | None
+    manifest: str = ""
+    manifest_rows: int = 0
+    manifest_sha256: str = ""
+    previous: str | None = None
+    previous_sha256: str | None = None
 
 
 def utc_iso(moment: datetime) -> str:

@@ -1,0 +1,33 @@
+"""The durable account of every run: manifests (the truth), the ledger (their index), runs and their summaries."""
+
+from bulkfetch.manifest.ledger import Ledger
+from bulkfetch.manifest.local import LocalManifest
+from bulkfetch.manifest.rows import decode_row, encode_rows, read_rows
+from bulkfetch.manifest.runs import (
+    MANIFESTS,
+    STATE,
+    Problem,
+    Run,
+    list_runs,
+    new_run_id,
+    read_summary,
+    unfinished_runs,
+    verify_chain,
+)
+
+__all__ = [
+    "MANIFESTS",
+    "STATE",
+    "Ledger",
+    "LocalManifest",
+    "Problem",
+    "Run",
+    "decode_row",
+    "encode_rows",
+    "list_runs",
+    "new_run_id",
+    "read_rows",
+    "read_summary",
+    "unfinished_runs",
+    "verify_chain",
+]

@@ -1,0 +1,122 @@
+"""`bulkfetch check`: is everything there that a run needs?"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+
+import aiohttp
+import anyio
+
+from bulkfetch.app.connections import connect, token_source
+from bulkfetch.app.run import local_root
+from bulkfetch.config import Config
+from bulkfetch.credentials import TokenSource
+from bulkfetch.errors import BulkfetchError, PermanentError, Reason
+from bulkfetch.events import Event
+from bulkfetch.keys import KeyTemplate
+from bulkfetch.models import Secret
+from bulkfetch.policy import parse_http_date
+from bulkfetch.session import api_session, vendor_errors
+from bulkfetch.stores import LocalStore
+
+CLOCK_TOLERANCE = 60.0
+NOBODYS_INVOICE = "bulkfetch-check"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One finding: `ok` is None where a check does not apply."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def check_setup(config: Config, *, environ_token: Secret | None, probe: str | None) -> list[CheckResult]:
+    """Every check in order; one that fails does not keep the others from being made.
+
+    With `probe`, an invoice ID, a link is minted and its PDF read, verified and thrown away. Without it the API is
+    asked for an invoice that nobody has: any answer but 401 and 403 shows that it is there and takes the token.
+    """
+    return anyio.run(_check, config, environ_token, probe)
+
+
+async def _check(config: Config, environ_token: Secret | None, probe: str | None) -> list[CheckResult]:
+    results: list[CheckResult] = []
+
+    async def make(name: str, check: Callable[[], Awaitable[str]]) -> bool:
+        try:
+            results.append(CheckResult(name, True, await check()))
+        except BulkfetchError as error:
+            results.append(CheckResult(name, False, str(error)))
+        return results[-1].ok is True
+
+    await make("key template", lambda: _key(config))
+    token: list[TokenSource] = []
+    has_token = await make("token", lambda: _token(config, environ_token, token))
+    await make("clock", lambda: _clock(config))
+    if has_token:
+        await make("api", lambda: _api(config, token[0], probe))
+    else:
+        results.append(CheckResult("api", None, "not asked: there is no token"))
+    if config.destination.url:
+        await make("destination", lambda: _destination(config))
+    else:
+        results.append(CheckResult("destination", None, "none given: add --to DEST"))
+    return results
+
+
+async def _key(config: Config) -> str:
+    KeyTemplate.parse(config.destination.key)
+    return config.destination.key
+
+
+async def _token(config: Config, value: Secret | None, found: list[TokenSource]) -> str:
+    source = token_source(config, value, _ignore)
+    await source.current()
+    found.append(source)
+    places = {"BULKFETCH_TOKEN": value, "api.token_command": config.api.token_command}
+    return "from " + next((place for place, given in places.items() if given), "api.token_file")
+
+
+async def _clock(config: Config) -> str:
+    """The local clock beside the API's: an hour of difference breaks signed requests and every record."""
+    async with api_session(connections=1) as session:
+        with vendor_errors("API"):
+            async with session.head(
+                config.api.url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=config.timeouts.first_byte)
+            ) as response:
+                sent = parse_http_date(response.headers.get("Date", ""))
+    if sent is None:
+        return "the API does not say its time"
+    apart = abs((datetime.now(UTC) - sent).total_seconds())
+    if apart > CLOCK_TOLERANCE:
+        raise PermanentError(Reason.BAD_RESPONSE, f"{apart:.0f} s apart from the API's: set the clock")
+    return f"within {CLOCK_TOLERANCE:.0f} s of the API's"
+
+
+async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
+    async with connect(config, token, rng=Random(), notify=_ignore) as connections:
+        started = time.monotonic()
+        try:
+            link = await connections.minter.mint(probe or NOBODYS_INVOICE)
+        except PermanentError as error:
+            if probe is not None or error.reason is Reason.FORBIDDEN:
+                raise
+            return f"answers in {time.monotonic() - started:.2f} s and takes the token ({error})"
+        if probe is None:
+            return f"answers in {time.monotonic() - started:.2f} s and takes the token"
+        async with connections.downloader.open(link) as body:
+            size = sum([len(chunk) async for chunk in body])
+        return f"{probe}: a PDF of {size:,} bytes in {time.monotonic() - started:.2f} s"
+
+
+async def _destination(config: Config) -> str:
+    async with LocalStore.open(local_root(config.destination.url), "check") as store:
+        return f"{store.name} takes and keeps files"
+
+
+def _ignore(event: Event) -> None:
+    """A check reports once, at its end."""

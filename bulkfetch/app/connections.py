@@ -1,0 +1,109 @@
+"""Wires what talks to the billing API and the download host; shared by `run` and `check`."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+import anyio
+from yarl import URL
+
+from bulkfetch import downloader, minter
+from bulkfetch.config import Config
+from bulkfetch.credentials import TokenSource
+from bulkfetch.downloader import BodyLimits, HttpDownloader
+from bulkfetch.errors import FatalError
+from bulkfetch.events import Event, Note
+from bulkfetch.limiter import Gate
+from bulkfetch.minter import ApiMinter
+from bulkfetch.models import Secret
+from bulkfetch.session import LinkRules, api_session, download_session, is_public, literal
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The two origins, each behind its gate."""
+
+    minter: ApiMinter
+    downloader: HttpDownloader
+    api_gate: Gate
+    download_gate: Gate
+
+
+@asynccontextmanager
+async def connect(
+    config: Config, token: TokenSource, *, rng: Random, notify: Callable[[Event], None]
+) -> AsyncIterator[Connections]:
+    """Sessions, gates and clients by `config`; nothing is sent yet.
+
+    Raises:
+        FatalError: the API's host name does not resolve.
+    """
+    rules = LinkRules(
+        hosts=config.api.link_hosts,
+        allow_local=await _is_local(config.api.url),
+        allow_http=URL(config.api.url).scheme == "http",
+    )
+    limits, timeouts = config.limits, config.timeouts
+    gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
+    api_gate = gate(minter.ORIGIN, rate=config.api.rate)
+    download_gate = gate(downloader.ORIGIN)
+    async with (
+        api_session(connections=limits.workers) as api,
+        download_session(connections=limits.workers, rules=rules) as links,
+    ):
+        yield Connections(
+            ApiMinter(
+                api,
+                token,
+                api_gate,
+                base_url=config.api.url,
+                link_seconds=config.api.link_seconds,
+                connect_timeout=timeouts.connect,
+                timeout=timeouts.connect + timeouts.first_byte,
+            ),
+            HttpDownloader(
+                links,
+                download_gate,
+                rules=rules,
+                limits=BodyLimits(
+                    max_size=limits.max_size,
+                    connect=timeouts.connect,
+                    first_byte=timeouts.first_byte,
+                    idle=timeouts.idle,
+                    total=timeouts.total,
+                    min_speed=timeouts.min_speed,
+                ),
+            ),
+            api_gate,
+            download_gate,
+        )
+
+
+def token_source(config: Config, value: Secret | None, notify: Callable[[Event], None]) -> TokenSource:
+    """The token by `config`, or `value` from the environment.
+
+    Raises:
+        UsageError: none is configured.
+    """
+    return TokenSource(
+        value=value,
+        file=config.api.token_file,
+        command=config.api.token_command,
+        warn=lambda message: notify(Note("warning", message)),
+    )
+
+
+async def _is_local(url: str) -> bool:
+    """Whether the API itself is on this machine or a private network: then its links may be, too."""
+    host = URL(url).host or ""
+    address = literal(host)
+    if address is not None:
+        return not is_public(address)
+    try:
+        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise FatalError(f"api.url: the host name {host} does not resolve ({error.strerror})") from None
+    return all(not is_public(literal(sockaddr[0])) for *_, sockaddr in found)

@@ -1,0 +1,211 @@
+"""`bulkfetch run`, composed: opens everything in order, heeds signals, drains, and closes with the summary."""
+
+import platform
+import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+
+import anyio
+
+from bulkfetch import __version__
+from bulkfetch.app.connections import Connections, connect, token_source
+from bulkfetch.config import Config
+from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, UsageError
+from bulkfetch.events import Event, Listener, Note, RunFinished, RunStarted
+from bulkfetch.fetch import Fetcher, RowWriter
+from bulkfetch.interfaces import Source
+from bulkfetch.keys import KeyTemplate
+from bulkfetch.manifest import LocalManifest
+from bulkfetch.models import Secret, Summary, utc_iso
+from bulkfetch.policy import RunGuard
+from bulkfetch.pool import Pool, Stop
+from bulkfetch.retrying import RetryPolicy
+from bulkfetch.sources import open_source
+from bulkfetch.stores import LocalStore
+
+
+class Interrupted(Aborted):
+    """A person or a supervisor asked the run to end."""
+
+    def __init__(self, signum: signal.Signals) -> None:
+        super().__init__(f"interrupted by {signum.name}")
+        self.exit_code = ExitCode(128 + signum)
+
+
+def run_archive(
+    config: Config, *, source: str, environ_token: Secret | None, listeners: Sequence[Listener] = ()
+) -> Summary:
+    """Archive what `source` names, and say in the summary how it went; its `exit_code` is the process's.
+
+    Raises:
+        UsageError: source, key template, token or destination cannot be used; nothing was begun.
+        FatalError: the archive cannot be opened or its manifest written.
+    """
+    return anyio.run(archive, config, source, environ_token, listeners)
+
+
+async def archive(config: Config, source: str, environ_token: Secret | None, listeners: Sequence[Listener]) -> Summary:
+    """The same on a running event loop, in its main thread."""
+
+    def notify(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    rows_in = open_source(source, format=config.source.format, column=config.source.column)
+    keys = KeyTemplate.parse(config.destination.key)
+    root = local_root(config.destination.url)
+    token = token_source(config, environ_token, notify)
+    await token.current()
+    rng = Random()
+    async with AsyncExitStack() as stack:
+        manifest = await stack.enter_async_context(LocalManifest.open(root, clock=_utc_now))
+        store = await stack.enter_async_context(LocalStore.open(root, manifest.run))
+        connections = await stack.enter_async_context(connect(config, token, rng=rng, notify=notify))
+        stop = Stop()
+        fetcher = Fetcher(
+            connections.minter,
+            connections.downloader,
+            store,
+            policy=RetryPolicy(
+                attempts=config.retry.attempts,
+                wait_initial=config.retry.wait_initial,
+                wait_max=config.retry.wait_max,
+                timeout=config.retry.timeout,
+            ),
+            rng=rng,
+            stopping=stop.requested.is_set,
+            notify=notify,
+        )
+        pool = Pool(
+            source=rows_in,
+            manifest=manifest,
+            ledger=manifest,
+            store=store,
+            fetcher=fetcher,
+            rows=RowWriter(manifest.run, _utc_now),
+            keys=keys,
+            guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
+            stop=stop,
+            notify=notify,
+            utc_now=_utc_now,
+            workers=config.limits.workers,
+            drain=config.timeouts.drain,
+            adopting=manifest.adopting,
+        )
+        began, started = _utc_now(), anyio.current_time()
+        notify(RunStarted(manifest.run, rows_in.name, store.name, rows_in.estimate()))
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_heed_signals, stop)
+            await pool.run()
+            tasks.cancel_scope.cancel()
+        if not pool.counts.read:
+            notify(Note("warning", f"{rows_in.name} holds no invoice"))
+        summary = await manifest.finish(
+            _summary(
+                manifest.run,
+                pool,
+                stop,
+                rows_in,
+                config,
+                connections,
+                destination=store.name,
+                began=began,
+                seconds=anyio.current_time() - started,
+            )
+        )
+        notify(RunFinished(summary))
+        return summary
+
+
+def local_root(destination: str) -> Path:
+    """The directory that `destination` (a path or a file:// URL) names.
+
+    Raises:
+        UsageError: it names something else.
+    """
+    scheme, found, rest = destination.partition("://")
+    if found and scheme != "file":
+        raise UsageError(f"destination {scheme}://: only directories are supported; give a path")
+    return Path(rest if found else destination).expanduser()
+
+
+async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for signum in signals:
+            if stop.requested.is_set():
+                stop.hurry()
+            stop.request(Interrupted(signum))
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _verdict(pool: Pool, cause: BulkfetchError | None, expect: int) -> tuple[ExitCode, str | None]:
+    """The exit code and, where the run did not simply finish, why it ended."""
+    counts = pool.counts
+    if not counts.balanced():
+        return ExitCode.BUG, f"the account does not add up: {counts}"
+    if isinstance(cause, FatalError | Interrupted):
+        return cause.exit_code, str(cause)
+    if pool.retryable_failures:
+        return ExitCode.FAILED_RETRYABLE, None
+    if counts.failed or counts.rejected:
+        return ExitCode.FAILED, None
+    if expect and counts.read != expect:
+        return ExitCode.FAILED, f"{expect} rows were expected and {counts.read} came"
+    return ExitCode.COMPLETE, None
+
+
+def _summary(
+    run: str,
+    pool: Pool,
+    stop: Stop,
+    source: Source,
+    config: Config,
+    connections: Connections,
+    *,
+    destination: str,
+    began: datetime,
+    seconds: float,
+) -> Summary:
+    exit_code, stopped_by = _verdict(pool, stop.cause, config.source.expect)
+    digest = source.digest()
+    api, links = connections.api_gate, connections.download_gate
+    return Summary(
+        run=run,
+        exit_code=exit_code,
+        complete=stop.cause is None and exit_code is not ExitCode.BUG,
+        stopped_by=stopped_by,
+        started_at=utc_iso(began),
+        finished_at=utc_iso(_utc_now()),
+        seconds=round(seconds, 3),
+        counts=pool.counts,
+        reasons=dict(pool.reasons),
+        bytes_stored=pool.bytes_stored,
+        requests={
+            "links": api.requests,
+            "links_refused": api.refused,
+            "downloads": links.requests,
+            "downloads_refused": links.refused,
+        },
+        source=source.name,
+        input_sha256=digest[0] if digest else None,
+        input_bytes=digest[1] if digest else None,
+        destination=destination,
+        versions={
+            "bulkfetch": __version__,
+            "python": platform.python_version(),
+            "aiohttp": version("aiohttp"),
+        },
+        manifest="",
+        manifest_rows=0,
+        manifest_sha256="",
+        previous=None,
+        previous_sha256=None,
+    )

@@ -1,0 +1,28 @@
+"""`bulkfetch check`: the pre-flight test."""
+
+import os
+from pathlib import Path
+
+import click
+
+from bulkfetch.cli.options import config_flags, configuration, take_token
+from bulkfetch.errors import ExitCode
+
+
+@click.command("check", epilog="The token comes from BULKFETCH_TOKEN, api.token_file or api.token_command.")
+@config_flags("destination.url", "api.url")
+@click.option("--probe", metavar="ID", help="Ask for a link to invoice ID and read the first bytes behind it.")
+@click.pass_context
+def command(ctx: click.Context, config_file: Path | None, probe: str | None) -> int:
+    """Test what a run needs: configuration, token, API, destination.
+
+    The exit code is 5 if a test fails.
+    """
+    config = configuration(ctx, os.environ, config_file)
+
+    from bulkfetch.app import check_setup
+    from bulkfetch.cli.output import print_checks
+
+    results = check_setup(config, environ_token=take_token(os.environ), probe=probe)
+    print_checks(results)
+    return ExitCode.STOPPED if any(result.ok is False for result in results) else ExitCode.COMPLETE

@@ -1,0 +1,57 @@
+"""`bulkfetch demo`: the main job, without an account."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from bulkfetch.errors import ExitCode, UsageError
+
+
+@click.command("demo")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("bulkfetch-demo"),
+    show_default=True,
+    help="Where the IDs and the archive go.",
+)
+@click.option("--invoices", type=click.IntRange(1, 100_000), default=400, show_default=True, help="How many documents.")
+def command(directory: Path, invoices: int) -> int:
+    """Archive some hundred invoices of a stand-in for the API that throttles, fails, and lets links expire.
+
+    Everything happens on this machine. A second demo finds everything stored.
+    """
+    from bulkfetch.app.demo import ARCHIVE, FAULTS, IDS, RATE_LIMIT, run_demo
+    from bulkfetch.cli.output import print_summary
+    from bulkfetch.cli.progress import display
+
+    click.echo(
+        f"A sandbox of the billing API on 127.0.0.1: {invoices:,} documents, {RATE_LIMIT} links/s at most, "
+        f"{FAULTS.errors:.0%} server errors,\n{FAULTS.truncate:.0%} cut downloads, {FAULTS.expire:.0%} expired links.\n",
+        err=True,
+    )
+    try:
+        with display(log_format="text", verbosity=0, rows_to_stdout=False) as listeners:
+            summary = run_demo(directory, invoices=invoices, listeners=listeners)
+    except OSError as error:
+        raise UsageError(f"{directory}: {error.strerror}; name another directory with --dir") from None
+    print_summary(summary, "text")
+    if summary.exit_code == ExitCode.COMPLETE:
+        click.echo(_next_steps(directory / ARCHIVE, directory / IDS), err=True)
+    return summary.exit_code
+
+
+def _next_steps(archive: Path, ids: Path) -> str:
+    to, source = shlex.quote(str(archive)), shlex.quote(str(ids))
+    return "\n".join(
+        [
+            "Next:",
+            f"  ls {to}                          # the PDFs; manifests/ holds the account of every row",
+            "  bulkfetch demo                    # again: nothing stored is fetched twice",
+            f"  bulkfetch plan {source} --to {to}",
+            "  bulkfetch sandbox --help          # rehearse your own backfill, with faults on demand",
+            "  bulkfetch run --help              # the real thing",
+        ]
+    )

@@ -1,0 +1,30 @@
+"""`bulkfetch plan`: what a run would do."""
+
+import os
+from pathlib import Path
+
+import click
+
+from bulkfetch.cli.options import config_flags, configuration, destination
+from bulkfetch.errors import ExitCode
+
+
+@click.command("plan")
+@click.argument("source")
+@config_flags("destination.url", "destination.key", "source.format", "source.column", "source.expect", "api.rate")
+@click.option("--json", "as_json", is_flag=True, help="Write the plan to stdout as one JSON object.")
+@click.pass_context
+def command(ctx: click.Context, source: str, config_file: Path | None, *, as_json: bool) -> int:
+    """Show what a run over SOURCE would do. Nothing is called, and nothing is written.
+
+    The exit code is 3 if rows of SOURCE would be rejected.
+    """
+    config = configuration(ctx, os.environ, config_file)
+    destination(config)
+
+    from bulkfetch.app import plan_archive
+    from bulkfetch.cli.output import print_plan
+
+    plan = plan_archive(config, source=source)
+    print_plan(plan, to_json=as_json)
+    return ExitCode.FAILED if plan.rejected else ExitCode.COMPLETE

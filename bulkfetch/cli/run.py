@@ -1,0 +1,65 @@
+"""`bulkfetch run`: the main job."""
+
+import os
+from pathlib import Path
+
+import click
+
+from bulkfetch.cli.options import config_flags, configuration, destination, take_token
+
+
+@click.command("run", epilog="The token comes from BULKFETCH_TOKEN, api.token_file or api.token_command.")
+@click.argument("source")
+@config_flags(
+    "destination.url",
+    "destination.key",
+    "source.format",
+    "source.column",
+    "source.expect",
+    "api.url",
+    "api.rate",
+    "api.link_seconds",
+    "limits.workers",
+    "limits.max_size",
+    "limits.max_failed_ratio",
+    "retry.attempts",
+    "timeouts.drain",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write each manifest row to stdout, as a line of JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; a summary only if something is missing.")
+@click.option("-v", "--verbose", count=True, help="Tell retries and pauses; twice: every invoice.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of what stderr gets.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    source: str,
+    config_file: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+    verbose: int,
+    log_format: str,
+) -> int:
+    """Archive every invoice that SOURCE names.
+
+    SOURCE is a .txt, .csv or .jsonl file, each also as .gz, or - for standard input. The same command again goes on
+    where the last one ended: what is stored is not fetched again, what failed is tried again.
+    """
+    config = configuration(ctx, os.environ, config_file)
+    destination(config)
+
+    from bulkfetch.app import run_archive
+    from bulkfetch.cli.output import print_summary
+    from bulkfetch.cli.progress import display
+
+    with display(log_format=log_format, verbosity=-1 if quiet else verbose, rows_to_stdout=as_json) as listeners:
+        summary = run_archive(config, source=source, environ_token=take_token(os.environ), listeners=listeners)
+    if not quiet or summary.exit_code:
+        print_summary(summary, log_format)
+    return summary.exit_code

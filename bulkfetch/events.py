@@ -1,0 +1,83 @@
+"""What happens during a run, as values: whoever wants to show, log or count it listens."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from bulkfetch.errors import Reason
+from bulkfetch.models import Row, Summary
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run is about to read its source; `total` is the number of rows expected, None if unknown."""
+
+    run: str
+    source: str
+    destination: str
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowRecorded:
+    """A manifest row is durable."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """A try failed and the invoice is tried again after `wait` seconds."""
+
+    invoice_id: str
+    reason: Reason
+    message: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateClosed:
+    """Every request to `origin` waits, for about `seconds`."""
+
+    origin: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateOpened:
+    """Requests to `origin` flow again."""
+
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """The number of rows expected is now thought to be `total`."""
+
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a person should know."""
+
+    level: Literal["info", "warning", "error"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The summary is durable; nothing follows."""
+
+    summary: Summary
+
+
+Event = RunStarted | RowRecorded | RetryScheduled | GateClosed | GateOpened | Estimated | Note | RunFinished
+
+
+class Listener(Protocol):
+    """Hears every event, in order, on the event loop's thread: it must be quick and must not raise."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note of `event`."""
+        ...

@@ -1,0 +1,258 @@
+"""What an invoice ID may look like, and the key its document is kept under.
+
+A key has to survive every place an archive may be moved to: names that differ only in case or in Unicode normal form
+are one name on some file systems, and others reserve names or forbid characters. So only ASCII letters, digits, `-`,
+`_` and `.` of a value stand as they are, every other byte of its UTF-8 is written `%xx`; and wherever that changed
+anything, or a letter is upper-case, a short digest of the unchanged values keeps the name apart from its neighbours.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from bulkfetch.errors import PermanentError, Reason, UsageError
+from bulkfetch.text import safe
+
+ID_LIMIT = 200
+SEGMENT_LIMIT = 255
+KEY_LIMIT = 1000
+
+_ALLOWED_ID = (
+    f"an invoice ID is 1 to {ID_LIMIT} characters without spaces, control or invisible characters, "
+    "and without / \\ ? # % , ; \" '"
+)
+_FORBIDDEN = frozenset("/\\?#%,;\"'")
+_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+_is_plain_id = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{ID_LIMIT - 1}}}").fullmatch
+
+_DIGEST_CHARS = 16
+_SPARE = 1 + _DIGEST_CHARS + 2  # "~" and the digest, and one character more that may have to be escaped
+_LEAST_ROOM = 8
+
+_OWN_NAMES = frozenset({"manifests", ".bulkfetch"})
+_WINDOWS_NAMES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+)
+
+_ESCAPED = re.compile(r"[^A-Za-z0-9._-]+")
+_UPPER = re.compile(r"[A-Z]")
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[^{}]+|[{}]")
+_PLACEHOLDER = re.compile(r"(?:id|fields\[(?P<column>[^\[\]]+)\])(?P<cut>\[(-?[0-9]{1,4})?:(-?[0-9]{1,4})?\])?")
+_BAD_LITERAL = re.compile(r"[^A-Za-z0-9._ +=@()/-]")
+
+
+def check_invoice_id(text: str) -> str | None:
+    """None if `text` is a usable invoice ID, else what is wrong with it, in words that are safe to show."""
+    if _is_plain_id(text):
+        return None
+    if not text:
+        return f"the invoice ID is empty: {_ALLOWED_ID}"
+    if len(text) > ID_LIMIT:
+        return f"the invoice ID has {len(text)} characters: {_ALLOWED_ID}"
+    if text in {".", ".."}:
+        return f"{text!r} is a directory, not an invoice ID: {_ALLOWED_ID}"
+    for position, char in enumerate(text, 1):
+        if char in _FORBIDDEN or unicodedata.category(char) in _FORBIDDEN_CATEGORIES:
+            name = unicodedata.name(char, "no printable character")
+            return f"character {position} is U+{ord(char):04X} ({name}): {_ALLOWED_ID}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Placeholder:
+    """Stands for the invoice ID, or for the input's column `column`; `cut` is the slice to take of it."""
+
+    column: str | None
+    cut: slice | None
+
+    def value(self, invoice_id: str, fields: Mapping[str, str]) -> str:
+        value = invoice_id
+        if self.column is not None:
+            value = fields.get(self.column, "")
+            if not value:
+                raise PermanentError(
+                    Reason.INVALID_ROW, f"the key needs the field {safe(self.column, 80)!r}, and the row has none"
+                )
+        return value if self.cut is None else value[self.cut]
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What stands between two slashes of a template."""
+
+    parts: tuple[str | _Placeholder, ...]
+
+    @property
+    def places(self) -> list[_Placeholder]:
+        return [part for part in self.parts if isinstance(part, _Placeholder)]
+
+    @property
+    def fixed(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def room(self) -> int:
+        """Bytes the segment needs at the least."""
+        return len(self.fixed) + (_SPARE + _LEAST_ROOM * len(self.places) if self.places else 0)
+
+    def encode(self, values: Iterable[str], limit: int) -> list[str]:
+        """`values` written so that the segment is harmless in every file system and, a suffix included, within
+        `limit` bytes."""
+        names = [_escape(value) for value in values]
+        room = limit - len(self.fixed) - _SPARE
+        if sum(map(len, names)) > room:
+            names = [_shorten(name, room // len(names)) for name in names]
+        if names and _is_reserved(self.join(names)):
+            names[0] = f"%{ord(names[0][0]):02x}{names[0][1:]}"
+        return names
+
+    def join(self, names: Iterable[str]) -> str:
+        filled = iter(names)
+        return "".join(part if isinstance(part, str) else next(filled) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTemplate:
+    """How a key is made of an invoice ID and the other columns of its row: `{id[:2]}/{id}.pdf`.
+
+    `{id}` and `{fields[NAME]}` stand for the row's values, a slice after them for a part of it, `{{` and `}}` for a
+    brace. Where the whole `{id}` is in the template, two IDs never have one key, nor keys that differ only in case or
+    Unicode normal form. Where it is not, they may.
+    """
+
+    text: str
+    _segments: tuple[_Segment, ...]
+    _limit: int
+    _always_marked: bool
+
+    @classmethod
+    def parse(cls, template: str) -> Self:
+        """The template written as `template`.
+
+        Raises:
+            UsageError: it could not make safe keys; the message names the place and the fix.
+        """
+        segments = tuple(_split(template))
+        for segment in segments:
+            _check(template, segment)
+        if segments[0].fixed.lower() in _OWN_NAMES and not segments[0].places:
+            raise _unusable(template, f"{segments[0].fixed!r} is where bulkfetch keeps its own files; use another name")
+        filled = [segment for segment in segments if segment.places]
+        if not filled:
+            raise _unusable(template, "every invoice would have the same key; put {id} into it")
+        fixed = sum(segment.room for segment in segments if not segment.places) + len(segments) - 1
+        limit = min(SEGMENT_LIMIT, (KEY_LIMIT - fixed) // len(filled))
+        if any(segment.room > (limit if segment.places else SEGMENT_LIMIT) for segment in segments):
+            raise _unusable(template, f"it leaves no room for the values in {KEY_LIMIT} bytes; shorten it")
+        whole = _Placeholder(None, None)
+        # Two values in one segment can change places with the text between them: then only the digest keeps IDs apart.
+        mixed = any(whole in segment.places for segment in filled) and not any(
+            segment.places == [whole] for segment in filled
+        )
+        return cls(template, segments, limit, mixed)
+
+    def key_for(self, invoice_id: str, fields: Mapping[str, str]) -> str:
+        """The key of `invoice_id`: ASCII, at most 1000 bytes, segments of at most 255.
+
+        Raises:
+            PermanentError: `invalid_row`, the row has no value for a field that the key needs.
+        """
+        values = [[place.value(invoice_id, fields) for place in segment.places] for segment in self._segments]
+        names = [segment.encode(parts, self._limit) for segment, parts in zip(self._segments, values, strict=True)]
+        if self._always_marked or names != values or any(_UPPER.search(name) for part in names for name in part):
+            last = next(part for part in reversed(names) if part)
+            last[-1] += _suffix([invoice_id, *(value for part in values for value in part)])
+        return "/".join(segment.join(part) for segment, part in zip(self._segments, names, strict=True))
+
+
+def _split(template: str) -> list[_Segment]:
+    segments: list[list[str | _Placeholder]] = [[]]
+    for token in _TOKEN.finditer(template):
+        text = token[0]
+        if text in {"{", "}"}:
+            raise _unusable(
+                template, f"the {text!r} at character {token.start() + 1} has no partner; double it if meant"
+            )
+        if token[1] is not None:
+            segments[-1].append(_placeholder(template, token))
+            continue
+        literal = text[0] if text in {"{{", "}}"} else text
+        if text == literal and (bad := _BAD_LITERAL.search(literal)):
+            place = token.start() + bad.start() + 1
+            raise _unusable(
+                template,
+                f"{safe(bad[0])!r} at character {place} is not safe in a file name; use A-Z a-z 0-9 . _ - + = @ ( )",
+            )
+        head, *others = literal.split("/")
+        segments[-1].append(head)
+        segments.extend([other] for other in others)
+    return [_Segment(tuple(part for part in parts if part)) for parts in segments]
+
+
+def _placeholder(template: str, token: re.Match[str]) -> _Placeholder:
+    found = _PLACEHOLDER.fullmatch(token[1])
+    if found is None:
+        raise _unusable(
+            template,
+            f"{safe(token[0], 80)} at character {token.start() + 1} is not known; "
+            "use {id}, {fields[NAME]}, or a part of them such as {id[:2]}",
+        )
+    start, stop = (int(end) if end else None for end in found.group(3, 4))
+    return _Placeholder(found["column"], slice(start, stop) if found["cut"] else None)
+
+
+def _check(template: str, segment: _Segment) -> None:
+    if not segment.parts:
+        raise _unusable(
+            template, "a part between slashes is empty; the key is relative, without // and without a / at its ends"
+        )
+    first, last = segment.parts[0], segment.parts[-1]
+    if segment.fixed == ".." and not segment.places:
+        raise _unusable(template, "'..' would leave the archive; remove it")
+    if isinstance(first, str) and first[0] in ". ":
+        raise _unusable(template, f"{first!r} begins with a dot or space; let every part begin with something else")
+    if isinstance(last, str) and last[-1] in ". ":
+        raise _unusable(template, f"{last!r} ends with a dot or space; let every part end with something else")
+    if isinstance(first, str) and (not segment.places or "." in first) and _stem(first) in _WINDOWS_NAMES:
+        raise _unusable(template, f"{first!r} is a reserved name on Windows; use another")
+
+
+def _unusable(template: str, problem: str) -> UsageError:
+    return UsageError(f"key template {safe(template, 120)!r}: {problem}")
+
+
+def _escape(value: str) -> str:
+    if not value:
+        return "_"
+    text = _ESCAPED.sub(lambda found: "".join(f"%{byte:02x}" for byte in _utf8(found[0])), value)
+    if text.startswith("."):
+        text = f"%2e{text[1:]}"
+    return f"{text[:-1]}%2e" if text.endswith(".") else text
+
+
+def _shorten(name: str, size: int) -> str:
+    if len(name) <= size:
+        return name
+    cut = name[:size]
+    if "%" in cut[-2:]:
+        cut = cut[: cut.rindex("%")]
+    return cut.rstrip(".")
+
+
+def _is_reserved(segment: str) -> bool:
+    return segment.lower() in _OWN_NAMES or _stem(segment) in _WINDOWS_NAMES
+
+
+def _stem(segment: str) -> str:
+    return segment.partition(".")[0].rstrip(" ").lower()
+
+
+def _suffix(values: Iterable[str]) -> str:
+    return "~" + hashlib.sha256(_utf8("\0".join(values))).hexdigest()[:_DIGEST_CHARS]
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

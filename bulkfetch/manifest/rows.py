@@ -1,0 +1,113 @@
+"""Manifest rows as lines of JSON, and back."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bulkfetch.errors import FatalError, UsageError
+from bulkfetch.models import Row
+from bulkfetch.text import safe
+
+ROW_VERSION = 1
+BLOCK_BYTES = 1 << 20
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Row)
+
+
+class _Versioned(msgspec.Struct):
+    v: int
+
+
+_version_decoder = msgspec.json.Decoder(_Versioned)
+
+
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """One line of JSON for each of `rows`, with every key."""
+    return _encoder.encode_lines(rows)
+
+
+def decode_row(line: bytes) -> Row:
+    """The row in `line`.
+
+    Raises:
+        ValueError: it is not a row.
+        UsageError: a newer bulkfetch wrote it.
+    """
+    refuse_newer(line, ROW_VERSION)
+    return _decoder.decode(line)
+
+
+def refuse_newer(data: bytes, known: int) -> None:
+    """Raise a UsageError if the JSON object in `data` has a version above `known`; anything else passes."""
+    try:
+        version = _version_decoder.decode(data).v
+    except ValueError:
+        return
+    if version > known:
+        raise UsageError(
+            f"this archive was written by a newer bulkfetch (version {version} of its manifest, known is {known}): "
+            "upgrade bulkfetch"
+        )
+
+
+def read_rows(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[list[Row], int]]:
+    """The rows in the bytes `start` to `end` of a manifest, in order, in blocks of about 1 MiB, each block with the
+    offset where it ends. Without `end`, to the file's end.
+
+    Raises:
+        FatalError: a line is not a whole row; the message names file and line.
+        UsageError: a newer bulkfetch wrote a row.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        offset = start
+        while end is None or offset < end:
+            block = file.read(BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - offset))
+            if not block:
+                return
+            block += file.readline() if not block.endswith(b"\n") else b""
+            rows = _decode_block(block)
+            if rows is None:
+                raise _damaged(path, offset, block)
+            offset += len(block)
+            yield rows, offset
+
+
+def _decode_block(block: bytes) -> list[Row] | None:
+    try:
+        rows = _decoder.decode_lines(block)
+    except ValueError:
+        return None
+    # Any whitespace parts two values for the decoder, so the lines are counted.
+    if len(rows) != block.count(b"\n") or any(row.v != ROW_VERSION for row in rows):
+        return None
+    return rows
+
+
+def _damaged(path: Path, offset: int, block: bytes) -> FatalError:
+    """The error for the first line of `block`, which begins at `offset`, that is not a whole row."""
+    for number, line in enumerate(block.splitlines(keepends=True), _lines_before(path, offset) + 1):
+        try:
+            if line.endswith(b"\n") and decode_row(line).v == ROW_VERSION:
+                continue
+        except UsageError as newer:
+            return newer
+        except ValueError:
+            pass
+        return FatalError(f"the manifest {safe(str(path))} is damaged in line {number}: it is not a whole row")
+    return FatalError(f"the manifest {safe(str(path))} is damaged: its lines are not one row each")
+
+
+def _lines_before(path: Path, offset: int) -> int:
+    lines = 0
+    with path.open("rb") as file:
+        while offset > 0:
+            block = file.read(min(BLOCK_BYTES, offset))
+            if not block:
+                break
+            lines += block.count(b"\n")
+            offset -= len(block)
+    return lines

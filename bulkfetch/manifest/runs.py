@@ -1,0 +1,229 @@
+"""The runs of an archive: their names, their summaries, and the chain of hashes that seals them."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from bulkfetch.errors import FatalError, UsageError
+from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file
+from bulkfetch.manifest.rows import refuse_newer
+from bulkfetch.models import Summary
+from bulkfetch.text import safe
+
+MANIFESTS = "manifests"
+STATE = ".bulkfetch"
+SUMMARY_VERSION = 1
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+_RUN_ID = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}", re.ASCII)
+_SEAL = b',\n  "seal": "'
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as found on disk: one without `summary` died; one without `manifest` has lost it."""
+
+    id: str
+    manifest: Path | None
+    summary: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A broken link or seal: `file` is relative to the archive, `message` says what is wrong with it."""
+
+    file: str
+    message: str
+
+
+def new_run_id(now: datetime, *, after: str | None = None) -> str:
+    """A fresh run ID that sorts behind `after`, even if the clock was set back in between."""
+    moment = now.astimezone(UTC).replace(microsecond=0)
+    if after is not None:
+        last = datetime.strptime(after.partition("-")[0], _STAMP).replace(tzinfo=UTC)
+        moment = max(moment, last + timedelta(seconds=1))
+    return f"{moment:{_STAMP}}-{secrets.token_hex(3)}"
+
+
+def check_run_id(run: str) -> str:
+    """`run` itself, if it is a run ID.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not _RUN_ID.fullmatch(run):
+        raise UsageError(f"{safe(run)} is not a run ID (such as 20250131T235959Z-0a1b2c)")
+    return run
+
+
+def list_runs(root: Path) -> list[Run]:
+    """The runs of the archive in `root`, oldest first; none where there is no archive."""
+    directory = root / MANIFESTS
+    with fatal_if_it_fails(f"list {directory}"):
+        try:
+            names = {path.name for path in directory.iterdir()}
+        except FileNotFoundError:
+            return []
+    ids = {stem for stem, dot, suffix in (name.partition(".") for name in names) if dot and suffix in ("jsonl", "json")}
+    return [
+        Run(
+            id=run,
+            manifest=directory / f"{run}.jsonl" if f"{run}.jsonl" in names else None,
+            summary=directory / f"{run}.json" if f"{run}.json" in names else None,
+        )
+        for run in sorted(ids)
+        if _RUN_ID.fullmatch(run)
+    ]
+
+
+def unfinished_runs(root: Path) -> list[Run]:
+    """The runs that died: a manifest without a summary."""
+    return [run for run in list_runs(root) if run.summary is None]
+
+
+def must_adopt(root: Path) -> bool:
+    """Whether there may be objects without a row in `root`: left by a run that died after the last complete one, or put
+    there by somebody else before the first."""
+    runs = list_runs(root)
+    if not any(run.manifest for run in runs):
+        with fatal_if_it_fails(f"list {root}"):
+            return root.is_dir() and any(path.name not in (STATE, MANIFESTS) for path in root.iterdir())
+    for run in reversed(runs):
+        if run.summary is None:
+            return True
+        try:
+            if read_summary(run.summary).complete:
+                return False
+        except UsageError:
+            raise
+        except FatalError:  # a damaged summary does not say that its run ended
+            return True
+    return False
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary in `path`, its own seal checked.
+
+    Raises:
+        FatalError: it cannot be read, or is not as it was written.
+        UsageError: a newer bulkfetch wrote it.
+    """
+    with fatal_if_it_fails(f"read {path}"):
+        return _decode_summary(path.read_bytes(), path.name)
+
+
+def write_summary(root: Path, summary: Summary) -> Summary:
+    """Seal `summary`, name the summary before it, and write it durably; returns it as written.
+
+    Raises:
+        FatalError: it cannot be written.
+    """
+    with fatal_if_it_fails(f"write the summary of run {summary.run}"):
+        previous = _chain_head(list_runs(root))
+        sealed = msgspec.structs.replace(
+            summary,
+            previous=previous.name if previous else None,
+            previous_sha256=hashlib.sha256(previous.read_bytes()).hexdigest() if previous else None,
+        )
+        path = root / MANIFESTS / f"{summary.run}.json"
+        replace_file(path, _encode_summary(sealed), temporary=root / STATE / f"{path.name}.part")
+    return sealed
+
+
+def verify_chain(root: Path) -> list[Problem]:
+    """What does not fit in the summaries and the manifests they seal: any byte changed, any of their files lost
+    (but the newest run's) is found. The manifests of runs that died are sealed by nothing and not judged.
+
+    Raises:
+        FatalError: a file cannot be read.
+        UsageError: a newer bulkfetch wrote a summary.
+    """
+    problems = []
+    runs = [run for run in list_runs(root) if run.summary]
+    digests: dict[str, str] = {}
+    summaries: dict[str, Summary] = {}
+    for run in runs:
+        path = root / MANIFESTS / f"{run.id}.json"
+        with fatal_if_it_fails(f"read {path}"):
+            data = path.read_bytes()
+        digests[path.name] = hashlib.sha256(data).hexdigest()
+        try:
+            summaries[path.name] = _decode_summary(data, path.name)
+        except UsageError:
+            raise
+        except FatalError as error:
+            problems.append(Problem(f"{MANIFESTS}/{path.name}", str(error)))
+            continue
+        problems += _manifest_problems(run, summaries[path.name])
+    return problems + _link_problems(summaries, digests)
+
+
+def _manifest_problems(run: Run, summary: Summary) -> list[Problem]:
+    file = f"{MANIFESTS}/{run.id}.jsonl"
+    if run.manifest is None:
+        return [Problem(file, "it is missing, but its run has a summary")]
+    digest = hashlib.sha256()
+    rows = 0
+    with fatal_if_it_fails(f"read {run.manifest}"), run.manifest.open("rb") as manifest:
+        while block := manifest.read(1 << 20):
+            digest.update(block)
+            rows += block.count(b"\n")
+    if digest.hexdigest() != summary.manifest_sha256:
+        return [Problem(file, "it is not as its run wrote it (SHA-256 differs from the summary's)")]
+    if rows != summary.manifest_rows:
+        return [Problem(file, f"it holds {rows} rows, the summary says {summary.manifest_rows}")]
+    return []
+
+
+def _link_problems(summaries: dict[str, Summary], digests: dict[str, str]) -> list[Problem]:
+    problems = []
+    follower: dict[str | None, str] = {}
+    for name, summary in summaries.items():
+        file = f"{MANIFESTS}/{name}"
+        previous = summary.previous
+        if previous is not None and previous not in digests:
+            problems.append(Problem(f"{MANIFESTS}/{safe(previous)}", f"it is missing, but {name} follows it"))
+        elif previous is not None and digests[previous] != summary.previous_sha256:
+            problems.append(Problem(f"{MANIFESTS}/{previous}", f"it is not as it was when {name} sealed it"))
+        if previous in follower:
+            problems.append(Problem(file, f"the chain forks: {follower[previous]} follows the same summary"))
+        follower.setdefault(previous, name)
+    return problems
+
+
+def _chain_head(runs: Sequence[Run]) -> Path | None:
+    """The newest summary that no other one follows."""
+    summaries = {run.summary.name: run.summary for run in runs if run.summary}
+    heads = dict(summaries)
+    for path in summaries.values():
+        try:
+            previous = read_summary(path).previous
+        except FatalError:  # `verify_chain` reports it; a new run can still be chained behind it
+            continue
+        heads.pop(previous or "", None)
+    return heads[max(heads)] if heads else None
+
+
+def _encode_summary(summary: Summary) -> bytes:
+    """`summary` as JSON to read, with a last member `seal`: the SHA-256 of all bytes before it."""
+    return _seal(msgspec.json.format(msgspec.json.encode(summary), indent=2).removesuffix(b"\n}"))
+
+
+def _seal(body: bytes) -> bytes:
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
+
+
+def _decode_summary(data: bytes, name: str) -> Summary:
+    refuse_newer(data, SUMMARY_VERSION)
+    if _seal(data.rpartition(_SEAL)[0]) != data:
+        raise FatalError(f"the summary {safe(name)} is damaged: it is not as its run wrote it")
+    try:
+        return msgspec.json.decode(data, type=Summary)
+    except ValueError as error:
+        raise FatalError(f"the summary {safe(name)} is damaged: it cannot be read") from error

@@ -1,0 +1,310 @@
+"""The pipeline: a producer, a bounded pool of workers, and the order object durable → row durable → ack."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from bulkfetch.checks import PdfCheck
+from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, Reason, TransientError
+from bulkfetch.events import Estimated, Event, RowRecorded
+from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
+from bulkfetch.interfaces import Ledger, Manifest, Source, Store
+from bulkfetch.keys import KeyTemplate
+from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row
+from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
+
+COMMIT_BACKLOG = 128
+"""Invoices that may wait for the disk beside those being downloaded: a group commit is quick only with many."""
+
+MAX_PARKED = 10_000
+"""Invoices put off to the second pass; past it one fails at once, as an input's length must not set our memory."""
+
+
+class Stop:
+    """The request to end a run early: the first cause counts."""
+
+    def __init__(self) -> None:
+        self.cause: BulkfetchError | None = None
+        self.requested = anyio.Event()
+        self.hurried = anyio.Event()
+
+    def request(self, cause: BulkfetchError) -> None:
+        """Take no more work, finish what is in hand."""
+        if self.cause is None:
+            self.cause = cause
+            self.requested.set()
+
+    def hurry(self) -> None:
+        """Hand back at once what is in hand; `request` comes first."""
+        self.hurried.set()
+
+
+class Pool:
+    """Moves every input row to its one manifest row.
+
+    Args:
+        workers: invoices being asked for or downloaded at once.
+        drain: seconds that work in hand may take after a stop.
+        adopting: look for objects without a row before fetching (after a run that died).
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        manifest: Manifest,
+        ledger: Ledger,
+        store: Store,
+        fetcher: Fetcher,
+        rows: RowWriter,
+        keys: KeyTemplate,
+        guard: RunGuard,
+        stop: Stop,
+        notify: Callable[[Event], None],
+        utc_now: Callable[[], datetime],
+        workers: int,
+        drain: float,
+        adopting: bool,
+    ) -> None:
+        self._source = source
+        self._manifest = manifest
+        self._ledger = ledger
+        self._store = store
+        self._fetcher = fetcher
+        self._rows = rows
+        self._keys = keys
+        self._guard = guard
+        self._stop = stop
+        self._notify = notify
+        self._utc_now = utc_now
+        self._workers = workers
+        self._drain = drain
+        self._adopting = adopting
+        self._slots = anyio.CapacityLimiter(min(CANARY_IN_FLIGHT, workers))
+        self._parked: deque[Job] = deque()
+        self._in_hand = 0
+        self._all_settled = anyio.Event()
+        self._producing = anyio.CancelScope()
+        self._working = anyio.CancelScope()
+        self.counts = Counts()
+        self.reasons: Counter[str] = Counter()
+        self.bytes_stored = 0
+        self.retryable_failures = 0
+
+    async def run(self) -> None:
+        """Until every row is accounted for, or until stopped; then nothing is in flight.
+
+        A stop is not an error here: its cause is in the `Stop`.
+        """
+        send, receive = anyio.create_memory_object_stream[Job](0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._heed_stop, name="stop")
+            with receive, self._working:
+                async with anyio.create_task_group() as workers:
+                    for number in range(self._workers + COMMIT_BACKLOG):
+                        workers.start_soon(self._work, receive, name=f"worker-{number}")
+                    async with send:
+                        with self._producing:
+                            await self._produce(send)
+            tasks.cancel_scope.cancel()
+        # Parked and then stopped: they go back like everything else that was not finished.
+        self.counts.read -= len(self._parked)
+        await self._return([job.delivery for job in self._parked])
+
+    async def _heed_stop(self) -> None:
+        await self._stop.requested.wait()
+        self._producing.cancel()
+        with anyio.move_on_after(self._drain):
+            await self._stop.hurried.wait()
+        self._working.cancel()
+
+    async def _produce(self, send: MemoryObjectSendStream[Job]) -> None:
+        estimate = None
+        try:
+            async for batch in self._source.batches():
+                if estimate != (estimate := self._source.estimate()):
+                    self._notify(Estimated(estimate))
+                await self._take(batch, send)
+            # What was parked is tried once more when everything else is done: the trouble may have passed.
+            await self._settled()
+            self.counts.read -= len(self._parked)
+            second = [replace(job, last=True) for job in self._parked]
+            self._parked.clear()
+            await self._hand_out(second, send)
+        except FatalError as error:
+            self._stop.request(error)
+
+    async def _take(self, batch: Sequence[InputRow], send: MemoryObjectSendStream[Job]) -> None:
+        try:
+            settled, jobs = await self._admit(batch)
+            with anyio.CancelScope(shield=True):
+                self.counts.read += len(settled)
+                await self._settle(settled)
+        except BaseException:
+            await self._return(batch)
+            raise
+        await self._hand_out(jobs, send)
+
+    async def _hand_out(self, jobs: Sequence[Job], send: MemoryObjectSendStream[Job]) -> None:
+        waiting = deque(jobs)
+        try:
+            while waiting:
+                self._in_hand += 1
+                self.counts.read += 1
+                await send.send(waiting[0])
+                waiting.popleft()
+        except BaseException:
+            self._in_hand -= 1
+            self.counts.read -= 1
+            await self._return([job.delivery for job in waiting])
+            raise
+
+    async def _return(self, rows: Iterable[InputRow]) -> None:
+        with anyio.CancelScope(shield=True):
+            for row in rows:
+                await self._source.nack(row)
+
+    async def _settled(self) -> None:
+        while self._in_hand:
+            self._all_settled = anyio.Event()
+            await self._all_settled.wait()
+
+    async def _admit(self, batch: Sequence[InputRow]) -> tuple[list[tuple[InputRow, Row]], list[Job]]:
+        """What needs no fetching, with its rows, and what does, in order. Changes nothing."""
+        settled: list[tuple[InputRow, Row]] = []
+        deliveries: list[Delivery] = []
+        for row in batch:
+            if isinstance(row, Malformed):
+                settled.append((row, self._rows.malformed(row)))
+            else:
+                deliveries.append(row)
+        repeats = await self._ledger.repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
+        stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
+        to_fetch: list[tuple[Delivery, str]] = []
+        for index, delivery in enumerate(deliveries):
+            if index in repeats:
+                settled.append((delivery, self._rows.duplicate(delivery, repeats[index])))
+            elif entry := stored.get(delivery.invoice_id):
+                settled.append((delivery, self._rows.already_stored(delivery, entry, self._store.uri(entry.key))))
+            else:
+                try:
+                    to_fetch.append((delivery, self._keys.key_for(delivery.invoice_id, delivery.fields)))
+                except PermanentError as error:
+                    settled.append((delivery, self._rows.unusable(delivery, error)))
+        return settled, await self._jobs(to_fetch)
+
+    async def _still_stored(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Which of `ids` an earlier run stored and the store still holds: a row alone is not an object."""
+        entries = list((await self._ledger.stored(ids)).items())
+        found = await self._store.head([entry.key for _, entry in entries])
+        return {
+            invoice_id: entry
+            for (invoice_id, entry), meta in zip(entries, found, strict=True)
+            if meta is not None and meta.size == entry.size
+        }
+
+    async def _jobs(self, to_fetch: Sequence[tuple[Delivery, str]]) -> list[Job]:
+        there = await self._store.head([key for _, key in to_fetch]) if self._adopting else [None] * len(to_fetch)
+        return [
+            Job(delivery, key, adopt=meta is not None) for (delivery, key), meta in zip(to_fetch, there, strict=True)
+        ]
+
+    async def _work(self, receive: MemoryObjectReceiveStream[Job]) -> None:
+        slot = Slot(self._slots)
+        try:
+            while True:
+                await slot.hold()
+                try:
+                    job = await receive.receive()
+                except anyio.EndOfStream:
+                    return
+                await self._process(job, slot)
+                slot.release()
+        finally:
+            slot.release()
+
+    async def _process(self, job: Job, slot: Slot) -> None:
+        """Bring one job to its row, park it, or hand it back; never neither."""
+        job.effort.begin(self._utc_now(), anyio.current_time())
+        try:
+            row = await self._outcome(job, slot)
+            if row is not None:
+                # There is an object that waits for its row: no cancellation may come in between.
+                with anyio.CancelScope(shield=True):
+                    await self._settle([(job.delivery, row)])
+        except BaseException as error:
+            self.counts.read -= 1
+            await self._return([job.delivery])
+            if isinstance(error, FatalError):
+                self._stop.request(error)
+            elif not isinstance(error, Aborted):
+                raise
+        finally:
+            self._in_hand -= 1
+            self._all_settled.set()
+
+    async def _outcome(self, job: Job, slot: Slot) -> Row | None:
+        """The row for `job`; None if it was parked for the second pass."""
+        try:
+            result = await self._adopted(job) if job.adopt else None
+            return self._rows.stored(job, result or await self._fetcher.fetch(job, slot))
+        except TransientError as error:
+            if error.second_pass and not job.last and len(self._parked) < MAX_PARKED:
+                self._parked.append(job)
+                return None
+            return self._rows.failed(job, error)
+        except PermanentError as error:
+            return self._rows.failed(job, error)
+
+    async def _adopted(self, job: Job) -> PutResult | None:
+        """The object that is under the job's key already, if it is a whole PDF: a run died before it wrote the row."""
+        check = PdfCheck()
+        try:
+            async for chunk in self._store.get(job.key):
+                check.take(chunk)
+        except FileNotFoundError:
+            return None
+        if check.flaw() is not None:
+            return None
+        return PutResult(job.key, self._store.uri(job.key), check.size, check.sha256, adopted=True)
+
+    async def _settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
+        """Make the rows durable, then count, tell and acknowledge them."""
+        await self._manifest.append([row for _, row in settled])
+        for input_row, row in settled:
+            await self._source.ack(input_row)
+            self._notify(RowRecorded(row))
+        self._count(row for _, row in settled)
+
+    def _count(self, rows: Iterable[Row]) -> None:
+        counts = self.counts
+        for row in rows:
+            if row.reason is not None:
+                self.reasons[row.reason] += 1
+            match row.outcome:
+                case Outcome.STORED:
+                    counts.stored += 1
+                    self.bytes_stored += row.size or 0
+                case Outcome.SKIPPED:
+                    counts.skipped += 1
+                case Outcome.REJECTED:
+                    counts.rejected += 1
+                case Outcome.FAILED:
+                    counts.failed += 1
+                    self.retryable_failures += row.retryable
+            self._watch(row)
+        if self._guard.proven:
+            self._slots.total_tokens = self._workers
+
+    def _watch(self, row: Row) -> None:
+        try:
+            if row.outcome is Outcome.FAILED and row.reason is not None:
+                self._guard.failed(row.reason)
+            elif row.outcome is Outcome.STORED or row.reason is Reason.ALREADY_STORED:
+                self._guard.succeeded()
+        except FatalError as error:
+            self._stop.request(error)

@@ -1,0 +1,91 @@
+"""The one retry loop: which errors are tried again, how often, and how long to wait in between."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+
+import anyio
+import tenacity
+
+from bulkfetch.errors import BadBody, InvoiceError, TransientError
+from bulkfetch.policy import backoff
+
+_NOT_BEGUN = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`attempts` charged tries; waits in seconds; `timeout` is seconds for all tries of one invoice, 0 = none."""
+
+    attempts: int
+    wait_initial: float
+    wait_max: float
+    timeout: float
+
+
+@dataclass(slots=True)
+class Effort:
+    """What one invoice has cost so far, over both passes. Lives in one task at a time."""
+
+    started_at: datetime = _NOT_BEGUN
+    started: float = 0.0
+    attempts: int = 0
+    links: int = 0
+    charged: int = 0
+    suspect: str | None = None
+    met: Counter[type[InvoiceError]] = field(default_factory=Counter)
+
+    def begin(self, utc_now: datetime, now: float) -> None:
+        """Start a pass: with the full allowance, and with the account of the pass before."""
+        if not self.attempts:
+            self.started_at = utc_now
+        self.started = now
+        self.charged = 0
+        self.met.clear()
+
+    def failed(self, error: TransientError) -> None:
+        """Charge a failed try."""
+        self.charged += error.charged
+        self.met[type(error)] += error.charged
+        if isinstance(error, BadBody):
+            self.suspect = error.sha256
+
+    def used_up(self, error: TransientError, policy: RetryPolicy, now: float) -> bool:
+        """Whether `error` was the last that this pass allows."""
+        return (
+            self.charged >= policy.attempts
+            or (error.tries is not None and self.met[type(error)] >= error.tries)
+            or (policy.timeout > 0 and now - self.started >= policy.timeout)
+        )
+
+
+def retrying(
+    effort: Effort, policy: RetryPolicy, *, rng: Random, before_wait: Callable[[TransientError, float], None]
+) -> tenacity.AsyncRetrying:
+    """A loop that calls until success; the last error goes through unchanged.
+
+    Only a TransientError is tried again. Waiting for an origin is the gate's business, so an uncharged failure goes
+    straight back to it; a charged one waits with full jitter.
+    """
+
+    def error_of(state: tenacity.RetryCallState) -> TransientError:
+        error = state.outcome.exception() if state.outcome else None
+        assert isinstance(error, TransientError)  # noqa: S101 - the retry predicate lets nothing else come here
+        return error
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        if not error_of(state).charged:
+            return 0.0
+        return backoff(effort.charged, initial=policy.wait_initial, ceiling=policy.wait_max, rng=rng)
+
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        after=lambda state: effort.failed(error_of(state)),
+        stop=lambda state: effort.used_up(error_of(state), policy, anyio.current_time()),
+        wait=wait,
+        before_sleep=lambda state: before_wait(error_of(state), state.upcoming_sleep),
+        sleep=anyio.sleep,
+        reraise=True,
+    )

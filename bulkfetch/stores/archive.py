@@ -1,0 +1,150 @@
+"""The archive's directory, for threads: everything here blocks, and raises `OSError` as it comes."""
+
+import hashlib
+import os
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from bulkfetch.errors import FatalError, PermanentError, Reason
+from bulkfetch.stores.directories import PRIVATE, Directories, KeyPath
+from bulkfetch.stores.scratch import Scratch, Temp
+from bulkfetch.text import safe
+
+BLOCK = 1024 * 1024
+"""Bytes that are read or written at once."""
+
+FREE_FLOOR = 64 * BLOCK
+"""Bytes that must be free before a run begins."""
+
+_OBJECT_MODE = 0o640
+_PROBE = f"{PRIVATE}-probe"
+
+
+class Archive:
+    """A root directory, by descriptor, with this run's temporary files and quarantine in its private directory."""
+
+    def __init__(self, root: Path, run: str) -> None:
+        root = root.absolute()
+        _make_durably(root)
+        with ExitStack() as opened:
+            self.root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, self.root_fd)
+            with self.directories() as directories:
+                directories.make((PRIVATE,))
+                scratch_fd = os.dup(directories.make((PRIVATE, "tmp"), 0o700))
+                self.scratch = Scratch(scratch_fd, run)
+                opened.callback(self.scratch.close)
+                directories.sync()
+            self.scratch.sweep()
+            self._probe(root)
+            self._opened = opened.pop_all()
+        self.name = str(root)
+        self._uri = root.as_uri()
+        self._quarantine = (PRIVATE, "quarantine", run)
+
+    def close(self) -> None:
+        """Give the descriptors up, and say that the run is over."""
+        self._opened.close()
+
+    def directories(self) -> Directories:
+        """The directories of the archive, for one piece of work."""
+        return Directories(self.root_fd)
+
+    def uri(self, key: str) -> str:
+        """The file URI of `key`."""
+        return f"{self._uri}/{quote(key)}"
+
+    def publish(self, temp: Temp, path: KeyPath, directories: Directories) -> bool:
+        """Give `temp` its final name, unless something has it: then False, and `temp` is still there.
+
+        The new entry is durable once `directories` are synced.
+        """
+        try:
+            parent = directories.make(path[:-1])
+            os.link(temp.name, path[-1], src_dir_fd=self.scratch.fd, dst_dir_fd=parent, follow_symlinks=False)
+        except (FileExistsError, NotADirectoryError):
+            return False
+        self.scratch.discard(temp)
+        return True
+
+    def adopt(self, temp: Temp, path: KeyPath, sha256: str) -> None:
+        """Drop `temp`, since something is under `path` already: the same content, which is made durable.
+
+        Raises:
+            PermanentError: `conflict`: the content differs. What is there stays, `temp` is kept in quarantine.
+        """
+        with self.scratch.dropping(temp), self.directories() as directories:
+            found = self._digest(path, directories)
+            if found != sha256:
+                kept = self.quarantine(temp, path)
+                there = f"an object with SHA-256 {found[:12]}" if found else "something that is no regular file"
+                raise PermanentError(
+                    Reason.CONFLICT,
+                    f"{safe('/'.join(path), 120)} is {there}; the new bytes ({sha256[:12]}) are in {safe(kept, 200)}",
+                )
+            _raise_first(directories.sync())
+
+    def quarantine(self, temp: Temp, path: KeyPath) -> str:
+        """Keep `temp` aside, durably; where, relative to the root."""
+        if temp.fd >= 0:
+            temp.sync()
+        with self.directories() as directories:
+            for kept in ((*self._quarantine, *path), (*self._quarantine, temp.name)):
+                directories.make(self._quarantine, 0o700)
+                if self.publish(temp, kept, directories):
+                    _raise_first(directories.sync())
+                    return "/".join(kept)
+        raise FileExistsError(None, "no free name in quarantine")
+
+    def _digest(self, path: KeyPath, directories: Directories) -> str | None:
+        """SHA-256 of the object at `path`, which is durable then; None where it is no regular file."""
+        try:
+            fd = directories.open_object(path)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(fd)
+        return digest
+
+    def _probe(self, root: Path) -> None:
+        """Prove that objects can be made durable and published here."""
+        status = os.fstatvfs(self.root_fd)
+        # Some network file systems report no sizes at all: zero blocks says nothing.
+        if status.f_blocks and status.f_bavail * status.f_frsize < FREE_FLOOR:
+            raise FatalError(f"{safe(str(root))}: less than {FREE_FLOOR // BLOCK} MiB are free; free some space")
+        temp = self.scratch.create()
+        try:
+            temp.write([b"bulkfetch"])
+            seal(temp)
+            with self.directories() as directories:
+                self.publish(temp, (_PROBE,), directories)
+                _raise_first(directories.sync())
+        finally:
+            self.scratch.discard(temp)
+            with suppress(FileNotFoundError):
+                os.unlink(_PROBE, dir_fd=self.root_fd)
+
+
+def seal(temp: Temp) -> None:
+    """Make `temp` as readable as objects are, and its content durable."""
+    os.fchmod(temp.fd, _OBJECT_MODE)
+    temp.sync()
+
+
+def _make_durably(root: Path) -> None:
+    """Create `root` where it is missing, so that a power loss leaves it there."""
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    root.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for path in missing:
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _raise_first(failed: dict[KeyPath, OSError]) -> None:
+    for error in failed.values():
+        raise error

@@ -1,0 +1,192 @@
+"""A directory as a store: what `put` returns has survived a power loss."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiofiles
+from anyio import CancelScope, to_thread
+
+from bulkfetch.errors import InvoiceError
+from bulkfetch.interfaces import Body
+from bulkfetch.models import ObjectMeta, PutResult
+from bulkfetch.stores.archive import BLOCK, Archive
+from bulkfetch.stores.committer import Commit, Committer
+from bulkfetch.stores.directories import KeyPath, key_path
+from bulkfetch.stores.oserrors import ErrorMap
+from bulkfetch.stores.scratch import Temp
+
+_HEAD_GROUP = 64
+"""Keys that share the descriptors of their directories, so that these stay few."""
+
+
+class LocalStore:
+    """Objects as files below a directory. Keeps the contract of `interfaces.Store`; made by `open`."""
+
+    def __init__(self, archive: Archive, committer: Committer, errors: ErrorMap) -> None:
+        self.name = archive.name
+        self._archive = archive
+        self._committer = committer
+        self._errors = errors
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, root: Path, run: str) -> AsyncIterator["LocalStore"]:
+        """The store in `root`, which is created where it is missing, for the run `run`.
+
+        Temporary files of dead runs are swept, and a probe shows that objects can be made durable here.
+
+        Raises:
+            FatalError: they cannot, or less than 64 MiB are free; the message names the fix.
+        """
+        errors = ErrorMap(str(root))
+        try:
+            archive = await to_thread.run_sync(Archive, root, run)
+        except OSError as error:
+            raise errors.unusable(error) from error
+        committer = Committer(archive, errors).start()
+        try:
+            yield cls(archive, committer, errors)
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(committer.close)
+                await to_thread.run_sync(archive.close)
+
+    async def put(self, key: str, body: Body, *, received: Callable[[], None]) -> PutResult:
+        """See `interfaces.Store.put`. A body up to 1 MiB is held in memory, of a larger one no more than that.
+
+        Bytes that must not be archived (`hold`, `conflict`) are kept in `.bulkfetch/quarantine/<run>/<key>`.
+        """
+        path = key_path(key)
+        spool = _Spool(self._archive)
+        try:
+            await spool.fill(body)
+        except OSError as error:
+            await self._abandon(spool)
+            raise self._errors.mapped(error) from error
+        except InvoiceError as error:
+            await (self._keep(spool, path) if error.hold else self._abandon(spool))
+            raise
+        except BaseException:
+            await self._abandon(spool)
+            raise
+        # The body is verified and in hand: what is left are milliseconds, and half of it would be worth nothing.
+        with CancelScope(shield=True):
+            adopted = await self._commit(path, spool, body.sha256, received)
+        return PutResult(
+            key=key,
+            uri=self._archive.uri(key),
+            size=spool.size,
+            sha256=body.sha256,
+            content_type=body.content_type,
+            adopted=adopted,
+        )
+
+    async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
+        """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
+        with self._errors.mapping():
+            return await to_thread.run_sync(self._head, [(key, key_path(key)) for key in keys])
+
+    def uri(self, key: str) -> str:
+        """See `interfaces.Store.uri`: a `file:` URI."""
+        return self._archive.uri(key)
+
+    async def get(self, key: str) -> AsyncIterator[bytes]:
+        """See `interfaces.Store.get`. Chunks are of 1 MiB, the last one shorter."""
+        path = key_path(key)
+        try:
+            with CancelScope(shield=True):
+                file = await aiofiles.open(key, "rb", buffering=0, opener=lambda *_: self._open(path))
+            try:
+                while chunk := await file.read(BLOCK):
+                    yield chunk
+            finally:
+                with CancelScope(shield=True):
+                    await file.close()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._errors.mapped(error) from error
+
+    async def _commit(self, path: KeyPath, spool: "_Spool", sha256: str, received: Callable[[], None]) -> bool:
+        """Publish what `spool` holds; True if the same content was there before."""
+        done: asyncio.Future[Temp | None] = asyncio.get_running_loop().create_future()
+        chunks, spool.chunks = spool.chunks, []
+        self._committer.submit(Commit(path, chunks, spool.temp, received, done))
+        del chunks
+        left = await done
+        if left is None:
+            return False
+        with self._errors.mapping():
+            await to_thread.run_sync(self._archive.adopt, left, path, sha256)
+        return True
+
+    async def _abandon(self, spool: "_Spool") -> None:
+        if spool.temp:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(self._archive.scratch.discard, spool.temp)
+
+    async def _keep(self, spool: "_Spool", path: KeyPath) -> None:
+        with CancelScope(shield=True), self._errors.mapping():
+            await to_thread.run_sync(self._keep_now, spool, path)
+
+    def _keep_now(self, spool: "_Spool", path: KeyPath) -> None:
+        temp = spool.temp or self._archive.scratch.create()
+        with self._archive.scratch.dropping(temp):
+            temp.write(spool.chunks)
+            self._archive.quarantine(temp, path)
+
+    def _head(self, paths: Sequence[tuple[str, KeyPath]]) -> Sequence[ObjectMeta | None]:
+        found: list[ObjectMeta | None] = []
+        for start in range(0, len(paths), _HEAD_GROUP):
+            with self._archive.directories() as directories:
+                for key, path in paths[start : start + _HEAD_GROUP]:
+                    size = directories.size(path)
+                    found.append(None if size is None else ObjectMeta(key, size))
+        return found
+
+    def _open(self, path: KeyPath) -> int:
+        with self._archive.directories() as directories:
+            return directories.open_object(path)
+
+
+class _Spool:
+    """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks` is not yet in it."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.size = 0
+        self.chunks: list[bytes] = []
+        self.temp: Temp | None = None
+        self._archive = archive
+        self._held = 0
+
+    async def fill(self, body: Body) -> None:
+        """Read `body` to its end."""
+        arriving = aiter(body)
+        if not await self._gather(arriving):
+            return
+        self.temp = await to_thread.run_sync(self._archive.scratch.create)
+        # A descriptor of its own: a write that was cancelled goes on in its thread while the temporary file is dropped.
+        with CancelScope(shield=True):
+            file = await aiofiles.open(os.dup(self.temp.fd), "wb")
+        try:
+            more = True
+            while more:
+                chunks, self.chunks, self._held = self.chunks, [], 0
+                await file.writelines(chunks)
+                more = await self._gather(arriving)
+        finally:
+            with CancelScope(shield=True):
+                await file.close()
+
+    async def _gather(self, arriving: AsyncIterator[bytes]) -> bool:
+        """Read on to the end, or until more than a block is held: then True."""
+        async for chunk in arriving:
+            self.chunks.append(chunk)
+            self.size += len(chunk)
+            self._held += len(chunk)
+            if self._held > BLOCK:
+                return True
+        return False

@@ -1,0 +1,140 @@
+"""Temporary files of one run: they never meet another run's, and those of dead runs are swept."""
+
+import fcntl
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from bulkfetch.errors import FatalError
+
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_IOV_MAX = 1024
+_LOCK_TRIES = 8
+
+
+@dataclass(slots=True)
+class Temp:
+    """A temporary file. `fd` is -1 once it is closed."""
+
+    name: str
+    fd: int
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Append all of `chunks`, and let the disk begin on them."""
+        for start in range(0, len(chunks), _IOV_MAX):
+            batch = chunks[start : start + _IOV_MAX]
+            written = os.writev(self.fd, batch)
+            if written < sum(map(len, batch)):
+                _write_rest(self.fd, b"".join(batch)[written:])
+        # On Linux this starts the write-back, so the fsync to come finds little left to wait for.
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        """Make the content durable and close the file. After an error the content is lost: a second fsync would lie."""
+        try:
+            os.fsync(self.fd)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; once more is harmless."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Scratch:
+    """The temporary files of `run`, in the directory `fd`, which is owned from here on.
+
+    A lock on a file beside them says that the run lives: several runs may share one archive, so "not mine" is no proof
+    of "dead".
+
+    Raises:
+        FatalError: this very run is at work here already.
+    """
+
+    def __init__(self, fd: int, run: str) -> None:
+        self.fd = fd
+        self._run = run
+        self._numbers = itertools.count(1)
+        lock = _lock(fd, run)
+        if lock is None:
+            raise FatalError(f"run {run} is already at work on this archive")
+        self._lock = lock
+
+    def close(self) -> None:
+        """Say that the run is over."""
+        with suppress(FileNotFoundError):
+            os.unlink(_lock_name(self._run), dir_fd=self.fd)
+        os.close(self._lock)
+        os.close(self.fd)
+
+    def create(self) -> Temp:
+        """A new, empty file that only this user can read."""
+        name = f"{self._run}.{next(self._numbers)}.part"
+        return Temp(name, os.open(name, _CREATE, 0o600, dir_fd=self.fd))
+
+    def discard(self, temp: Temp) -> None:
+        """Leave nothing of `temp`; where the disk refuses even that, the next run's sweep will."""
+        temp.close()
+        with suppress(OSError):
+            os.unlink(temp.name, dir_fd=self.fd)
+
+    @contextmanager
+    def dropping(self, temp: Temp) -> Iterator[None]:
+        """Leave nothing of `temp` afterwards, whatever happens."""
+        try:
+            yield
+        finally:
+            self.discard(temp)
+
+    def sweep(self) -> None:
+        """Remove what dead runs left behind, an earlier life of this run included."""
+        left: dict[str, list[str]] = {}
+        with os.scandir(self.fd) as entries:
+            for name in (entry.name for entry in entries):
+                left.setdefault(name.rsplit(".", 2 if name.endswith(".part") else 1)[0], []).append(name)
+        self._remove(name for name in left.pop(self._run) if name != _lock_name(self._run))
+        for run, names in left.items():
+            lock = _lock(self.fd, run)
+            if lock is not None:
+                self._remove({*names, _lock_name(run)})
+                os.close(lock)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.fd)
+
+
+def _lock_name(run: str) -> str:
+    return f"{run}.lock"
+
+
+def _lock(directory: int, run: str) -> int | None:
+    """A descriptor that holds the lock of `run`; None while a living process holds it."""
+    for _ in range(_LOCK_TRIES):
+        fd = os.open(_lock_name(run), _LOCK, 0o600, dir_fd=directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except OSError:
+            os.close(fd)
+            raise
+        # A sweep may have removed the file between open and lock: then the lock is on nothing.
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)
+    return None
+
+
+def _write_rest(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

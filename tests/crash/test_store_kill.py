@@ -1,0 +1,97 @@
+"""kill -9 at any moment: what has a final name is whole, what was returned is there, and the rest is swept."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from bulkfetch.stores import LocalStore
+
+pytestmark = pytest.mark.anyio
+
+ROUNDS = 6
+OBJECTS = 300
+LONGEST_LIFE = 0.25
+
+
+class Numbered:
+    """The body of invoice `number`: every seventh is too large to be held in memory."""
+
+    content_type: str | None = None
+
+    def __init__(self, number: int) -> None:
+        size = 1_200_000 if number % 7 == 0 else 1_000 + 37 * number
+        self._data = (hashlib.sha256(str(number).encode()).digest() * (size // 32 + 1))[:size]
+        self.sha256 = hashlib.sha256(self._data).hexdigest()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._data), 65_536):
+            yield self._data[start : start + 65_536]
+            await anyio.lowlevel.checkpoint()
+
+
+def key(number: int) -> str:
+    return f"{number % 5}/{number}.pdf"
+
+
+async def put_all(root: Path, run: str) -> None:
+    """Put every invoice at once, and say the number of each one whose put returned."""
+
+    async def put(number: int) -> None:
+        await store.put(key(number), Numbered(number), received=lambda: None)
+        os.write(1, f"{number}\n".encode())
+
+    async with LocalStore.open(root, run) as store:
+        os.write(1, b"ready\n")
+        async with anyio.create_task_group() as puts:
+            for number in range(OBJECTS):
+                puts.start_soon(put, number)
+
+
+def killed_run(root: Path, run: str, life: float) -> list[int]:
+    """Let a process put all, kill it after `life` seconds of work; the numbers it said."""
+    command = [sys.executable, __file__, str(root), run]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            process.wait(life)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        said = process.stdout.read().decode()
+    return [int(line) for line in said.splitlines(keepends=True) if line.endswith("\n")]
+
+
+async def test_kill_leaves_whole_objects_only(tmp_path: Path) -> None:
+    """After each of several kills every visible object is whole, every returned one is there, and a run completes."""
+    root = tmp_path / "archive"
+    moments = random.Random(20_240_301)
+    interrupted = 0
+    for number in range(ROUNDS):
+        returned = await anyio.to_thread.run_sync(killed_run, root, f"run-{number}", moments.uniform(0, LONGEST_LIFE))
+
+        interrupted += len(returned) < OBJECTS
+        visible = {path.relative_to(root).as_posix(): path for path in root.glob("[0-9]/*")}
+        assert visible.keys() <= {key(n) for n in range(OBJECTS)}
+        assert {key(n) for n in returned} <= visible.keys()
+        for name, path in visible.items():
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == Numbered(int(Path(name).stem)).sha256
+    assert interrupted
+
+    async with LocalStore.open(root, "last") as store:
+        assert [path.name for path in (root / ".bulkfetch/tmp").iterdir()] == ["last.lock"]
+        async with anyio.create_task_group() as puts:
+            for number in range(OBJECTS):
+                puts.start_soon(partial(store.put, key(number), Numbered(number), received=lambda: None))
+        assert None not in await store.head([key(n) for n in range(OBJECTS)])
+
+
+if __name__ == "__main__":
+    anyio.run(put_all, Path(sys.argv[1]), sys.argv[2])

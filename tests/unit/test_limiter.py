@@ -1,0 +1,250 @@
+"""The gate, by simulation on a virtual clock: what a server allows is found, an outage is charged to nobody."""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import anyio
+import pytest
+from virtual_clock import run_virtual
+
+from bulkfetch.errors import FatalError, OriginError, Reason, Throttled, TransientError
+from bulkfetch.events import Event, GateClosed, GateOpened
+from bulkfetch.limiter import Gate
+from bulkfetch.retrying import Effort, RetryPolicy, retrying
+
+POLICY = RetryPolicy(attempts=5, wait_initial=0.5, wait_max=30.0, timeout=0.0)
+
+
+class Server:
+    """Allows `rate` requests a second with a bucket of `burst`; is out of service in the `outage` interval."""
+
+    def __init__(
+        self, *, rate: float, burst: float, latency: float = 0.02, outage: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
+        self.rate, self.burst, self.latency, self.outage = rate, burst, latency, outage
+        self.tokens, self.filled_at = burst, 0.0
+        self.served: list[float] = []
+        self.refused: list[float] = []
+        self.in_flight = self.peak = 0
+
+    async def answer(self) -> None:
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            await anyio.sleep(self.latency)
+        finally:
+            self.in_flight -= 1
+        now = anyio.current_time()
+        if self.outage[0] <= now < self.outage[1]:
+            raise OriginError(Reason.SERVER_ERROR, "down", http_status=503)
+        self.tokens = min(self.burst, self.tokens + (now - self.filled_at) * self.rate)
+        self.filled_at = now
+        if self.tokens < 1.0:
+            self.refused.append(now)
+            raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=1.0)
+        self.tokens -= 1.0
+        self.served.append(now)
+
+
+def gate(events: list[Event] | None = None, **options: float) -> Gate:
+    return Gate(
+        "API",
+        ceiling=int(options.pop("ceiling", 64)),
+        max_outage=options.pop("max_outage", 900.0),
+        rng=Random(7),
+        notify=(events if events is not None else []).append,
+        **options,
+    )
+
+
+async def work_off(items: int, workers: int, request: Callable[[], Awaitable[None]], efforts: list[Effort]) -> int:
+    """Let `workers` fetch `items`; how many failed for good."""
+    failed = 0
+    left = iter(range(items))
+
+    async def worker() -> None:
+        nonlocal failed
+        for _ in left:
+            effort = Effort()
+            efforts.append(effort)
+            try:
+                await retrying(effort, POLICY, rng=Random(1), before_wait=lambda error, wait: None)(request)
+            except TransientError:
+                failed += 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(workers):
+            tasks.start_soon(worker)
+    return failed
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "share"),
+    [(50.0, 50.0, 0.95), (200.0, 400.0, 0.95), (8.0, 8.0, 0.95), (1000.0, 1000.0, 0.95), (50.0, 5.0, 0.75)],
+)
+def test_the_allowed_rate_is_found_and_used(rate: float, burst: float, share: float) -> None:
+    """Behind a rate limit no item fails, under 3% are refused, 95% of it is used (less with a bucket of a tenth)."""
+
+    async def main() -> None:
+        server = Server(rate=rate, burst=burst)
+        api = gate()
+
+        async def request() -> None:
+            async with api.admit():
+                await server.answer()
+
+        failed = await work_off(int(rate * 100), 64, request, [])
+
+        assert failed == 0
+        warm = rate * 5.0
+        late_refusals = [moment for moment in server.refused if moment > 5.0]
+        assert len(late_refusals) < 0.03 * (len(server.served) - warm)
+        assert len(server.served) / anyio.current_time() > share * rate
+
+    run_virtual(main)
+
+
+def test_no_request_starts_while_a_retry_after_runs() -> None:
+    """After a 429 with Retry-After nothing is sent by anybody until the time is up, then a single probe."""
+
+    async def main() -> None:
+        api = gate()
+        started: list[float] = []
+
+        async def request() -> None:
+            async with api.admit():
+                started.append(anyio.current_time())
+                await anyio.sleep(0.1)
+                if len(started) == 4:
+                    raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=10.0)
+
+        await work_off(40, 16, request, [])
+
+        after = sorted(moment for moment in started if moment > 0.3)
+        assert after[0] >= 10.1
+        assert after[1] >= after[0] + 0.1
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("length", [60.0, 600.0])
+def test_an_outage_is_charged_to_nobody(length: float) -> None:
+    """An origin that is down for a while costs no item, few probes, and the gate says when it closes and opens."""
+
+    async def main() -> None:
+        server = Server(rate=1e6, burst=1e6, outage=(10.0, 10.0 + length))
+        events: list[Event] = []
+        api = gate(events)
+        calls = 0
+
+        async def request() -> None:
+            nonlocal calls
+            async with api.admit():
+                calls += 1
+                await server.answer()
+
+        efforts: list[Effort] = []
+        failed = await work_off(40_000, 64, request, efforts)
+
+        assert failed == 0
+        assert calls - 40_000 < 64 + 20 + length / 15 + 10
+        assert any(isinstance(event, GateClosed) for event in events)
+        assert isinstance(events[-1], GateOpened)
+
+    run_virtual(main)
+
+
+def test_an_outage_past_the_limit_stops_the_run() -> None:
+    """When an origin stays away longer than max_outage every waiting worker gets a FatalError."""
+
+    async def main() -> None:
+        server = Server(rate=1e6, burst=1e6, outage=(0.0, 1e9))
+        api = gate(max_outage=300.0)
+
+        async def request() -> None:
+            async with api.admit():
+                await server.answer()
+
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await work_off(1000, 16, request, [])
+
+        assert caught.group_contains(FatalError)
+        assert 300.0 < anyio.current_time() < 400.0
+
+    run_virtual(main)
+
+
+def test_a_quota_pause_stops_the_run() -> None:
+    """A Retry-After of over an hour is a quota: the run stops and says how long the server wants it to wait."""
+
+    async def main() -> None:
+        api = gate()
+        with pytest.raises(Throttled):
+            async with api.admit():
+                raise Throttled(Reason.RATE_LIMITED, "quota", http_status=429, retry_after=40_000.0)
+        with pytest.raises(FatalError, match="40000 s"):
+            await api.enter()
+
+    run_virtual(main)
+
+
+def test_a_fixed_rate_is_never_exceeded() -> None:
+    """With a rate of 20/s no second sees more than 21 starts, and nearly all of the rate is used."""
+
+    async def main() -> None:
+        server = Server(rate=1e6, burst=1e6)
+        api = gate(rate=20.0)
+
+        async def request() -> None:
+            async with api.admit():
+                await server.answer()
+
+        await work_off(400, 32, request, [])
+
+        most = max(sum(start <= other < start + 1.0 for other in server.served) for start in server.served)
+        assert most <= 21
+        assert anyio.current_time() < 400 / 20 * 1.05
+
+    run_virtual(main)
+
+
+def test_concurrency_stays_under_the_ceiling_and_starts_small() -> None:
+    """In flight are few at first, then up to the ceiling, never more."""
+
+    async def main() -> None:
+        server = Server(rate=1e6, burst=1e6)
+        api = gate(ceiling=12)
+
+        async def request() -> None:
+            async with api.admit():
+                await server.answer()
+
+        await work_off(8, 32, request, [])
+        assert server.peak <= 5
+        await work_off(2000, 32, request, [])
+        assert server.peak == 12
+
+    run_virtual(main)
+
+
+def test_a_cancelled_request_gives_its_place_back() -> None:
+    """Cancelling a request, a waiter or a probe leaves the gate usable and says nothing about the origin."""
+
+    async def main() -> None:
+        api = gate(ceiling=1)
+        async with anyio.create_task_group() as tasks:
+
+            async def hang() -> None:
+                async with api.admit():
+                    await anyio.sleep_forever()
+
+            tasks.start_soon(hang)
+            tasks.start_soon(hang)
+            await anyio.sleep(1.0)
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(1.0):
+            async with api.admit():
+                pass
+        assert not api.outage
+
+    run_virtual(main)

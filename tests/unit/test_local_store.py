@@ -1,0 +1,452 @@
+"""What only a directory can show: small and read-only disks, planted links, modes, failing system calls."""
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import threading
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
+from bulkfetch.models import PutResult
+from bulkfetch.stores import LocalStore
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1024 * 1024
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and changing the user need root")
+WITH_STRACE = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("strace"), reason="failing system calls need strace and root"
+)
+
+
+class Bytes:
+    """A body of `chunks`; `error` is raised in place of the end."""
+
+    content_type: str | None = None
+
+    def __init__(self, *chunks: bytes, error: Exception | None = None) -> None:
+        self._chunks = chunks
+        self._error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+        if self._error:
+            raise self._error
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(b"".join(self._chunks)).hexdigest()
+
+
+async def put(store: LocalStore, key: str, *chunks: bytes) -> PutResult:
+    return await store.put(key, Bytes(*chunks), received=lambda: None)
+
+
+async def failure(store: LocalStore, key: str, *chunks: bytes) -> BulkfetchError:
+    with pytest.raises(BulkfetchError) as caught:
+        await put(store, key, *chunks)
+    return caught.value
+
+
+def temps(root: Path) -> list[str]:
+    return [path.name for path in (root / ".bulkfetch/tmp").glob("*.part")]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a file system in memory with the options given."""
+    disks: list[Path] = []
+
+    def mounted(options: str, name: str = "disk") -> Path:
+        disk = tmp_path / name
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=False).returncode:
+            pytest.skip("no mounts here")
+        disks.append(disk)
+        return disk
+
+    yield mounted
+    for disk in disks:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[None]:
+    """The test runs as a user who owns nothing."""
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@contextmanager
+def failing(thread: str, injection: str) -> Iterator[None]:
+    """System calls of one of the store's threads fail as strace is told to make them."""
+    [tid] = [each.native_id for each in threading.enumerate() if each.name == f"bulkfetch-{thread}"]
+    command = ["strace", "-p", str(tid), "-e", f"inject={injection}", "-o", "/dev/null"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr
+        attached = strace.stderr.readline()
+        try:
+            if "attached" not in attached:
+                pytest.skip(f"strace cannot attach: {attached}")
+            yield
+        finally:
+            strace.terminate()
+
+
+@AS_ROOT
+@pytest.mark.parametrize("size", [600_000, 3 * MIB])
+async def test_a_full_disk_stops_the_run_and_leaves_no_trace(mount: Callable[..., Path], size: int) -> None:
+    """ENOSPC is fatal and says what to do; there is no object, no temporary file, and earlier objects are whole."""
+    root = mount("size=80m")
+    async with LocalStore.open(root, "run-1") as store:
+        await put(store, "INV-1.pdf", b"%PDF-1")
+        ballast = root / "ballast"
+        ballast.write_bytes(bytes(80 * MIB - size // 2 - 100_000))
+
+        error = await failure(store, "INV-2.pdf", *[bytes(60_000)] * (size // 60_000))
+
+        assert isinstance(error, FatalError)
+        assert str(root) in str(error)
+        assert "free some space" in str(error)
+        assert (root / "INV-1.pdf").read_bytes() == b"%PDF-1"
+        assert not (root / "INV-2.pdf").exists()
+        assert temps(root) == []
+        ballast.unlink()
+        assert (await put(store, "INV-2.pdf", bytes(size))).size == size
+
+
+@AS_ROOT
+async def test_too_little_space_is_told_before_the_first_put(mount: Callable[..., Path]) -> None:
+    """A destination with less than 64 MiB free is refused when it is opened."""
+    with pytest.raises(FatalError, match="less than 64 MiB"):
+        async with LocalStore.open(mount("size=2m"), "run-1"):
+            pass
+
+
+@AS_ROOT
+async def test_a_read_only_disk_is_told_before_the_first_put(mount: Callable[..., Path]) -> None:
+    """A read-only destination is refused when it is opened."""
+    with pytest.raises(FatalError, match="read-only"):
+        async with LocalStore.open(mount("size=80m,ro"), "run-1"):
+            pass
+
+
+@AS_ROOT
+async def test_private_directory_on_another_disk(mount: Callable[..., Path]) -> None:
+    """Where `.bulkfetch` is on another file system than the archive, the probe says so."""
+    with pytest.raises(FatalError, match="another file system"):
+        async with LocalStore.open(mount("size=80m", ".bulkfetch").parent, "run-1"):
+            pass
+
+
+@AS_ROOT
+@pytest.mark.usefixtures("as_nobody")
+async def test_a_forbidden_directory_is_told_before_the_first_put(root: Path) -> None:
+    """A destination that this user may not write to is refused when it is opened."""
+    with pytest.raises(FatalError, match="permission denied"):
+        async with LocalStore.open(root, "run-1"):
+            pass
+
+
+@pytest.mark.parametrize("below", ["", "archive"])
+async def test_a_file_is_no_destination(tmp_path: Path, below: str) -> None:
+    """A destination that is a file, or lies below one, is refused when it is opened."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FatalError, match="not a directory"):
+        async with LocalStore.open(tmp_path / "file" / below, "run-1"):
+            pass
+
+
+async def test_the_root_is_made_and_left_clean(tmp_path: Path) -> None:
+    """A missing destination is created with its parents, and an unused store leaves nothing visible in it."""
+    root = tmp_path / "a/b"
+    async with LocalStore.open(root, "run-1") as store:
+        assert store.name == str(root)
+    assert [path.name for path in root.iterdir()] == [".bulkfetch"]
+    assert list((root / ".bulkfetch/tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+async def test_modes(root: Path, umask: int) -> None:
+    """Objects are 0640 under any umask, directories heed it, and nobody else may look into what is not published."""
+    before = os.umask(umask)
+    try:
+        async with LocalStore.open(root, "run-1") as store:
+            await put(store, "2024/INV-1.pdf", b"%PDF-1")
+            await failure(store, "2024/INV-1.pdf", b"%PDF-2")
+    finally:
+        os.umask(before)
+
+    assert mode(root / "2024/INV-1.pdf") == 0o640
+    assert mode(root / "2024") == 0o750 & ~umask
+    assert mode(root / ".bulkfetch/tmp") == mode(root / ".bulkfetch/quarantine") == 0o700
+
+
+@pytest.mark.parametrize("size", [10, 3 * MIB])
+async def test_held_bytes_are_kept_aside(root: Path, size: int) -> None:
+    """A body that ends in an error with `hold` is kept in quarantine, once for each time, and nowhere else."""
+    error = PermanentError(Reason.NOT_PDF, "no PDF", hold=True)
+    async with LocalStore.open(root, "run-1") as store:
+        for fill in (b"a", b"b"):
+            with pytest.raises(PermanentError, match="no PDF"):
+                await store.put("2024/INV-1.pdf", Bytes(fill * size, b"end", error=error), received=lambda: None)
+
+        assert temps(root) == []
+    quarantine = root / ".bulkfetch/quarantine/run-1"
+    assert (quarantine / "2024/INV-1.pdf").read_bytes() == b"a" * size + b"end"
+    [second] = [path for path in quarantine.iterdir() if path.is_file()]
+    assert second.read_bytes() == b"b" * size + b"end"
+    assert not (root / "2024").exists()
+
+
+async def test_an_error_without_hold_keeps_nothing(root: Path) -> None:
+    """A body that fails without `hold` leaves no bytes anywhere, small or large."""
+    async with LocalStore.open(root, "run-1") as store:
+        for size in (10, 3 * MIB):
+            body = Bytes(bytes(size), error=TransientError(Reason.TRUNCATED, "cut"))
+            with pytest.raises(TransientError):
+                await store.put("INV-1.pdf", body, received=lambda: None)
+
+        assert temps(root) == []
+        assert not (root / ".bulkfetch/quarantine").exists()
+
+
+async def test_a_cancelled_put_leaves_no_temporary_file(root: Path) -> None:
+    """A large put that is cancelled while its body arrives removes what it had written."""
+
+    class Stalling(Bytes):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield bytes(2 * MIB)
+            yield bytes(2 * MIB)
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    async with LocalStore.open(root, "run-1") as store:
+        with anyio.CancelScope() as scope:
+            await store.put("INV-1.pdf", Stalling(), received=lambda: None)
+
+        assert scope.cancelled_caught
+        assert temps(root) == []
+
+
+async def test_conflicting_bytes_are_kept_aside(root: Path) -> None:
+    """The bytes that lost a conflict are in quarantine, where the error says."""
+    async with LocalStore.open(root, "run-1") as store:
+        await put(store, "INV-1.pdf", b"%PDF-1")
+        error = await failure(store, "INV-1.pdf", b"%PDF-2")
+
+        assert temps(root) == []
+    assert ".bulkfetch/quarantine/run-1/INV-1.pdf" in str(error)
+    assert (root / ".bulkfetch/quarantine/run-1/INV-1.pdf").read_bytes() == b"%PDF-2"
+    assert (root / "INV-1.pdf").read_bytes() == b"%PDF-1"
+
+
+@pytest.mark.parametrize("key", ["planted", "planted/INV-1.pdf", "2024/planted", "2024/planted/INV-1.pdf"])
+@pytest.mark.parametrize("dangling", [False, True])
+async def test_planted_symlinks_lead_nowhere(root: Path, tmp_path: Path, key: str, dangling: bool) -> None:
+    """A symlink as a key's name or directory is never followed: the put conflicts, nothing outside is touched."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "INV-1.pdf").write_bytes(b"foreign")
+    (root / "2024").mkdir(parents=True)
+    for directory in (root, root / "2024"):
+        (directory / "planted").symlink_to(tmp_path / "absent" if dangling else outside)
+    async with LocalStore.open(root, "run-1") as store:
+        error = await failure(store, key, b"%PDF-1")
+
+        assert isinstance(error, PermanentError)
+        assert error.reason is Reason.CONFLICT
+        assert await store.head([key]) == [None]
+        with pytest.raises(FileNotFoundError):
+            await anext(store.get(key))
+    assert (root / ".bulkfetch/quarantine/run-1" / key).read_bytes() == b"%PDF-1"
+    assert [path.read_bytes() for path in outside.iterdir()] == [b"foreign"]
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("planted", [".bulkfetch", ".bulkfetch/tmp"])
+async def test_a_planted_private_directory_is_refused(root: Path, tmp_path: Path, planted: str) -> None:
+    """A symlink in the place of the store's own directories stops the run when it is opened."""
+    (tmp_path / "outside").mkdir()
+    (root / planted).parent.mkdir(parents=True)
+    (root / planted).symlink_to(tmp_path / "outside")
+    with pytest.raises(FatalError, match="not a directory"):
+        async with LocalStore.open(root, "run-1"):
+            pass
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+async def test_a_planted_pipe_is_no_object(root: Path) -> None:
+    """A named pipe under a key is not waited for: the put conflicts, and to `get` and `head` there is nothing."""
+    async with LocalStore.open(root, "run-1") as store:
+        os.mkfifo(root / "INV-1.pdf")
+        assert "no regular file" in str(await failure(store, "INV-1.pdf", b"%PDF-1"))
+        assert await store.head(["INV-1.pdf"]) == [None]
+        with pytest.raises(FileNotFoundError):
+            await anext(store.get("INV-1.pdf"))
+
+
+async def test_only_dead_runs_are_swept(root: Path) -> None:
+    """Opening removes the temporary files of dead runs, and leaves those of a run that works beside this one."""
+    scratch = root / ".bulkfetch/tmp"
+    scratch.mkdir(parents=True)
+    for name in ("dead.1.part", "dead.2.part", "dead.lock", "unlocked.7.part", "run-2.1.part"):
+        (scratch / name).write_bytes(b"left")
+    async with LocalStore.open(root, "run-1"):
+        assert sorted(path.name for path in scratch.iterdir()) == ["run-1.lock"]
+        (scratch / "run-1.99.part").write_bytes(b"in work")
+        (scratch / "run-2.1.part").write_bytes(b"an earlier life")
+        async with LocalStore.open(root, "run-2"):
+            assert sorted(path.name for path in scratch.iterdir()) == ["run-1.99.part", "run-1.lock", "run-2.lock"]
+
+
+async def test_one_run_is_open_once(root: Path) -> None:
+    """A run that is at work on the archive cannot be opened a second time."""
+    async with LocalStore.open(root, "run-1"):
+        with pytest.raises(FatalError, match="run-1 is already at work"):
+            async with LocalStore.open(root, "run-1"):
+                pass
+
+
+async def test_memory_and_descriptors_are_bounded(root: Path) -> None:
+    """A body of 24 MiB takes less than 3 MiB of memory, and many directories leave no descriptor behind."""
+
+    class Large(Bytes):
+        sha256 = "0" * 64
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for _ in range(384):
+                yield bytes(65_536)
+
+    async with LocalStore.open(root, "run-1") as store:
+        await put(store, "warm.pdf", b"%PDF-")
+        open_before = len(os.listdir("/proc/self/fd"))
+        tracemalloc.start()
+        await store.put("large.pdf", Large(), received=lambda: None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        keys = [f"{n}/x/INV.pdf" for n in range(100)]
+        for key in keys:
+            await put(store, key, b"%PDF-")
+        assert None not in await store.head(keys)
+
+        assert len(os.listdir("/proc/self/fd")) == open_before
+    assert peak < 3 * MIB
+
+
+async def test_a_bug_in_a_thread_fails_every_put(root: Path) -> None:
+    """When a thread of the store dies, waiting and later puts raise `FatalError` instead of waiting for ever."""
+
+    class Text(Bytes):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield "text"  # type: ignore[misc]  # the bug
+
+    async with LocalStore.open(root, "run-1") as store:
+        with pytest.raises(FatalError, match="the store broke: TypeError"):
+            await store.put("INV-1.pdf", Text(), received=lambda: None)
+        with pytest.raises(FatalError, match="the store broke"):
+            await put(store, "INV-2.pdf", b"%PDF-")
+
+
+@WITH_STRACE
+async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
+    """EIO from one fsync fails that put alone, drops its bytes, and the next try stores them."""
+    results: list[PutResult | BulkfetchError] = []
+
+    async def attempt(key: str) -> None:
+        try:
+            results.append(await put(store, key, key.encode()))
+        except BulkfetchError as error:
+            results.append(error)
+
+    keys = [f"INV-{n}.pdf" for n in range(8)]
+    async with LocalStore.open(root, "run-1") as store:
+        with failing("committer", "fsync:error=EIO:when=1"):
+            async with anyio.create_task_group() as puts:
+                for key in keys:
+                    puts.start_soon(attempt, key)
+
+        [error] = [result for result in results if isinstance(result, BulkfetchError)]
+        assert isinstance(error, TransientError)
+        assert error.reason is Reason.STORE_ERROR
+        [lost] = [key for key in keys if not (root / key).exists()]
+        assert temps(root) == []
+        assert not (await put(store, lost, lost.encode())).adopted
+
+
+@WITH_STRACE
+async def test_the_third_io_error_in_a_row_stops_the_run(root: Path) -> None:
+    """EIO from fsync is transient twice; the third in a row is fatal, and a success in between starts anew."""
+    async with LocalStore.open(root, "run-1") as store:
+        with failing("committer", "fsync:error=EIO:when=1"):
+            assert isinstance(await failure(store, "INV-0.pdf", b"%PDF-"), TransientError)
+        await put(store, "INV-0.pdf", b"%PDF-")
+        with failing("committer", "fsync:error=EIO"):
+            kinds = [type(await failure(store, f"INV-{n}.pdf", b"%PDF-")) for n in (1, 2, 3)]
+
+    assert kinds == [TransientError, TransientError, FatalError]
+
+
+@WITH_STRACE
+@pytest.mark.parametrize(("key", "failing_sync"), [("INV.pdf", 2), ("2024/INV.pdf", 2), ("2024/INV.pdf", 3)])
+async def test_an_unsynced_directory_is_no_success(root: Path, key: str, failing_sync: int) -> None:
+    """When a directory on the way to the object cannot be synced the put fails; the next try adopts what is there."""
+    async with LocalStore.open(root, "run-1") as store:
+        with failing("committer", f"fsync:error=EIO:when={failing_sync}"):
+            assert isinstance(await failure(store, key, b"%PDF-"), TransientError)
+        assert (await put(store, key, b"%PDF-")).adopted
+
+
+@WITH_STRACE
+@pytest.mark.parametrize(
+    ("thread", "injection", "kind", "words"),
+    [
+        ("committer", "linkat:error=EROFS", FatalError, "read-only"),
+        ("committer", "linkat:error=EPERM", FatalError, "hard links"),
+        ("committer", "linkat:error=EXDEV", FatalError, "another file system"),
+        ("writer", "writev:error=EDQUOT", FatalError, "quota"),
+        ("writer", "openat:error=EMFILE", TransientError, "Too many open files"),
+        ("writer", "writev:error=EFBIG", TransientError, "File too large"),
+    ],
+)
+async def test_system_errors_are_mapped(
+    root: Path, thread: str, injection: str, kind: type[BulkfetchError], words: str
+) -> None:
+    """Each system error has its disposition, a message with the place, and leaves no temporary file."""
+    async with LocalStore.open(root, "run-1") as store:
+        with failing(thread, injection):
+            error = await failure(store, "INV-1.pdf", b"%PDF-")
+
+        assert type(error) is kind
+        assert words in str(error)
+        assert str(root) in str(error)
+        assert temps(root) == []
+
+
+@WITH_STRACE
+async def test_after_a_short_write_the_rest_follows(root: Path) -> None:
+    """When the system says that it took five bytes (and here took none), exactly the others are written next."""
+    async with LocalStore.open(root, "run-1") as store:
+        with failing("writer", "writev:retval=5"):
+            await put(store, "INV-1.pdf", b"abc", b"defg", b"hi")
+
+    assert (root / "INV-1.pdf").read_bytes() == b"fghi"

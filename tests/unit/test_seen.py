@@ -1,0 +1,40 @@
+"""Which rows repeat an ID: the same answer as a set in memory would give."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkfetch.errors import FatalError
+from bulkfetch.manifest.seen import Seen
+
+IDS = st.text("abAB-é€", max_size=3)
+
+
+@given(st.lists(st.lists(st.tuples(IDS, st.none() | st.integers(1, 99)), max_size=12), max_size=6))
+def test_repeats_are_what_a_dictionary_says(tmp_path_factory, batches):
+    """Over any batches the rows that repeat an ID, and the line it came first in, are those of a plain dictionary."""
+    seen = Seen(tmp_path_factory.mktemp("state") / "seen")
+    first = {}
+    for batch in batches:
+        expected = {}
+        for index, (invoice_id, line) in enumerate(batch):
+            if invoice_id in first:
+                expected[index] = first[invoice_id]
+            first.setdefault(invoice_id, line)
+        assert seen.repeats(batch) == expected
+    seen.close()
+
+
+def test_nothing_is_left_behind(tmp_path):
+    """The file has no name even while it is in use, so a process that is killed leaves nothing."""
+    seen = Seen(tmp_path / "seen")
+    seen.repeats([(f"INV-{number}", number) for number in range(20_000)])
+    assert list(tmp_path.iterdir()) == []
+    assert seen.repeats([("INV-7", 1)]) == {0: 7}
+    seen.close()
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    """Where the file cannot be made the run stops with a word about it."""
+    with pytest.raises(FatalError, match="IDs met"):
+        Seen(tmp_path / "missing" / "seen")
