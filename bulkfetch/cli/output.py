@@ -64,8 +64,7 @@ def emit(stream: TextIO, line: str) -> None:
 
 def as_json(value: object) -> str:
     """`value` as JSON in one line of printable ASCII: nothing in it can steer a terminal."""
-    text = json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
-    return text.replace("\x7f", "\\u007f")
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
 
 
 class JsonRowsListener:
@@ -229,7 +228,8 @@ def summary_text(summary: Summary) -> Text:
         made = " · ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in summary.requests.items())
         text.append(f"  requests    {safe(made)}\n")
     if summary.manifest:
-        text.append(f"  manifest    {safe(_manifest_place(summary), limit=2000)}\n")
+        place = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
+        text.append(f"  manifest    {safe(place, limit=2000)}\n")
     if advice := _advice(summary):
         text.append("  next        ").append(advice + "\n", style="bold")
     text.rstrip()
@@ -262,12 +262,6 @@ def _explanation(summary: Summary, outcome: Outcome) -> str:
         rate = summary.counts.stored / max(summary.seconds, 0.001)
         parts.insert(0, f"{human_bytes(summary.bytes_stored)}, {rate:,.1f} files/s")
     return " · ".join(parts)
-
-
-def _manifest_place(summary: Summary) -> str:
-    if "://" in summary.manifest or summary.manifest.startswith("/"):
-        return summary.manifest
-    return f"{summary.destination.rstrip('/')}/{summary.manifest}"
 
 
 def _advice(summary: Summary) -> str:

@@ -124,8 +124,7 @@ class Unpacker:
         try:
             while data or self._member is not None:
                 if self._member is None:
-                    # Zeros may pad a member, but a file of zeros alone is one that was never written.
-                    data = data.lstrip(b"\0") if self._unpacked else data
+                    data = data.lstrip(b"\0")  # padding of the member before
                     if not data:
                         break
                     self._member = zlib.decompressobj(wbits=31)

@@ -174,8 +174,10 @@ class _Spool:
         try:
             more = True
             while more:
-                chunks, self.chunks, self._held = self.chunks, [], 0
-                await file.writelines(chunks)
+                await file.writelines(self.chunks)
+                # Emptied, not replaced: the thread's own reference would keep a block alive while the next one gathers.
+                self.chunks.clear()
+                self._held = 0
                 more = await self._gather(arriving)
         finally:
             with CancelScope(shield=True):

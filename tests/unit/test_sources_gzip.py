@@ -64,3 +64,9 @@ def test_a_flipped_byte_is_an_error():
     data[-6] ^= 1
     with pytest.raises(FatalError, match="incorrect data check"):
         unpack("ids.txt.gz", bytes(data))
+
+
+def test_nothing_is_held_back():
+    """Bytes that could be unpacked are, even where a part was full and the packed bytes were used up."""
+    packed = gzip.compress(b"\0" * (BLOCK + 1))
+    assert sum(map(len, Unpacker("ids.txt.gz").feed(packed[:-8]))) == BLOCK + 1
