@@ -113,6 +113,12 @@ class Store(Protocol):
         """What is under each of `keys`, in their order; None where there is nothing."""
         ...
 
+    async def adopt(self, key: str) -> PutResult | None:
+        """Take over the object that is under `key` without a put of this run: read, hashed, checked to be a whole PDF,
+        and made durable. None if there is none that could be taken over.
+        """
+        ...
+
     def uri(self, key: str) -> str:
         """Where `key` is, as recorded in the manifest; holds no credentials."""
         ...
@@ -143,6 +149,10 @@ class Ledger(Protocol):
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Those of `ids` that a manifest row names as stored, with what it says of the object."""
+        ...
+
+    async def owner(self, key: str) -> str | None:
+        """The ID of the invoice whose object is under `key` by the manifests; None if there is no such row."""
         ...
 
     async def repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:

@@ -154,6 +154,11 @@ class KeyTemplate:
         )
         return cls(template, segments, limit, mixed)
 
+    @property
+    def injective(self) -> bool:
+        """Whether two IDs never have one key: then what is under a key can only be that one invoice."""
+        return any(_Placeholder(None, None) in segment.places for segment in self._segments)
+
     def key_for(self, invoice_id: str, fields: Mapping[str, str]) -> str:
         """The key of `invoice_id`: ASCII, at most 1000 bytes, segments of at most 255.
 

@@ -8,14 +8,14 @@ from datetime import datetime
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.events import Estimated, Event, RowRecorded
 from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row
+from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, Row
 from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
+from bulkfetch.text import safe
 
 COMMIT_BACKLOG = 128
 """Invoices that may wait for the disk beside those being downloaded: a group commit is quick only with many."""
@@ -142,8 +142,8 @@ class Pool:
         try:
             settled, jobs = await self._admit(batch)
             with anyio.CancelScope(shield=True):
-                self.counts.read += len(settled)
                 await self._settle(settled)
+                self.counts.read += len(settled)
         except BaseException:
             await self._return(batch)
             raise
@@ -208,7 +208,9 @@ class Pool:
         }
 
     async def _jobs(self, to_fetch: Sequence[tuple[Delivery, str]]) -> list[Job]:
-        there = await self._store.head([key for _, key in to_fetch]) if self._adopting else [None] * len(to_fetch)
+        # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
+        look = self._adopting and self._keys.injective
+        there = await self._store.head([key for _, key in to_fetch]) if look else [None] * len(to_fetch)
         return [
             Job(delivery, key, adopt=meta is not None) for (delivery, key), meta in zip(to_fetch, there, strict=True)
         ]
@@ -250,8 +252,12 @@ class Pool:
     async def _outcome(self, job: Job, slot: Slot) -> Row | None:
         """The row for `job`; None if it was parked for the second pass."""
         try:
-            result = await self._adopted(job) if job.adopt else None
-            return self._rows.stored(job, result or await self._fetcher.fetch(job, slot))
+            result = await self._store.adopt(job.key) if job.adopt else None
+            if result is None:
+                result = await self._fetcher.fetch(job, slot)
+            if result.adopted:
+                await self._check_owner(job)
+            return self._rows.stored(job, result)
         except TransientError as error:
             if error.second_pass and not job.last and len(self._parked) < MAX_PARKED:
                 self._parked.append(job)
@@ -260,17 +266,11 @@ class Pool:
         except PermanentError as error:
             return self._rows.failed(job, error)
 
-    async def _adopted(self, job: Job) -> PutResult | None:
-        """The object that is under the job's key already, if it is a whole PDF: a run died before it wrote the row."""
-        check = PdfCheck()
-        try:
-            async for chunk in self._store.get(job.key):
-                check.take(chunk)
-        except FileNotFoundError:
-            return None
-        if check.flaw() is not None:
-            return None
-        return PutResult(job.key, self._store.uri(job.key), check.size, check.sha256, adopted=True)
+    async def _check_owner(self, job: Job) -> None:
+        """Two invoices with the same bytes under the same key are one too few, whatever the template."""
+        owner = await self._ledger.owner(job.key)
+        if owner not in (None, job.delivery.invoice_id):
+            raise PermanentError(Reason.CONFLICT, f"{safe(job.key, 120)} is the object of invoice {safe(owner, 120)}")
 
     async def _settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
         """Make the rows durable, then count, tell and acknowledge them."""

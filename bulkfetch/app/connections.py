@@ -14,7 +14,7 @@ from bulkfetch import downloader, minter
 from bulkfetch.config import Config
 from bulkfetch.credentials import TokenSource
 from bulkfetch.downloader import BodyLimits, HttpDownloader
-from bulkfetch.errors import FatalError
+from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.events import Event, Note
 from bulkfetch.limiter import Gate
 from bulkfetch.minter import ApiMinter
@@ -39,13 +39,15 @@ async def connect(
     """Sessions, gates and clients by `config`; nothing is sent yet.
 
     Raises:
+        UsageError: the token would travel over plain HTTP to a public host.
         FatalError: the API's host name does not resolve.
     """
-    rules = LinkRules(
-        hosts=config.api.link_hosts,
-        allow_local=await _is_local(config.api.url),
-        allow_http=URL(config.api.url).scheme == "http",
-    )
+    local, plain = await _is_local(config.api.url), URL(config.api.url).scheme == "http"
+    if plain and not local:
+        raise UsageError(
+            "api.url: plain http:// to a public host would show the token to everybody on the way; use https://"
+        )
+    rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
     api_gate = gate(minter.ORIGIN, rate=config.api.rate)

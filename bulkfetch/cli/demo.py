@@ -45,13 +45,12 @@ def command(directory: Path, invoices: int) -> int:
 
 def _next_steps(archive: Path, ids: Path) -> str:
     to, source = shlex.quote(str(archive)), shlex.quote(str(ids))
-    return "\n".join(
-        [
-            "Next:",
-            f"  ls {to}                          # the PDFs; manifests/ holds the account of every row",
-            "  bulkfetch demo                    # again: nothing stored is fetched twice",
-            f"  bulkfetch plan {source} --to {to}",
-            "  bulkfetch sandbox --help          # rehearse your own backfill, with faults on demand",
-            "  bulkfetch run --help              # the real thing",
-        ]
-    )
+    steps = [
+        (f"ls {to}", "the PDFs; manifests/ has the account of every row"),
+        ("bulkfetch demo", "again: nothing stored is fetched twice"),
+        (f"bulkfetch plan {source} --to {to}", "what a run would do"),
+        ("bulkfetch sandbox --help", "rehearse your own backfill"),
+        ("bulkfetch run --help", "the real thing"),
+    ]
+    width = max(len(command) for command, _ in steps)
+    return "\n".join(["", "Next:", *(f"  {command:<{width}}  # {what}" for command, what in steps)])

@@ -85,6 +85,16 @@ class Archive:
                 )
             _raise_first(directories.sync())
 
+    def secure(self, path: KeyPath) -> None:
+        """Make the object at `path` and its name durable: whoever put it there may have died before."""
+        with self.directories() as directories:
+            fd = directories.open_object(path)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            _raise_first(directories.sync())
+
     def quarantine(self, temp: Temp, path: KeyPath) -> str:
         """Keep `temp` aside, durably; where, relative to the root."""
         if temp.fd >= 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiofiles
 from anyio import CancelScope, to_thread
 
+from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
 from bulkfetch.models import ObjectMeta, PutResult
@@ -88,6 +89,20 @@ class LocalStore:
         """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
         with self._errors.mapping():
             return await to_thread.run_sync(self._head, [(key, key_path(key)) for key in keys])
+
+    async def adopt(self, key: str) -> PutResult | None:
+        """See `interfaces.Store.adopt`."""
+        check = PdfCheck()
+        try:
+            async for chunk in self.get(key):
+                check.take(chunk)
+        except FileNotFoundError:
+            return None
+        if check.flaw() is not None:
+            return None
+        with CancelScope(shield=True), self._errors.mapping():
+            await to_thread.run_sync(self._archive.secure, key_path(key))
+        return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`: a `file:` URI."""

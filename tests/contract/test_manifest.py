@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 
 import anyio
@@ -199,6 +200,17 @@ async def test_a_cancelled_opening_lets_the_archive_go(tmp_path):
         pass
 
 
+async def test_a_cancelled_run_lets_the_archive_go_before_it_ends(tmp_path):
+    """When a cancelled block is left the archive is free at once, however busy its thread still was."""
+    busy = threading.Event()
+    with anyio.CancelScope() as scope:
+        async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+            manifest._thread.submit(busy.wait, 0.1)
+            scope.cancel()
+    async with LocalManifest.open(tmp_path, clock=clock):
+        pass
+
+
 async def test_only_a_run_id_names_a_run(tmp_path):
     """A run ID that could leave the manifests' directory is refused, and nothing is created."""
     with pytest.raises(UsageError):
@@ -208,11 +220,13 @@ async def test_only_a_run_id_names_a_run(tmp_path):
 
 
 async def test_a_failing_index_does_not_lose_rows(tmp_path):
-    """With the ledger unusable in mid-run rows are recorded all the same, and the next run knows them."""
+    """While the ledger cannot be written rows are recorded all the same, and the next run knows every one of them."""
     async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+        database = manifest._journal.ledger._connection
         await manifest.append([row("INV-1")])
-        manifest._journal.ledger._connection.execute("DROP TABLE manifests")
+        database.execute("ALTER TABLE manifests RENAME TO hidden")
         await manifest.append([row("INV-2")])
+        database.execute("ALTER TABLE hidden RENAME TO manifests")
         await manifest.append([row("INV-3")])
     async with LocalManifest.open(tmp_path, clock=clock) as manifest:
         assert set(await manifest.stored(["INV-1", "INV-2", "INV-3"])) == {"INV-1", "INV-2", "INV-3"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError, UsageError
@@ -52,6 +52,7 @@ def test_every_prefix_loads_with_exactly_its_whole_rows(place):
         assert (aside.read_bytes() if aside.exists() else b"") == torn
 
 
+@example(len(LINES[0]) - 1, ord(" "))
 @given(st.integers(0, len(WHOLE) - len(LINES[-1]) - 1), st.sampled_from(b'\n\0 x{}"\xff'))
 def test_damage_before_the_last_line_is_named_not_cut(place, at, byte):
     """A byte changed in the middle either leaves rows in their number (its seal tells then) or is a named error."""
