@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,7 +47,9 @@ def plan_archive(config: Config, *, source: str) -> Plan:
 
 
 async def _plan(config: Config, source: str) -> Plan:
-    rows = open_source(source, format=config.source.format, column=config.source.column)
+    rows = await anyio.to_thread.run_sync(
+        partial(open_source, source, format=config.source.format, column=config.source.column)
+    )
     keys = KeyTemplate.parse(config.destination.key)
     plan = Plan()
     ledger = await anyio.to_thread.run_sync(Ledger.snapshot, local_root(config.destination.url))

