@@ -1,5 +1,6 @@
 """The API token: where it comes from, and its renewal when the API refuses it."""
 
+import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ class TokenSource:
         self._command = list(command)
         self._warn = warn
         self._current: Secret | None = None
+        self._refused: Secret | None = None
         self._lock = anyio.Lock()
         if value is None and not file and not command:
             raise UsageError("no API token: set BULKFETCH_TOKEN, api.token_file or api.token_command")
@@ -53,7 +55,9 @@ class TokenSource:
             UsageError: it cannot be had.
         """
         async with self._lock:
-            if self._current == refused:
+            # Where the place still holds the refused token, the next worker need not ask it again.
+            if self._current == refused != self._refused:
+                self._refused = refused
                 self._current = await self._fetch()
             return None if self._current == refused else self._current
 
@@ -69,7 +73,7 @@ class TokenSource:
         path = Path(self._file).expanduser()
         try:
             with path.open("rb") as file:
-                mode = stat.S_IMODE(path.stat().st_mode)
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 text = file.read(MAX_TOKEN + 1)
         except OSError as error:
             raise UsageError(f"api.token_file ({self._file}) cannot be read: {error.strerror}") from None

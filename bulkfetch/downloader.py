@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,9 +65,7 @@ class HttpDownloader:
         self._gate = gate
         self._rules = rules
         self._limits = limits
-        self._timeout = aiohttp.ClientTimeout(
-            total=limits.total or None, sock_connect=limits.connect, sock_read=limits.idle
-        )
+        self._timeout = aiohttp.ClientTimeout(total=limits.total or None, sock_connect=limits.connect)
         self._utc_now = utc_now
 
     @asynccontextmanager
@@ -97,12 +96,9 @@ class HttpDownloader:
 
     async def _digest_once(self, response: aiohttp.ClientResponse) -> str:
         sha256 = hashlib.sha256()
-        size = 0
-        with vendor_errors(ORIGIN):
-            async for chunk in response.content.iter_any():
-                sha256.update(chunk)
-                size += len(chunk)
-                _check_size(size, self._limits.max_size)
+        arrival = _Arrival(response, self._limits)
+        while chunk := await arrival.next():
+            sha256.update(chunk)
         return sha256.hexdigest()
 
     async def _get(self, link: Link) -> aiohttp.ClientResponse:
@@ -110,7 +106,8 @@ class HttpDownloader:
             # As received, byte for byte: a signature covers the URL's exact spelling.
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
-            problem = self._rules.problem(url)
+            with vendor_errors(ORIGIN):
+                problem = self._rules.problem(url)
             if problem is not None:
                 raise PermanentError(Reason.BAD_RESPONSE, problem)
             with vendor_errors(ORIGIN), anyio.fail_after(self._limits.connect + self._limits.first_byte):
@@ -174,12 +171,13 @@ class HttpBody:
         kind = response.headers.get("Content-Type")
         self.content_type = safe(kind, 100) if kind else None
         self._response = response
+        self._arrival = _Arrival(response, limits)
         self._ticket = ticket
-        self._limits = limits
         self._suspect = suspect
         self._expected = expected
         self._check = PdfCheck()
-        self._md5 = hashlib.md5(usedforsecurity=False) if _md5_promised(response) else None
+        self._promised = _promised(response)
+        self._md5 = hashlib.md5(usedforsecurity=False)
 
     @property
     def sha256(self) -> str:
@@ -187,30 +185,15 @@ class HttpBody:
         return self._check.sha256
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks = self._response.content.iter_any().__aiter__()
-        window_end = anyio.current_time() + self._limits.idle
-        window_size = 0
-        while True:
-            with vendor_errors(ORIGIN):
-                chunk = await anext(chunks, b"")
-            if not chunk:
-                break
-            self._take(chunk)
+        hash_md5 = any(promise.algorithm == "md5" for promise in self._promised)
+        while chunk := await self._arrival.next():
+            self._check.take(chunk)
+            if hash_md5:
+                self._md5.update(chunk)
             yield chunk
-            if anyio.current_time() >= window_end:
-                # A drip keeps every read alive: only the speed over a while gives it away.
-                if self._check.size - window_size < self._limits.min_speed * self._limits.idle:
-                    raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {self._limits.min_speed:g} bytes/s")
-                window_end, window_size = anyio.current_time() + self._limits.idle, self._check.size
         self._verify()
         # The last byte is here: the next download may start while this one is being made durable.
         self._ticket.close()
-
-    def _take(self, chunk: bytes) -> None:
-        self._check.take(chunk)
-        if self._md5 is not None:
-            self._md5.update(chunk)
-        _check_size(self._check.size, self._limits.max_size)
 
     def _verify(self) -> None:
         promised = self._response.content_length
@@ -218,32 +201,43 @@ class HttpBody:
             raise TransientError(Reason.TRUNCATED, f"{self._check.size} of {promised} bytes arrived")
         if self._expected is not None and self.sha256 != self._expected:
             raise TransientError(Reason.TRUNCATED, "two downloads without a length differ: one of them was cut")
-        mismatch = self._digest_mismatch()
-        if mismatch is not None:
-            raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {mismatch}")
+        found = {"sha-256": self._check.digest(), "md5": self._md5.digest()}
+        for promise in self._promised:
+            if promise.digest != found[promise.algorithm]:
+                raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
         flaw = self._check.flaw()
         if flaw is not None:
             if self.sha256 == self._suspect:
                 raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=self._check.size > 0)
             raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
 
-    def _digest_mismatch(self) -> str | None:
-        headers = self._response.headers
-        sha256 = base64.b64encode(self._check.digest()).decode()
-        if headers.get("x-amz-checksum-sha256", sha256) != sha256:
-            return "x-amz-checksum-sha256"
-        for name in ("Repr-Digest", "Content-Digest"):
-            for item in headers.get(name, "").split(","):
-                algorithm, _, value = item.strip().partition("=")
-                if algorithm == "sha-256" and value.strip(":") != sha256:
-                    return name
-        if self._md5 is not None:
-            md5 = self._md5.digest()
-            if headers.get("Content-MD5", base64.b64encode(md5).decode()) != base64.b64encode(md5).decode():
-                return "Content-MD5"
-            if _is_s3_md5(self._response) and headers["ETag"].strip('"').lower() != md5.hex():
-                return "ETag"
-        return None
+
+class _Arrival:
+    """The chunks of a body as they come from the network: in time, fast enough, and not too many."""
+
+    def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits) -> None:
+        self._content = response.content
+        self._limits = limits
+        self._size = 0
+        self._waited = 0.0
+        self._mark = 0
+
+    async def next(self) -> bytes:
+        """The next chunk; empty at the end."""
+        limits = self._limits
+        asked = anyio.current_time()
+        with vendor_errors(ORIGIN), anyio.fail_after(limits.idle):
+            chunk = await self._content.readany()
+        self._waited += anyio.current_time() - asked
+        self._size += len(chunk)
+        _check_size(self._size, limits.max_size)
+        # A drip keeps every read alive: only the speed over a while gives it away. Waiting alone counts, for a slow
+        # disk is not the host's fault.
+        if self._waited >= limits.idle:
+            if chunk and self._size - self._mark < limits.min_speed * self._waited:
+                raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
+            self._waited, self._mark = 0.0, self._size
+        return chunk
 
 
 def _check_size(size: int, max_size: int) -> None:
@@ -255,25 +249,56 @@ def _is_weakly_framed(response: aiohttp.ClientResponse) -> bool:
     """Whether only the connection's end marks the body's end, and no checksum of the server can stand in."""
     headers = response.headers
     framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
-    return not framed and not any(
-        name in headers for name in ("x-amz-checksum-sha256", "Repr-Digest", "Content-Digest", "Content-MD5")
-    )
+    return not framed and not _promised(response)
 
 
-def _md5_promised(response: aiohttp.ClientResponse) -> bool:
-    return "Content-MD5" in response.headers or _is_s3_md5(response)
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """The digest of the whole body by the header `field`; `algorithm` is `sha-256` or `md5`."""
+
+    field: str
+    algorithm: str
+    digest: bytes
 
 
-def _is_s3_md5(response: aiohttp.ClientResponse) -> bool:
-    """Whether the ETag is an MD5: so on S3 for objects uploaded in one part without KMS or customer keys (AWS: Common
-    response headers). Elsewhere 32 hex digits may mean anything."""
+_LENGTHS = {"sha-256": 32, "md5": 16}
+
+
+def _promised(response: aiohttp.ClientResponse) -> Sequence[_Promise]:
+    """What can be compared; digests in other algorithms, of parts (S3: `…-3`) or without sense promise nothing."""
     headers = response.headers
+    named = [
+        ("x-amz-checksum-sha256", "sha-256", headers.get("x-amz-checksum-sha256", "")),
+        ("Content-MD5", "md5", headers.get("Content-MD5", "")),
+    ]
+    for field in ("Repr-Digest", "Content-Digest"):
+        for item in ",".join(headers.getall(field, [])).split(","):
+            algorithm, _, value = item.strip().partition("=")
+            named.append((field, algorithm, value.strip(":")))
+    promises = [
+        _Promise(field, algorithm, digest)
+        for field, algorithm, value in named
+        if (digest := _decoded(value)) and len(digest) == _LENGTHS.get(algorithm)
+    ]
+    tag = _s3_md5(headers)
+    return [*promises, _Promise("ETag", "md5", tag)] if tag else promises
+
+
+def _decoded(value: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        return b""
+
+
+def _s3_md5(headers: Mapping[str, str]) -> bytes | None:
+    """The ETag's MD5: it is one on S3, for objects uploaded in one part without KMS or customer keys (AWS: Common
+    response headers). Elsewhere 32 hex digits may mean anything."""
     tag = headers.get("ETag", "").strip('"')
-    encryption = headers.get("x-amz-server-side-encryption", "AES256")
-    return (
+    is_md5 = (
         "x-amz-request-id" in headers
-        and encryption == "AES256"
+        and headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
         and "x-amz-server-side-encryption-customer-algorithm" not in headers
-        and len(tag) == 32
-        and all(char in "0123456789abcdefABCDEF" for char in tag)
+        and re.fullmatch(r"[0-9a-fA-F]{32}", tag)
     )
+    return bytes.fromhex(tag) if is_md5 else None

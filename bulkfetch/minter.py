@@ -117,12 +117,12 @@ class ApiMinter:
             if response.status == 401:
                 return None
             if response.status != 200:
-                raise self._refusal(response, body)
+                raise self._refusal(response, body, token)
             return Link(_link_in(response, body), minted_at, self._link_seconds)
 
-    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes, token: Secret) -> Exception:
         status = response.status
-        detail = _detail(body)
+        detail = _detail(body, token)
         message = f"HTTP {status} from the API" + (f": {detail}" if detail else "")
         retry_after = parse_retry_after(
             response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
@@ -142,11 +142,18 @@ class ApiMinter:
             return FatalError(message)
         if 300 <= status < 400:
             # Following it would carry the token elsewhere, or turn the PUT into a GET.
-            target = URL(response.headers.get("Location", "")).host or "nowhere"
-            return FatalError(f"{message}: it redirects to {safe(target, 100)}; set api.url to where the API is")
+            return FatalError(f"{message}: it redirects to {_target(response)}; set api.url to where the API is")
         if status >= 500:
             return OriginError(Reason.SERVER_ERROR, message, http_status=status)
         return UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
+
+
+def _target(response: aiohttp.ClientResponse) -> str:
+    try:
+        host = response.url.join(URL(response.headers.get("Location", ""))).host
+    except ValueError:
+        host = None
+    return safe(host or "no valid URL", 100)
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
@@ -208,13 +215,14 @@ def _problem(body: bytes) -> _Problem:
         return _Problem()
 
 
-def _detail(body: bytes) -> str:
+def _detail(body: bytes, token: Secret) -> str:
     problem = _problem(body)
     said = problem.detail or problem.title or problem.message or problem.description or problem.error or ""
     if not said and problem.violations:
         said = "; ".join(f"{v.property_path}: {v.message}" for v in problem.violations)
-    # A server may quote the link or another URL in its words; a query can be a credential.
-    return safe(" ".join(word.split("?")[0] if "://" in word else word for word in said.split()), 400)
+    # A server may quote the token, the link or another URL in its words; a query can be a credential.
+    words = said.replace(token.reveal(), "***").split()
+    return safe(" ".join(word.split("?")[0] if "://" in word or "=" in word else word for word in words), 400)
 
 
 def _names_seconds_valid(body: bytes) -> bool:

@@ -37,14 +37,14 @@ def parse_retry_after(value: str | None, *, date: str | None, now: datetime) -> 
 
 def parse_http_date(value: str) -> datetime | None:
     """An HTTP date in any of its three forms (RFC 9110, 5.6.7), in UTC; None if it is none of them."""
-    if not re.match(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)", value.strip(), re.ASCII):
+    if not value.isascii() or not re.match(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)", value.strip()):
         return None
     try:
         moment = parsedate_to_datetime(value)
+        # The asctime form carries no zone and is parsed naive; HTTP dates are always in UTC.
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
-    # The asctime form carries no zone and is parsed naive; HTTP dates are always in UTC.
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def backoff(charged: int, *, initial: float, ceiling: float, rng: Random) -> float:

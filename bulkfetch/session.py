@@ -160,7 +160,7 @@ def _session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohtt
 def vendor_errors(origin: str) -> Iterator[None]:
     """Turn what aiohttp and the system raise into our errors.
 
-    The originals are not chained: their text holds the whole link, their repr the request's headers.
+    The originals are dropped: their text holds the whole link, their repr the request's headers.
 
     Raises:
         OriginError: connection refused, reset, timed out, name not resolved.
@@ -168,9 +168,14 @@ def vendor_errors(origin: str) -> Iterator[None]:
         UnexpectedAnswer: the answer is not HTTP as we know it.
     """
     try:
-        yield
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise _mapped(error, origin) from None
+        try:
+            yield
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _mapped(error, origin) from None
+    except InvoiceError as error:
+        # `from None` hides the original, but leaves it within reach of whoever prints a whole chain.
+        error.__context__ = None
+        raise
 
 
 def _mapped(error: Exception, origin: str) -> InvoiceError:

@@ -1,22 +1,23 @@
 """The installed command as a process beside a sandbox in this one, and what it leaves behind."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from aiohttp import web
 from anyio.from_thread import start_blocking_portal
 
-from bulkfetch.manifest import list_runs, read_rows, read_summary
+from bulkfetch.manifest import decode_row, list_runs, read_rows, read_summary
 from bulkfetch.models import Row, Summary
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
 from bulkfetch.sandbox.pdf import render
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 PATIENCE = 40.0
 """Seconds after which a process that has not done what is waited for is taken to hang."""
@@ -35,24 +36,23 @@ def sandbox(*, invoices: int = 60, size: int = 5_000, faults: Mapping[str, float
         yield running
 
 
+@asynccontextmanager
+async def _answering(handler: Handler) -> AsyncIterator[str]:
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
 @contextmanager
-def http_server(handler: Callable) -> Iterator[str]:
+def http_server(handler: Handler) -> Iterator[str]:
     """A server of one's own that answers every request by `handler`; its URL."""
-
-    @contextmanager
-    def url(portal):
-        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
-        portal.call(runner.setup)
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        portal.call(site.start)
-        try:
-            host, port = runner.addresses[0]
-            yield f"http://{host}:{port}"
-        finally:
-            portal.call(runner.cleanup)
-
-    with start_blocking_portal() as portal, url(portal) as found:
-        yield found
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(_answering(handler)) as url:
+        yield url
 
 
 def environment(token: str | None, environ: Mapping[str, str]) -> dict[str, str]:
@@ -139,7 +139,7 @@ def all_rows(root: Path) -> list[Row]:
         for line in run.manifest.read_bytes().splitlines(keepends=True)
         if line.endswith(b"\n")
     ]
-    return [Row(**json.loads(line)) for line in lines]
+    return [decode_row(line) for line in lines]
 
 
 def summary(root: Path) -> Summary:

