@@ -1,6 +1,6 @@
 """The seams: what the pipeline asks of each part. An implementation passes the contract suite of its Protocol."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -158,4 +158,33 @@ class Ledger(Protocol):
     async def repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
         """Which of `rows` (ID, input line) name an ID that this run has seen before, this batch included: their index,
         with the line of the first occurrence. The others are remembered."""
+        ...
+
+
+class Objects(Protocol):
+    """Small whole objects below a prefix of a bucket, for a thread: every call blocks.
+
+    Raises (all of them):
+        TransientError: the call may be made again.
+        FatalError: the bucket cannot be used.
+    """
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put `data` under `key`, durably.
+
+        Raises:
+            FileExistsError: there is an object already; it stays as it is.
+        """
+        ...
+
+    def read(self, key: str) -> bytes:
+        """The object under `key`.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
+        """The objects whose keys begin with `prefix`, in the order of their keys, as they are asked for."""
         ...

@@ -5,12 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
+from typing import TypeVar
 
 import anyio
 import tenacity
 
 from bulkfetch.errors import BadBody, InvoiceError, TransientError
 from bulkfetch.policy import backoff
+
+T = TypeVar("T")
+
+PERSISTENCE = 120.0
 
 _NOT_BEGUN = datetime.min.replace(tzinfo=UTC)
 
@@ -89,3 +94,18 @@ def retrying(
         sleep=anyio.sleep,
         reraise=True,
     )
+
+
+def persistent(call: Callable[[], T]) -> T:
+    """What `call` returns, tried for some minutes, in a thread: for what the whole run hangs on, such as its manifest.
+
+    Raises:
+        TransientError: the last one, when patience is at an end. Any other error goes through at once.
+    """
+    loop = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=tenacity.stop_after_delay(PERSISTENCE),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
+        reraise=True,
+    )
+    return loop(call)

@@ -1,4 +1,4 @@
-"""The manifest of an archive in a directory, for a run on the event loop."""
+"""The manifest of an archive, for a run on the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -12,9 +12,15 @@ from typing import ParamSpec, Self, TypeVar
 import anyio
 
 from bulkfetch.errors import FatalError
+from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.journal import Journal
 from bulkfetch.manifest.rows import encode_rows
 from bulkfetch.models import Entry, Row, Summary
+
+LINGER = 0.5
+"""Seconds for which the rows of a bucket's manifest gather: each group becomes an object of its own for ever."""
+
+ENOUGH_ROWS = 64
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,18 +45,25 @@ class LocalManifest:
     One thread does all the blocking work, in the order in which it was asked for.
     """
 
-    def __init__(self, journal: Journal, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, journal: Journal, thread: ThreadPoolExecutor, *, linger: float) -> None:
         self.run = journal.run
         self.adopting = journal.adopting
         self._journal = journal
         self._thread = thread
+        self._linger = linger
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting = _Group()
         self._committing = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path, *, run: str | None = None, clock: Callable[[], datetime]) -> AsyncIterator[Self]:
+    async def open(
+        cls, root: Path, *, run: str | None = None, clock: Callable[[], datetime], objects: Objects | None = None
+    ) -> AsyncIterator[Self]:
         """Begin a run on the archive in `root`, which is created if need be, and hold it until the block ends.
+
+        With `objects` the archive is in a bucket: its manifests are objects there, and `root` is a local copy of them
+        that holds the ledger. Then a row is durable when the object that it came with is.
 
         Raises:
             ArchiveLocked: another run holds the archive.
@@ -58,9 +71,9 @@ class LocalManifest:
             FatalError: the archive is damaged or cannot be written.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="manifest")
-        opening = thread.submit(Journal.open, root, run, clock)
+        opening = thread.submit(Journal.open, root, run, clock, objects)
         try:
-            yield cls(await asyncio.wrap_future(opening), thread)
+            yield cls(await asyncio.wrap_future(opening), thread, linger=LINGER if objects else 0.0)
         finally:
             # Behind everything the thread was asked for, an opening included that was cancelled here but not there.
             with anyio.CancelScope(shield=True):
@@ -80,8 +93,7 @@ class LocalManifest:
         group = self._waiting
         group.rows += rows
         group.lines.append(lines)
-        if not self._committing:
-            self._commit_waiting()
+        self._commit_soon()
         with anyio.CancelScope(shield=True):
             await group.done.wait()
         if group.error is not None:
@@ -122,8 +134,20 @@ class LocalManifest:
             written = await self._in_thread(self._journal.finish, summary)
         return written  # noqa: RET504 - a return inside the scope is one that mypy thinks may not happen
 
+    def _commit_soon(self) -> None:
+        """Begin a group commit, unless one is going on: at once, or when enough rows are there or have waited."""
+        if self._committing:
+            return
+        if not self._linger or len(self._waiting.rows) >= ENOUGH_ROWS:
+            self._commit_waiting()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._linger, self._commit_waiting)
+
     def _commit_waiting(self) -> None:
         """Hand the waiting group to the thread. Groups change on the event loop only, so nothing needs a lock."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         group, self._waiting = self._waiting, _Group()
         self._committing = True
         commit = asyncio.wrap_future(self._thread.submit(self._journal.commit, b"".join(group.lines), group.rows))
@@ -134,7 +158,7 @@ class LocalManifest:
         group.done.set()
         self._committing = False
         if self._waiting.rows:
-            self._commit_waiting()
+            self._commit_soon()
 
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))

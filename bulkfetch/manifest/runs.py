@@ -21,7 +21,7 @@ STATE = ".bulkfetch"
 SUMMARY_VERSION = 1
 
 _STAMP = "%Y%m%dT%H%M%SZ"
-_RUN_ID = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}", re.ASCII)
+RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
 _SEAL = b',\n  "seal": "'
 
 
@@ -57,7 +57,7 @@ def check_run_id(run: str) -> str:
     Raises:
         UsageError: it is none.
     """
-    if not _RUN_ID.fullmatch(run):
+    if not RUN_ID.fullmatch(run):
         raise UsageError(f"{safe(run)} is not a run ID (such as 20250131T235959Z-0a1b2c)")
     return run
 
@@ -78,7 +78,7 @@ def list_runs(root: Path) -> list[Run]:
             summary=directory / f"{run}.json" if f"{run}.json" in names else None,
         )
         for run in sorted(ids)
-        if _RUN_ID.fullmatch(run)
+        if RUN_ID.fullmatch(run)
     ]
 
 

@@ -1,0 +1,205 @@
+"""The manifests of a bucket and their local copy: the bucket is the truth, and only what is new is read."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+from bulkfetch.errors import FatalError, Reason, TransientError
+from bulkfetch.manifest import LocalManifest, verify_chain
+from bulkfetch.models import Counts, ObjectMeta, Outcome, Row, Summary
+
+pytestmark = pytest.mark.anyio
+
+STAMP = "2026-01-02T03:04:05.000Z"
+
+
+class Bucket:
+    """Keeps the contract of `interfaces.Objects` in memory, counts its reads, and fails as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.reads: list[str] = []
+        self.trouble = 0
+        self.lost_answers = 0
+
+    def create(self, key: str, data: bytes) -> None:
+        self._fail()
+        if key in self.kept:
+            raise FileExistsError(key)
+        self.kept[key] = data
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise TransientError(Reason.STORE_ERROR, "the answer was lost")
+
+    def read(self, key: str) -> bytes:
+        self._fail()
+        self.reads.append(key)
+        return self.kept[key]
+
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
+        self._fail()
+        return iter([ObjectMeta(key, len(data)) for key, data in sorted(self.kept.items()) if key.startswith(prefix)])
+
+    def _fail(self) -> None:
+        if self.trouble:
+            self.trouble -= 1
+            raise TransientError(Reason.STORE_ERROR, "busy")
+
+
+def row(number: int) -> Row:
+    return Row(
+        run="r",
+        invoice_id=f"id-{number}",
+        outcome=Outcome.STORED,
+        key=f"id-{number}.pdf",
+        size=number,
+        sha256="0" * 64,
+        started_at=STAMP,
+        finished_at=STAMP,
+    )
+
+
+def summary(rows: int) -> Summary:
+    return Summary(
+        run="",
+        exit_code=0,
+        complete=True,
+        stopped_by=None,
+        started_at=STAMP,
+        finished_at=STAMP,
+        seconds=0.0,
+        counts=Counts(read=rows, stored=rows),
+        reasons={},
+        bytes_stored=0,
+        requests={},
+        source="ids.txt",
+        input_sha256=None,
+        input_bytes=None,
+        destination="memory:///",
+        versions={},
+    )
+
+
+Open = Callable[[Path], AbstractAsyncContextManager[LocalManifest]]
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def opened(bucket: Bucket) -> Open:
+    return lambda root: LocalManifest.open(root, clock=lambda: datetime.now(UTC), objects=bucket)
+
+
+async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
+    """With nothing local, a run learns from the bucket's segments alone what earlier runs stored."""
+    async with opened(tmp_path / "a") as first:
+        await first.append([row(1), row(2)])
+        await first.append([row(3)])
+        await first.finish(summary(3))
+    async with opened(tmp_path / "b") as second:
+        stored = await second.stored(["id-1", "id-2", "id-3", "id-4"])
+
+    assert sorted(stored) == ["id-1", "id-2", "id-3"]
+    assert not second.adopting
+    assert sorted(bucket.kept)[:3] == [
+        f"manifests/{first.run}.json",
+        f"manifests/{first.run}/00001.jsonl",
+        f"manifests/{first.run}/00002.jsonl",
+    ]
+
+
+async def test_a_row_is_in_the_bucket_when_append_returns(bucket, opened, tmp_path):
+    """`append` returns only once the segment that holds the row is an object in the bucket."""
+    async with opened(tmp_path) as manifest:
+        await manifest.append([row(1)])
+
+        assert b"id-1" in bucket.kept[f"manifests/{manifest.run}/00001.jsonl"]
+
+
+async def test_only_what_is_new_is_read(bucket, opened, tmp_path):
+    """A machine that has a copy reads no segment twice."""
+    for number in range(3):
+        async with opened(tmp_path) as manifest:
+            await manifest.append([row(number)])
+            await manifest.finish(summary(1))
+    assert bucket.reads == []
+
+    async with opened(tmp_path / "other"):
+        assert len(bucket.reads) == 6
+
+
+async def test_a_copy_that_is_ahead_or_damaged_is_brought_back(bucket, opened, tmp_path):
+    """What only the local copy holds, a torn end or rows that were never put up, gives way to the bucket's rows."""
+    async with opened(tmp_path) as manifest:
+        await manifest.append([row(1)])
+        await manifest.append([row(2)])
+        await manifest.finish(summary(2))
+    path = tmp_path / "manifests" / f"{manifest.run}.jsonl"
+    truth = path.read_bytes()
+    for wrong in (truth + b'{"torn', truth[:-7], truth[: len(truth) // 2], b""):
+        path.write_bytes(wrong)
+        async with opened(tmp_path) as again:
+            assert sorted(await again.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+        assert path.read_bytes() == truth
+
+
+async def test_a_run_that_the_bucket_does_not_know_is_forgotten(bucket, opened, tmp_path):
+    """A manifest that is gone from the bucket is gone from the copy and from the ledger."""
+    async with opened(tmp_path) as manifest:
+        await manifest.append([row(1)])
+        await manifest.finish(summary(1))
+    bucket.kept.clear()
+    async with opened(tmp_path) as again:
+        assert not await again.stored(["id-1"])
+
+
+async def test_a_missing_segment_is_damage(bucket, opened, tmp_path):
+    """A hole in the numbers of a run's segments stops the run: rows may be missing."""
+    async with opened(tmp_path / "a") as manifest:
+        for number in range(3):
+            await manifest.append([row(number)])
+    del bucket.kept[f"manifests/{manifest.run}/00002.jsonl"]
+    with pytest.raises(FatalError, match="segments are missing"):
+        async with opened(tmp_path / "b"):
+            pass
+
+
+async def test_passing_trouble_and_lost_answers_lose_nothing(bucket, opened, tmp_path):
+    """A segment whose put failed, or succeeded without an answer, is there once."""
+    async with opened(tmp_path) as manifest:
+        bucket.trouble = 2
+        await manifest.append([row(1)])
+        bucket.lost_answers = 1
+        await manifest.append([row(2)])
+        await manifest.finish(summary(2))
+
+    segments = [data for key, data in sorted(bucket.kept.items()) if key.endswith(".jsonl")]
+    assert [data.count(b"\n") for data in segments] == [1, 1]
+
+
+async def test_a_run_that_died_makes_the_next_one_adopt(bucket, opened, tmp_path):
+    """Segments without a summary, or objects without a manifest, make the next run look before it fetches."""
+    async with opened(tmp_path / "a") as manifest:
+        await manifest.append([row(1)])
+    async with opened(tmp_path / "b") as again:
+        assert again.adopting
+    bucket.kept = {"somebody.pdf": b"%PDF-"}
+    async with opened(tmp_path / "c") as foreign:
+        assert foreign.adopting
+
+
+async def test_the_chain_holds_in_the_copy(bucket, opened, tmp_path):
+    """Summaries name and seal each other across machines, and a copy can be verified like an archive on disk."""
+    for machine in ("a", "b", "c"):
+        async with opened(tmp_path / machine) as manifest:
+            await manifest.append([row(1)])
+            written = await manifest.finish(summary(1))
+    assert written.previous is not None
+    assert await anyio.to_thread.run_sync(verify_chain, tmp_path / "c") == []
