@@ -92,10 +92,18 @@ class SourceConfig(Section, frozen=True, kw_only=True):
 
 
 class Destination(Section, frozen=True, kw_only=True):
-    """The archive: where it is, and the template of an object's key."""
+    """The archive: where it is, the template of an object's key, and how a bucket is reached and locked."""
 
     url: str = ""
     key: Annotated[str, Meta(min_length=1)] = "{id}.pdf"
+    endpoint: Url | Literal[""] = ""
+    region: str = ""
+    path_style: bool = True
+    lock_mode: Literal["", "GOVERNANCE", "COMPLIANCE"] = ""
+    lock_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    lock_column: str = ""
+    lock_years: Annotated[int, Meta(ge=0, le=100)] = 0
+    lock_confirm: str = ""
 
 
 class Limits(Section, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from subprocess import DEVNULL
 
 import anyio
 
-from bulkfetch.errors import UsageError
+from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.models import Secret
 
 COMMAND_TIMEOUT = 30.0
@@ -52,13 +52,17 @@ class TokenSource:
         """A token other than `refused`, which the API has just turned down; None if there is no other.
 
         Raises:
-            UsageError: it cannot be had.
+            FatalError: it cannot be had any more.
         """
         async with self._lock:
             # Where the place still holds the refused token, the next worker need not ask it again.
             if self._current == refused != self._refused:
                 self._refused = refused
-                self._current = await self._fetch()
+                try:
+                    self._current = await self._fetch()
+                except UsageError as error:
+                    # The configuration was good enough to start with: now it is the run that has to stop.
+                    raise FatalError(str(error)) from None
             return None if self._current == refused else self._current
 
     async def _fetch(self) -> Secret:

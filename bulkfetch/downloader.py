@@ -74,7 +74,7 @@ class HttpDownloader:
         ticket = await self._gate.enter()
         try:
             if anyio.current_time() - link.minted_at > 0.8 * link.valid_seconds:
-                raise TransientError(Reason.LINK_EXPIRED, "the link aged while waiting for its host", charged=False)
+                raise LinkRefused(Reason.LINK_EXPIRED, "the link aged while waiting for its host")
             response = await self._get(link)
             try:
                 digest = None
@@ -106,8 +106,7 @@ class HttpDownloader:
             # As received, byte for byte: a signature covers the URL's exact spelling.
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
-            with vendor_errors(ORIGIN):
-                problem = self._rules.problem(url)
+            problem = self._rules.problem(url)
             if problem is not None:
                 raise PermanentError(Reason.BAD_RESPONSE, problem)
             with vendor_errors(ORIGIN), anyio.fail_after(self._limits.connect + self._limits.first_byte):
@@ -207,8 +206,9 @@ class HttpBody:
                 raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
         flaw = self._check.flaw()
         if flaw is not None:
-            if self.sha256 == self._suspect:
-                raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=self._check.size > 0)
+            # Nothing twice is no sign that the server has nothing: a connection that broke looks like that, too.
+            if self._check.size and self.sha256 == self._suspect:
+                raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=True)
             raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
 
 
@@ -225,10 +225,11 @@ class _Arrival:
     async def next(self) -> bytes:
         """The next chunk; empty at the end."""
         limits = self._limits
-        asked = anyio.current_time()
-        with vendor_errors(ORIGIN), anyio.fail_after(limits.idle):
-            chunk = await self._content.readany()
-        self._waited += anyio.current_time() - asked
+        # Only what is not here yet has to be waited for, under a scope that costs more than the read.
+        with vendor_errors(ORIGIN):
+            chunk = self._content.read_nowait()
+        if not chunk and not self._content.at_eof():
+            chunk = await self._wait()
         self._size += len(chunk)
         _check_size(self._size, limits.max_size)
         # A drip keeps every read alive: only the speed over a while gives it away. Waiting alone counts, for a slow
@@ -237,6 +238,13 @@ class _Arrival:
             if chunk and self._size - self._mark < limits.min_speed * self._waited:
                 raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
             self._waited, self._mark = 0.0, self._size
+        return chunk
+
+    async def _wait(self) -> bytes:
+        asked = anyio.current_time()
+        with vendor_errors(ORIGIN), anyio.fail_after(self._limits.idle):
+            chunk = await self._content.readany()
+        self._waited += anyio.current_time() - asked
         return chunk
 
 
@@ -278,7 +286,7 @@ def _promised(response: aiohttp.ClientResponse) -> Sequence[_Promise]:
     promises = [
         _Promise(field, algorithm, digest)
         for field, algorithm, value in named
-        if (digest := _decoded(value)) and len(digest) == _LENGTHS.get(algorithm)
+        if value and len(digest := _decoded(value)) == _LENGTHS.get(algorithm)
     ]
     tag = _s3_md5(headers)
     return [*promises, _Promise("ETag", "md5", tag)] if tag else promises

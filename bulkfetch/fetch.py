@@ -78,14 +78,24 @@ class Fetcher:
             FatalError: the run cannot go on.
             Aborted: the run is ending, and another try would begin.
         """
+        failed: list[TransientError] = []
+        try:
+            return await self._attempt(job, slot)
+        except TransientError as error:
+            # The loop is told of it below: it costs much, and most invoices need but one try.
+            failed.append(error)
 
         def before_wait(error: TransientError, wait: float) -> None:
             if self._stopping():
                 raise Aborted("the run is ending")
             self._notify(RetryScheduled(job.delivery.invoice_id, error.reason, str(error), wait))
 
-        loop = retrying(job.effort, self._policy, rng=self._rng, before_wait=before_wait)
-        return await loop(self._attempt, job, slot)
+        async def attempt() -> PutResult:
+            if failed:
+                raise failed.pop()
+            return await self._attempt(job, slot)
+
+        return await retrying(job.effort, self._policy, rng=self._rng, before_wait=before_wait)(attempt)
 
     async def _attempt(self, job: Job, slot: Slot) -> PutResult:
         await slot.hold()
@@ -94,7 +104,7 @@ class Fetcher:
         link = await self._minter.mint(job.delivery.invoice_id)
         effort.links += 1
         async with self._downloader.open(link, suspect=effort.suspect) as body:
-            return await self._store.put(job.key, body, received=slot.release)
+            return await self._store.put(job.key, body, received=slot.release, fields=job.delivery.fields)
 
 
 class RowWriter:
@@ -116,6 +126,9 @@ class RowWriter:
             sha256=result.sha256,
             e_tag=result.e_tag,
             content_type=result.content_type,
+            version_id=result.version_id,
+            lock_mode=result.lock_mode,
+            retain_until=result.retain_until,
         )
 
     def failed(self, job: Job, error: InvoiceError) -> Row:

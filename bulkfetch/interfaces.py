@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from bulkfetch.models import Entry, InputRow, Link, ObjectMeta, PutResult, Row
+from bulkfetch.models import NO_FIELDS, Entry, InputRow, Link, ObjectMeta, PutResult, Row
 
 
 class Source(Protocol):
@@ -95,12 +95,15 @@ class Store(Protocol):
     name: str
     """The destination as shown and recorded: a path or URL without credentials."""
 
-    async def put(self, key: str, body: Body, *, received: Callable[[], None]) -> PutResult:
+    async def put(
+        self, key: str, body: Body, *, received: Callable[[], None], fields: Mapping[str, str] = NO_FIELDS
+    ) -> PutResult:
         """Read `body` to its end, then publish it under `key`: on return the object is durable.
 
         An object that exists is never replaced: with the same content it is adopted, with other content the new bytes
         are kept aside and the put fails. `received` is called once when `body` is read to its end and out of memory.
-        From there on a cancellation waits: the put ends in an object or an error, not in between.
+        From there on a cancellation waits: the put ends in an object or an error, not in between. `fields` are the
+        input's other columns, from which a store may take how long the object is to be kept.
 
         Raises:
             PermanentError: `conflict`.

@@ -6,6 +6,7 @@ probe through. A breaker closes it when the origin fails many times in a row. In
 concurrency alone cannot find a limit in requests a second when one request takes a few milliseconds.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -65,7 +66,7 @@ class Pace:
         if seen > self.CLOSE * rate > 0.0:
             # Near the limit already: what was seen is short of it by the pause alone.
             self._peak, self._plateau = rate, self.PLATEAU
-        else:
+        elif self._passed or rate:
             # Never below half of what was tried: one unlucky refusal after a pause says little about the rate.
             self._peak, self._plateau = max(seen, rate / 2.0, 0.2), self.PLATEAU_GUESS
         self._passed = 0
@@ -118,13 +119,15 @@ class Gate:
         rate: float = 0.0,
     ) -> None:
         self.origin = origin
+        # Bound once: to find the running loop costs more than to ask it, and it is asked ten times a file.
+        self._time = asyncio.get_running_loop().time
         self._ceiling = float(ceiling)
         self._max_outage = max_outage
         self._rng = rng
         self._notify = notify
         self._limit = min(START_LIMIT, self._ceiling)
         self._in_flight = 0
-        self._pace = Pace(rate, anyio.current_time())
+        self._pace = Pace(rate, self._time())
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
         self._closed_until = 0.0
@@ -163,7 +166,7 @@ class Gate:
                 if self._in_flight >= max(1, int(self._limit)):
                     await self._until_changed()
                     continue
-                now = anyio.current_time()
+                now = self._time()
                 start = self._pace.reserve(now)
                 if start > now:
                     await anyio.sleep(start - now)
@@ -172,7 +175,7 @@ class Gate:
             self._in_flight += 1
             self._probing = self._half_open
             self.requests += 1
-            return Ticket(self, started=anyio.current_time(), probe=self._half_open)
+            return Ticket(self, started=self._time(), probe=self._half_open)
 
     @property
     def outage(self) -> bool:
@@ -181,13 +184,13 @@ class Gate:
 
     @property
     def _closed(self) -> bool:
-        return self._given_up is not None or anyio.current_time() < self._closed_until
+        return self._given_up is not None or self._time() < self._closed_until
 
     async def _until_open(self) -> None:
         while True:
             if self._given_up is not None:
                 raise FatalError(self._given_up)
-            pause = self._closed_until - anyio.current_time()
+            pause = self._closed_until - self._time()
             if pause > 0:
                 await anyio.sleep(pause)
             elif self._half_open and self._probing:
@@ -204,7 +207,7 @@ class Gate:
         self._in_flight -= 1
         if ticket.probe:
             self._probing = False
-        now = anyio.current_time()
+        now = self._time()
         match error:
             case Throttled():
                 self._throttled(ticket, error, now)
@@ -241,7 +244,7 @@ class Gate:
             self._give_up(f"{self.origin} has refused every request for {now - self._trouble_since:.0f} s")
             return
         own = min(PROBE_WAIT_MAX, PROBE_WAIT_FIRST * 2.0 ** min(self._throttles - 1, 10))
-        pause = own if error.retry_after is None else error.retry_after
+        pause = max(own, error.retry_after or 0.0)
         # Up to a quarter more, so that many clients do not come back as one.
         self._close(now, pause * self._rng.uniform(1.0, 1.25), f"HTTP {error.http_status}")
 

@@ -89,7 +89,8 @@ class ObjectMeta:
 class PutResult:
     """A durable object: what is under `key` has exactly this `size` (bytes) and `sha256` (lower-case hex).
 
-    `adopted` says that the object was there before, with the same content, and was left untouched.
+    `adopted` says that the object was there before, with the same content, and was left untouched. What a bucket with
+    versions and Object Lock says of it: `version_id`, `lock_mode`, and `retain_until` (ISO 8601), as read back.
     """
 
     key: str
@@ -99,6 +100,9 @@ class PutResult:
     e_tag: str | None = None
     content_type: str | None = None
     adopted: bool = False
+    version_id: str | None = None
+    lock_mode: str | None = None
+    retain_until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
     e_tag: str | None = None
     content_type: str | None = None
+    version_id: str | None = None
+    lock_mode: str | None = None
+    retain_until: str | None = None
     attempts: int = 0
     links: int = 0
     http_status: int | None = None

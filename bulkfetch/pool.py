@@ -86,6 +86,7 @@ class Pool:
         self._adopting = adopting
         self._slots = anyio.CapacityLimiter(min(CANARY_IN_FLIGHT, workers))
         self._parked: deque[Job] = deque()
+        self._offered: Job | None = None
         self._in_hand = 0
         self._all_settled = anyio.Event()
         self._producing = anyio.CancelScope()
@@ -153,13 +154,18 @@ class Pool:
         waiting = deque(jobs)
         try:
             while waiting:
+                self._offered = waiting[0]
                 self._in_hand += 1
                 self.counts.read += 1
                 await send.send(waiting[0])
                 waiting.popleft()
         except BaseException:
-            self._in_hand -= 1
-            self.counts.read -= 1
+            if self._offered is None:
+                # A worker took it after the send was cancelled and before the send knew.
+                waiting.popleft()
+            else:
+                self._in_hand -= 1
+                self.counts.read -= 1
             await self._return([job.delivery for job in waiting])
             raise
 
@@ -224,6 +230,8 @@ class Pool:
                     job = await receive.receive()
                 except anyio.EndOfStream:
                     return
+                if job is self._offered:
+                    self._offered = None
                 await self._process(job, slot)
                 slot.release()
         finally:

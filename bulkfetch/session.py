@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -47,11 +48,14 @@ class LinkRules:
 
     def problem(self, url: URL) -> str | None:
         """Why `url` must not be opened, in words that hold no more of it than its host; None if it may."""
-        host = url.host
+        try:
+            host, port = url.host, url.port
+        except ValueError:  # yarl looks at the authority only when it is asked for
+            host = port = None
         if url.scheme not in {"http", "https"} or not host:
             return "the link is not an http(s) URL"
         shown = safe(host, 100)
-        listed = self.lists(host, url.port)
+        listed = self.lists(host, port)
         if url.user is not None or url.password is not None:
             return f"the link to {shown} carries user information"
         if url.scheme == "http" and not self.allow_http:
@@ -61,8 +65,11 @@ class LinkRules:
         address = literal(host)
         if address is not None and not self.allow_local and not is_public(address):
             return f"the link's host {shown} is a local address"
-        if not self.allow_local and url.port not in {80, 443}:
-            return f"the link to {shown} uses port {url.port}: list it in api.link_hosts if that is right"
+        if address is None and not self.allow_local and host.replace(".", "").isdigit():
+            # Connected to without asking a resolver: 127.1 and 2130706433 are this machine.
+            return f"the link's host {shown} is a number, but not an address in its usual form"
+        if not self.allow_local and port not in {80, 443}:
+            return f"the link to {shown} uses port {port}: list it in api.link_hosts if that is right"
         return None
 
     def lists(self, host: str, port: int | None) -> bool:
@@ -91,6 +98,7 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
+@lru_cache(maxsize=64)
 def literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address that `host` spells out; None where it is a name."""
     try:

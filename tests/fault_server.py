@@ -1,14 +1,14 @@
 """An HTTP server that misbehaves to the byte: what it reads is recorded raw, what it sends is written by the test.
 
-An answer is a sequence of steps: bytes are sent, a number is a pause in seconds, `CLOSE` ends the connection and `RESET`
-breaks it. Without an ending the connection stays open for the next request.
+An answer is a sequence of steps: bytes are sent, a number is a pause in seconds, `CLOSE` ends the connection and
+`RESET` breaks it. Without an ending the connection stays open for the next request. It may be made from the request.
 """
 
 import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -25,7 +25,7 @@ class End(Enum):
 CLOSE, RESET = End.CLOSE, End.RESET
 
 Step = bytes | float | End
-Answer = bytes | Iterable[Step]
+Steps = bytes | Iterable[Step]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class Request:
         return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+Answer = Steps | Callable[[Request], Steps]
+
+
 def reply(status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> bytes:
     """A well-formed answer with a Content-Length."""
     return head(status, {"Content-Length": str(len(body)), **(headers or {})}) + body
@@ -70,12 +73,16 @@ def chunked(*parts: bytes, last: bool = True) -> bytes:
 
 @dataclass
 class FaultServer:
-    """What is asked below a path prefix is answered by the prefix's answers in turn, the last one again and again."""
+    """What is asked below a path prefix is answered by the prefix's answers in turn, the last one again and again.
+
+    `asked` is set by the first request.
+    """
 
     url: str
     port: int
     connections: int = 0
     requests: list[Request] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     _script: dict[str, list[Answer]] = field(default_factory=dict)
 
     def on(self, prefix: str, *answers: Answer) -> None:
@@ -87,10 +94,11 @@ class FaultServer:
         """The request targets, in order of arrival."""
         return [request.target for request in self.requests]
 
-    def answer_to(self, target: str) -> Answer:
-        """The next answer for `target`."""
-        answers = self._script[max((prefix for prefix in self._script if target.startswith(prefix)), key=len)]
-        return answers.pop(0) if len(answers) > 1 else answers[0]
+    def answer_to(self, request: Request) -> Steps:
+        """The next answer for what `request` asks."""
+        answers = self._script[max((prefix for prefix in self._script if request.target.startswith(prefix)), key=len)]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        return answer(request) if callable(answer) else answer
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -100,7 +108,8 @@ class FaultServer:
             while end is None:
                 request = await _read(reader)
                 self.requests.append(request)
-                end = await _send(writer, self.answer_to(request.target))
+                self.asked.set()
+                end = await _send(writer, self.answer_to(request))
             if end is RESET:
                 # With no time to linger the close is a RST.
                 linger = struct.pack("ii", 1, 0)
@@ -114,7 +123,7 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     return Request(raw, await reader.readexactly(int(request.headers.get("content-length", "0"))))
 
 
-async def _send(writer: asyncio.StreamWriter, answer: Answer) -> End | None:
+async def _send(writer: asyncio.StreamWriter, answer: Steps) -> End | None:
     for step in [answer] if isinstance(answer, bytes) else answer:
         if isinstance(step, End):
             return step

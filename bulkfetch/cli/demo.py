@@ -1,6 +1,7 @@
 """`bulkfetch demo`: the main job, without an account."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -48,7 +49,7 @@ def _next_steps(archive: Path, ids: Path) -> str:
     to, source = shlex.quote(str(archive)), shlex.quote(str(ids))
     steps = [
         (f"ls {to}", "the PDFs; manifests/ has the account of every row"),
-        ("bulkfetch demo", "again: nothing stored is fetched twice"),
+        (shlex.join(["bulkfetch", *sys.argv[1:]]), "again: nothing stored is fetched twice"),
         (f"bulkfetch plan {source} --to {to}", "what a run would do"),
         ("bulkfetch sandbox --help", "rehearse your own backfill"),
         ("bulkfetch run --help", "the real thing"),

@@ -135,10 +135,11 @@ class LocalManifest:
         return written  # noqa: RET504 - a return inside the scope is one that mypy thinks may not happen
 
     def _commit_soon(self) -> None:
-        """Begin a group commit, unless one is going on: at once, or when enough rows are there or have waited."""
+        """Begin a group commit, unless one is going on: when enough rows are there or have waited. Without a linger
+        they wait for one turn of the loop, as objects that became durable together bring their rows one by one."""
         if self._committing:
             return
-        if not self._linger or len(self._waiting.rows) >= ENOUGH_ROWS:
+        if len(self._waiting.rows) >= ENOUGH_ROWS:
             self._commit_waiting()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._linger, self._commit_waiting)

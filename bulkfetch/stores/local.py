@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from anyio import CancelScope, to_thread
 from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
-from bulkfetch.models import ObjectMeta, PutResult
+from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.stores.archive import BLOCK, Archive
 from bulkfetch.stores.committer import Commit, Committer
 from bulkfetch.stores.directories import KeyPath, key_path
@@ -55,7 +55,14 @@ class LocalStore:
                 await to_thread.run_sync(committer.close)
                 await to_thread.run_sync(archive.close)
 
-    async def put(self, key: str, body: Body, *, received: Callable[[], None]) -> PutResult:
+    async def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        received: Callable[[], None],
+        fields: Mapping[str, str] = NO_FIELDS,  # noqa: ARG002 - a directory knows no retention
+    ) -> PutResult:
         """See `interfaces.Store.put`. A body up to 1 MiB is held in memory, of a larger one no more than that.
 
         Bytes that must not be archived (`hold`, `conflict`) are kept in `.bulkfetch/quarantine/<run>/<key>`.

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import anyio
 import pytest
+from buckets import connected, open_bucket
+from obstore.store import MemoryStore
+from seaweed import Seaweed
 
+from bulkfetch.config import Destination
 from bulkfetch.errors import Aborted, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Store
 from bulkfetch.models import ObjectMeta, PutResult
 from bulkfetch.stores import LocalStore
+from bulkfetch.stores.bucket_url import Bucket
 
 pytestmark = pytest.mark.anyio
 
@@ -65,9 +70,15 @@ async def stored(store: Store, key: str) -> bytes:
     return b"".join([chunk async for chunk in store.get(key)])
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "memory", "seaweedfs"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    return {"local": partial(LocalStore.open, tmp_path / "archive", "run-1")}[request.param]
+    if request.param == "local":
+        return partial(LocalStore.open, tmp_path / "archive", "run-1")
+    if request.param == "memory":
+        return partial(open_bucket, Bucket("memory://", MemoryStore()), spool=tmp_path)
+    seaweed: Seaweed = request.getfixturevalue("seaweed")
+    settings = Destination(url=f"s3://{seaweed.bucket()}/in/voices")
+    return partial(connected, settings, seaweed, spool=tmp_path)
 
 
 @pytest.mark.parametrize("size", SIZES)

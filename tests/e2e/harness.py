@@ -66,7 +66,9 @@ def command(*args: object) -> list[str]:
     return [sys.executable, "-m", "bulkfetch", *map(str, args)]
 
 
-def bulkfetch(*args: object, token: str | None = "sandbox", stdin: bytes = b"", cwd: Path | None = None, **environ: str):
+def bulkfetch(
+    *args: object, token: str | None = "sandbox", stdin: bytes = b"", cwd: Path | None = None, **environ: str
+):
     """Run the program to its end; output is text."""
     done = subprocess.run(
         command(*args), input=stdin, capture_output=True, timeout=PATIENCE, env=environment(token, environ), cwd=cwd

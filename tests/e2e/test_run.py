@@ -62,7 +62,11 @@ def test_every_invoice_is_archived_as_served(served, tmp_path, name, encode):
     for row in written:
         pdf = pdf_of(served, row.invoice_id)
         assert (row.outcome, row.reason, row.key) == (Outcome.STORED, None, f"{row.invoice_id}.pdf")
-        assert (row.size, row.sha256, row.content_type) == (len(pdf), hashlib.sha256(pdf).hexdigest(), "application/pdf")
+        assert (row.size, row.sha256, row.content_type) == (
+            len(pdf),
+            hashlib.sha256(pdf).hexdigest(),
+            "application/pdf",
+        )
         assert (row.attempts, row.links) == (1, 1)
     told = summary(dest)
     assert (told.exit_code, told.complete, told.counts.stored) == (0, True, len(ids))

@@ -188,6 +188,27 @@ def test_a_quota_pause_stops_the_run() -> None:
     run_virtual(main)
 
 
+def test_a_bucket_that_was_empty_from_the_start_teaches_no_rate() -> None:
+    """Where the very first requests are refused, as another client emptied the bucket, the run is not slow for ever."""
+
+    async def main() -> None:
+        api = gate()
+        answers = iter([True] * 5)
+
+        async def request() -> None:
+            async with api.admit():
+                await anyio.sleep(0.01)
+                if next(answers, False):
+                    raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=0.0)
+
+        failed = await work_off(500, 1, request, [])
+
+        assert failed == 0
+        assert 3.0 < anyio.current_time() < 60.0
+
+    run_virtual(main)
+
+
 def test_a_fixed_rate_is_never_exceeded() -> None:
     """With a rate of 20/s no second sees more than 21 starts, and nearly all of the rate is used."""
 

@@ -55,7 +55,7 @@ def test_retry_after_date_counts_from_the_servers_own_clock(value):
     "value",
     [
         "Fri, 31 Dec 9999 23:59:59 -2359",
-        "Sun, ٠١ Mar 2026 10:01:30 GMT",
+        "Sun, \u0660\u0661 Mar 2026 10:01:30 GMT",
         "Sun, 99 Mar 2026 10:01:30 GMT",
         "Sunday",
         "2026-03-01T10:01:30Z",
@@ -79,7 +79,7 @@ fields = st.one_of(
         st.integers(-1, 25),
         st.integers(-1, 61),
         st.integers(-1, 61),
-        st.sampled_from(["GMT", "-2359", "+9999", "-0000", "", "EST", "+٠٠٠٠"]),
+        st.sampled_from(["GMT", "-2359", "+9999", "-0000", "", "EST", "+\u0660\u0660"]),
     ),
 )
 
@@ -88,7 +88,7 @@ fields = st.one_of(
 @example("Fri, 31 Dec 9999 23:59:59 -2359", None)
 @example("Sun, 0 0 0 0:0:0 0", None)
 def test_retry_after_never_raises(value, date):
-    """Whatever a server writes, the answer is None or a wait that is not negative, and no longer than what is written."""
+    """Whatever a server writes, the answer is None or a wait that is not negative, nor longer than what is written."""
     seconds = parse_retry_after(value, date=date, now=NOW)
     assert seconds is None or seconds >= 0
     if seconds is not None and value.strip().isdigit():

@@ -1,0 +1,300 @@
+"""A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import aiohttp
+import anyio
+import obstore
+from anyio import CancelScope, CapacityLimiter, to_thread
+from obstore.store import S3Store
+from yarl import URL
+
+from bulkfetch.checks import PdfCheck
+from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
+from bulkfetch.interfaces import Body
+from bulkfetch.limiter import Gate
+from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
+from bulkfetch.retrying import Effort, RetryPolicy, retrying
+from bulkfetch.session import api_session, vendor_errors
+from bulkfetch.stores.bucket_errors import BucketErrors
+from bulkfetch.stores.bucket_probe import ANSWER_SECONDS, probe
+from bulkfetch.stores.bucket_url import Bucket
+from bulkfetch.stores.directories import key_path
+from bulkfetch.stores.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
+from bulkfetch.stores.spool import MIB, Content, Spool
+from bulkfetch.text import safe
+
+if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
+    from obstore import GetResult
+
+SLOWEST = 128 * 1024
+"""Bytes a second below which an upload is given up, once the time of any answer has passed."""
+
+_LOOKS = 16
+_LOCKING_STORES = 64  # one for each day of retention that a run meets; each keeps connections
+_LINK_LIFE = timedelta(seconds=60)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PATIENCE = RetryPolicy(attempts=8, wait_initial=0.5, wait_max=30.0, timeout=0.0)
+# A short process may abort as the interpreter exits, if an obstore call has only just returned
+# (pyo3-async-runtimes #40).
+_SETTLE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is under a key, as told by the store; `sha256` as noted when it was put, if it was."""
+
+    size: int
+    sha256: str | None
+    e_tag: str | None
+    version_id: str | None
+
+    @classmethod
+    def of(cls, result: "GetResult") -> "_Found":
+        meta, noted = result.meta, str(result.attributes.get("sha256", ""))
+        return cls(meta["size"], noted if _SHA256.fullmatch(noted) else None, meta["e_tag"], meta["version"])
+
+
+class BucketStore:
+    """Objects in a bucket. Keeps the contract of `interfaces.Store`; made by `open`.
+
+    Every body goes up as one conditional PutObject, the large ones from a mapped file: a multipart upload knows no
+    condition in every store, and would be left behind by a kill.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        spool: Spool,
+        session: aiohttp.ClientSession,
+        *,
+        gate: Gate,
+        rng: Random,
+        utc_now: Callable[[], datetime],
+    ) -> None:
+        self.name = bucket.name
+        self._bucket = bucket
+        self._objects = bucket.objects
+        self._locking = lru_cache(_LOCKING_STORES)(bucket.locking)
+        self._spool = spool
+        self._session = session
+        self._gate = gate
+        self._rng = rng
+        self._utc_now = utc_now
+        self._errors = BucketErrors(bucket.name)
+        self._looks = CapacityLimiter(_LOOKS)
+        self._may_lock = isinstance(bucket.objects, S3Store)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, bucket: Bucket, *, gate: Gate, run: str, spool: Path, rng: Random, utc_now: Callable[[], datetime]
+    ) -> AsyncIterator["BucketStore"]:
+        """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on.
+
+        `spool` is a local directory: bodies of more than 8 MiB wait there for their upload, and so does what no longer
+        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`.
+
+        Raises:
+            FatalError: bucket or `spool` cannot be used; the message names the fix.
+        """
+        try:
+            await probe(bucket, rng)
+            kept = await to_thread.run_sync(Spool, spool, run)
+            async with api_session(connections=_LOOKS) as session:
+                yield cls(bucket, kept, session, gate=gate, rng=rng, utc_now=utc_now)
+        finally:
+            with CancelScope(shield=True):
+                await anyio.sleep(_SETTLE_SECONDS)
+
+    async def put(
+        self, key: str, body: Body, *, received: Callable[[], None], fields: Mapping[str, str] = NO_FIELDS
+    ) -> PutResult:
+        """See `interfaces.Store.put`. A body counts as received when it is on disk, or as an object in the bucket."""
+        key_path(key)
+        rule = self._bucket.retention
+        retention = rule.retention(fields, self._utc_now()) if rule else None
+        async with self._spool.receive(key, body) as content, self._gate.admit():
+            # Half an upload is worth nothing, and its time is bounded.
+            with CancelScope(shield=True):
+                in_memory = content.in_memory
+                if not in_memory:
+                    received()
+                result = await self._publish(key, content, body, retention)
+                del content
+        if in_memory:
+            received()
+        return result
+
+    async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
+        """See `interfaces.Store.head`. Waits while the store is out of service, as a put does.
+
+        Raises:
+            FatalError: the store does not answer.
+        """
+        found: dict[str, ObjectMeta | None] = {}
+
+        async def look(key: str) -> None:
+            async with self._looks:
+                found[key] = await retrying(Effort(), _PATIENCE, rng=self._rng, before_wait=_go_on)(self._head, key)
+
+        try:
+            async with anyio.create_task_group() as looks:
+                for key in dict.fromkeys(keys):
+                    key_path(key)
+                    looks.start_soon(look, key)
+        except ExceptionGroup as failed:
+            first = failed.exceptions[0]
+            raise (FatalError(str(first)) if isinstance(first, TransientError) else first) from None
+        return [found[key] for key in keys]
+
+    async def adopt(self, key: str) -> PutResult | None:
+        """See `interfaces.Store.adopt`."""
+        key_path(key)
+        check = PdfCheck()
+        try:
+            result = await self._open(key)
+            async for chunk in self._chunks(result):
+                check.take(chunk)
+        except FileNotFoundError:
+            return None
+        if check.flaw() is not None:
+            return None
+        async with self._gate.admit():
+            return await self._result(key, _Found.of(result), check.sha256, None, adopted=True)
+
+    def uri(self, key: str) -> str:
+        """See `interfaces.Store.uri`."""
+        return self._bucket.uri(key)
+
+    async def get(self, key: str) -> AsyncIterator[bytes]:
+        """See `interfaces.Store.get`. Chunks are of 1 MiB or more, the last one shorter."""
+        key_path(key)
+        async for chunk in self._chunks(await self._open(key)):
+            yield chunk
+
+    async def _publish(self, key: str, content: Content, body: Body, retention: Retention | None) -> PutResult:
+        sha256, size = body.sha256, content.size
+        try:
+            with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS + size / SLOWEST):
+                done = await obstore.put_async(
+                    self._locking(retention) if retention else self._objects,
+                    key,
+                    content.data,
+                    attributes={"Content-Type": "application/pdf", "sha256": sha256},
+                    mode="create",
+                    use_multipart=False,
+                )
+        except FileNotFoundError:
+            raise self._errors.no_bucket() from None
+        except FileExistsError:
+            found = await self._compare(key, content, sha256)
+            return await self._result(key, found, sha256, body.content_type, adopted=True)
+        made = _Found(size, sha256, done["e_tag"], done["version"])
+        result = await self._result(key, made, sha256, body.content_type, adopted=False)
+        if retention and not result.lock_mode:
+            raise FatalError(
+                f"{self.name}: the store took an object but not its Object Lock; create the bucket with "
+                "Object Lock, and let the credentials read it (s3:GetObjectRetention)"
+            )
+        return result
+
+    async def _compare(self, key: str, content: Content, sha256: str) -> _Found:
+        """What is under `key`, which has the same content.
+
+        Raises:
+            PermanentError: `conflict`: it differs. What is there stays, `content` is kept on this machine: in a locked
+                bucket nobody could remove it again.
+        """
+        try:
+            with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+                found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
+            there = found.sha256 or await self._digest(key)
+        except FileNotFoundError:
+            raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
+        if there == sha256 and found.size == content.size:
+            return found
+        kept = await self._spool.keep(key, content)
+        raise PermanentError(
+            Reason.CONFLICT,
+            f"{safe(key, 120)} is an object with SHA-256 {there[:12]}; the new bytes ({sha256[:12]}) are in "
+            f"{safe(str(kept), 250)} on the machine of this run",
+        )
+
+    async def _digest(self, key: str) -> str:
+        check = PdfCheck()
+        with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+            result = await obstore.get_async(self._objects, key)
+        async for chunk in self._chunks(result):
+            check.take(chunk)
+        return check.sha256
+
+    async def _result(
+        self, key: str, found: _Found, sha256: str, content_type: str | None, *, adopted: bool
+    ) -> PutResult:
+        mode, until = await self._lock_of(key) if self._may_lock else (None, None)
+        if not adopted:
+            # A bucket's default locks all that is put or nothing: the first object tells, and the others cost no look.
+            self._may_lock = mode is not None or self._bucket.retention is not None
+        return PutResult(
+            key=key,
+            uri=self.uri(key),
+            size=found.size,
+            sha256=sha256,
+            e_tag=found.e_tag,
+            content_type=content_type,
+            adopted=adopted,
+            version_id=found.version_id,
+            lock_mode=mode,
+            retain_until=until,
+        )
+
+    async def _lock_of(self, key: str) -> tuple[str | None, str | None]:
+        """Mode and end of retention, read back from the store; obstore shows neither."""
+        assert isinstance(self._objects, S3Store)  # noqa: S101 - only these are asked
+        with self._errors.mapping():
+            link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        with vendor_errors(self.name):
+            async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
+                if response.status != 200:
+                    raise OriginError(
+                        Reason.STORE_ERROR, f"{self.name}: the lock cannot be read back", http_status=response.status
+                    )
+                return response.headers.get(MODE_HEADER), response.headers.get(UNTIL_HEADER)
+
+    async def _head(self, key: str) -> ObjectMeta | None:
+        async with self._gate.admit():
+            try:
+                with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+                    meta = await obstore.head_async(self._objects, key)
+            except FileNotFoundError:
+                return None
+        return ObjectMeta(key, meta["size"])
+
+    async def _open(self, key: str) -> "GetResult":
+        async with self._gate.admit():
+            with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+                return await obstore.get_async(self._objects, key)
+
+    async def _chunks(self, result: "GetResult") -> AsyncIterator[bytes]:
+        stream = aiter(result.stream(min_chunk_size=MIB))
+        while True:
+            try:
+                with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+                    chunk = await anext(stream)
+            except StopAsyncIteration:
+                return
+            yield bytes(chunk)
+
+
+def _go_on(error: TransientError, wait: float) -> None:
+    """A look goes on until the gate or its tries end it."""

@@ -1,0 +1,171 @@
+"""From a destination's URL, the settings and the environment to a bucket that can be talked to."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+import anyio
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
+
+from bulkfetch.config import Destination
+from bulkfetch.errors import FatalError, UsageError
+from bulkfetch.session import is_public, literal
+from bulkfetch.stores.aws_profile import profile
+from bulkfetch.stores.object_lock import Retention, RetentionRule
+from bulkfetch.text import safe
+
+if TYPE_CHECKING:  # obstore's typed dictionaries exist for type checkers only
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+SCHEMES = ("s3", "gs", "az")
+"""The kinds of bucket, as the scheme of a destination's URL."""
+
+DEFAULT_REGION = "us-east-1"
+
+Address = IPv4Address | IPv6Address
+
+# A deadline by size bounds each request; this only keeps obstore's own, of 30 s, from cutting a large one short.
+_TIMEOUT = timedelta(hours=2)
+_CONNECT_TIMEOUT = timedelta(seconds=10)
+# One retry loop in the program, and this is not it.
+_RETRY: "RetryConfig" = {"max_retries": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket, or what is below a prefix of one. `name` is its URL, `objects` knows keys relative to it.
+
+    `retention` is what a run asks for; None leaves objects to the bucket's own default.
+    """
+
+    name: str
+    objects: "S3Store | GCSStore | AzureStore | MemoryStore" = field(repr=False)
+    retention: RetentionRule | None = None
+
+    def uri(self, key: str) -> str:
+        """Where `key` is."""
+        return f"{self.name}/{quote(key)}"
+
+    def locking(self, retention: Retention) -> S3Store:
+        """The same bucket, for puts only: each object is locked. It has connections of its own."""
+        plain = self.objects
+        assert isinstance(plain, S3Store)  # noqa: S101 - `connect` gives a rule to no other
+        options: ClientConfig = {**(plain.client_options or {}), "default_headers": retention.headers()}
+        prefix = None if plain.prefix is None else str(plain.prefix)
+        return S3Store(prefix=prefix, config=plain.config, client_options=options, retry_config=plain.retry_config)
+
+
+async def connect(settings: Destination, environ: Mapping[str, str]) -> Bucket:
+    """The bucket that `settings.url` names; nothing is sent to it yet.
+
+    Of S3, keys, region and endpoint are taken from `environ` (the usual AWS_ variables, AWS_PROFILE included), then
+    `settings` override them. The credentials of a container, a web identity or an instance, and all of GCS and Azure,
+    are found by obstore itself, in the process's own environment.
+
+    Raises:
+        UsageError: URL or settings cannot be used, or invoices would travel over plain HTTP to a public host.
+        FatalError: the endpoint's host name does not resolve.
+    """
+    scheme, bucket, prefix = _parsed(settings.url)
+    name = f"{scheme}://{bucket}/{prefix}".rstrip("/")
+    retention = RetentionRule.parse(settings, bucket)
+    try:
+        if scheme == "s3":
+            config = _s3_config(bucket, settings, environ)
+            plain = await _plain_http(config.get("endpoint", ""))
+            objects = S3Store(
+                prefix=prefix or None, config=config, client_options=_client_options(plain), retry_config=_RETRY
+            )
+            return Bucket(name, objects, retention)
+        if retention or settings.endpoint or settings.region:
+            raise UsageError(f"{name}: destination.endpoint, region and lock_mode are for s3:// only")
+        store = from_url(name, client_options=_client_options(allow_http=False), retry_config=_RETRY)
+    except (BaseError, ValueError):
+        # The text may quote a value, and a value may be a secret.
+        raise UsageError(f"{safe(name, 200)}: cannot be used with these settings and variables") from None
+    assert isinstance(store, GCSStore | AzureStore)  # noqa: S101 - that is what the two schemes mean
+    return Bucket(name, store)
+
+
+def _parsed(url: str) -> tuple[str, str, str]:
+    """Scheme, bucket and prefix."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.query or parts.fragment or not parts.netloc or parts.scheme not in SCHEMES:
+        raise UsageError(
+            "destination.url: a bucket is written s3://bucket/prefix (or gs://, az://), without credentials or query"
+        )
+    prefix = parts.path.strip("/")
+    if {"", ".", ".."}.intersection(prefix.split("/")) and prefix:
+        raise UsageError("destination.url: the prefix has an empty component, or one of dots")
+    return parts.scheme, parts.netloc, prefix
+
+
+def _s3_config(bucket: str, settings: Destination, environ: Mapping[str, str]) -> "S3Config":
+    own = {} if environ.get("AWS_ACCESS_KEY_ID") and not environ.get("AWS_PROFILE") else profile(environ)
+    config: S3Config = {
+        "bucket": bucket,
+        # Checked by the store on arrival, and kept with the object.
+        "checksum_algorithm": "SHA256",
+        "conditional_put": "etag",
+        "virtual_hosted_style_request": not settings.path_style,
+        "region": settings.region
+        or environ.get("AWS_REGION")
+        or environ.get("AWS_DEFAULT_REGION")
+        or own.get("region")
+        or DEFAULT_REGION,
+    }
+    endpoint = (
+        settings.endpoint
+        or environ.get("AWS_ENDPOINT_URL_S3")
+        or environ.get("AWS_ENDPOINT_URL")
+        or own.get("endpoint_url", "")
+    ).rstrip("/")
+    if endpoint:
+        scheme, _, host = endpoint.partition("://")
+        config["endpoint"] = endpoint if settings.path_style else f"{scheme}://{bucket}.{host}"
+    # Keys come from one place as a set: a token of another place would spoil them.
+    keys = environ if environ.get("AWS_ACCESS_KEY_ID") else {key.upper(): value for key, value in own.items()}
+    if keys.get("AWS_ACCESS_KEY_ID"):
+        config["access_key_id"] = keys["AWS_ACCESS_KEY_ID"]
+        config["secret_access_key"] = keys.get("AWS_SECRET_ACCESS_KEY", "")
+        if token := keys.get("AWS_SESSION_TOKEN"):
+            config["session_token"] = token
+    return config
+
+
+async def _plain_http(endpoint: str) -> bool:
+    """Whether `endpoint` is plain HTTP, which only this machine or a private network may be."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http" or not parts.hostname:
+        return False
+    address = literal(parts.hostname)
+    addresses = [address] if address else await _resolved(parts.hostname, parts.port or 80)
+    if any(is_public(found) for found in addresses):
+        raise UsageError(
+            "destination.endpoint: plain http:// to a public host would show every invoice on the way; use https://"
+        )
+    return True
+
+
+async def _resolved(host: str, port: int) -> list[Address | None]:
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise FatalError(
+            f"destination.endpoint: the host {safe(host, 100)} does not resolve ({error.strerror})"
+        ) from None
+    return [literal(sockaddr[0]) for *_, sockaddr in found]
+
+
+def _client_options(allow_http: bool) -> "ClientConfig":
+    return {
+        "allow_http": allow_http,
+        "timeout": _TIMEOUT,
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "default_content_type": "application/pdf",
+    }

@@ -1,0 +1,41 @@
+"""A bucket for a thread: small whole objects, such as the parts of a manifest."""
+
+from collections.abc import Iterator
+
+import obstore
+
+from bulkfetch.models import ObjectMeta
+from bulkfetch.stores.bucket_errors import BucketErrors
+from bulkfetch.stores.bucket_url import Bucket
+
+
+class BucketObjects:
+    """Keeps the contract of `interfaces.Objects`. Nothing is tried again here."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._objects = bucket.objects
+        self._errors = BucketErrors(bucket.name)
+
+    def create(self, key: str, data: bytes) -> None:
+        """See `interfaces.Objects.create`."""
+        try:
+            with self._errors.mapping():
+                obstore.put(self._objects, key, data, mode="create", use_multipart=False)
+        except FileNotFoundError:
+            raise self._errors.no_bucket() from None
+
+    def read(self, key: str) -> bytes:
+        """See `interfaces.Objects.read`."""
+        with self._errors.mapping():
+            return bytes(obstore.get(self._objects, key).bytes())
+
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
+        """See `interfaces.Objects.list`."""
+        pages = iter(obstore.list(self._objects, prefix))
+        while True:
+            with self._errors.mapping():
+                page = next(pages, None)
+            if page is None:
+                return
+            for meta in page:
+                yield ObjectMeta(meta["path"], meta["size"])

@@ -1,0 +1,188 @@
+"""Where a body waits between its last byte and the store: in memory while there is room, else in a nameless file."""
+
+import hashlib
+import mmap
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, TypeVar
+from urllib.parse import quote
+
+from anyio import to_thread
+
+from bulkfetch.errors import FatalError, InvoiceError
+from bulkfetch.interfaces import Body
+from bulkfetch.text import safe
+
+T = TypeVar("T")
+
+MIB = 1024 * 1024
+LARGEST_IN_MEMORY = 8 * MIB
+MEMORY = 64 * MIB
+
+_NAME_LIMIT = 180
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All bytes of a body. A mapped file costs page cache, which the system takes back when it needs it."""
+
+    data: bytes | mmap.mmap
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.data)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the bytes are held in memory that only this process can give back."""
+        return isinstance(self.data, bytes)
+
+
+class Spool:
+    """Receives the bodies of one run.
+
+    Args:
+        directory: for temporary files and the quarantine; created where it is missing.
+        run: the run's ID.
+        memory: bytes that all bodies together may hold; what is beyond goes to files at once, so nobody waits for room.
+
+    Raises:
+        FatalError: the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path, run: str, *, memory: int = MEMORY) -> None:
+        self._directory = directory
+        self._quarantine = directory / "quarantine" / run
+        self._room = memory
+        with self._usable():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=directory).close()
+
+    @asynccontextmanager
+    async def receive(self, key: str, body: Body) -> AsyncIterator[Content]:
+        """All of `body`, verified, until exit. What `body` raises goes through; if it says `hold`, the bytes are kept.
+
+        Raises:
+            FatalError: the disk refuses a temporary file.
+        """
+        arriving = _Arriving(self)
+        try:
+            try:
+                await arriving.fill(body)
+            except InvoiceError as error:
+                if error.hold:
+                    await self.keep(key, await arriving.content())
+                raise
+            yield await arriving.content()
+        finally:
+            arriving.forget()
+
+    async def keep(self, key: str, content: Content) -> Path:
+        """Keep `content` aside for a person to look at: durable on return. Where it is.
+
+        Raises:
+            FatalError: the disk refuses it.
+        """
+        return await self.in_thread(partial(_write_aside, self._quarantine, key, content.data))
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Do `work` on the disk; a cancellation waits for it."""
+        with self._usable():
+            return await to_thread.run_sync(work)
+
+    def temporary(self) -> IO[bytes]:
+        """A new file that has no name: whatever dies, nothing of it is left."""
+        return tempfile.TemporaryFile(dir=self._directory, buffering=0)
+
+    def take(self, size: int) -> bool:
+        """Claim `size` bytes of memory, if there are as many."""
+        if size > self._room:
+            return False
+        self._room -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Return what was taken."""
+        self._room += size
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FatalError(
+                f"{safe(str(self._directory), 200)}: {error.strerror or type(error).__name__}; "
+                "bodies wait there for the bucket: free some space, or let this user write to it"
+            ) from error
+
+
+class _Arriving:
+    """One body on its way in. `_taken` bytes of the spool's memory are its own."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._taken = 0
+        self._file: IO[bytes] | None = None
+
+    async def fill(self, body: Body) -> None:
+        """Read `body` to its end."""
+        async for chunk in body:
+            self._chunks.append(chunk)
+            self._held += len(chunk)
+            if self._file is None and self._held <= LARGEST_IN_MEMORY and self._spool.take(len(chunk)):
+                self._taken += len(chunk)
+            elif self._file is None or self._held >= MIB:
+                await self._spill()
+        if self._file is not None:
+            await self._spill()
+
+    async def content(self) -> Content:
+        """What arrived."""
+        file = self._file
+        if file is None:
+            data, self._chunks = b"".join(self._chunks), []
+            return Content(data)
+        return Content(await self._spool.in_thread(partial(mmap.mmap, file.fileno(), 0, prot=mmap.PROT_READ)))
+
+    def forget(self) -> None:
+        """Give memory and file up; a mapping of it lives on until nobody refers to it."""
+        self._spool.give_back(self._taken)
+        self._taken = 0
+        if self._file is not None:
+            self._file.close()
+
+    async def _spill(self) -> None:
+        if self._file is None:
+            self._file = await self._spool.in_thread(self._spool.temporary)
+        await self._spool.in_thread(partial(_append, self._file.fileno(), self._chunks))
+        # Emptied, not replaced: the thread's own reference would keep a block alive while the next one gathers.
+        self._chunks.clear()
+        self._held = 0
+        self._spool.give_back(self._taken)
+        self._taken = 0
+
+
+def _append(fd: int, chunks: list[bytes]) -> None:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def _write_aside(directory: Path, key: str, data: bytes | mmap.mmap) -> Path:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The hash tells several copies of one key apart, and makes the same bytes the same file.
+    path = directory / f"{quote(key, safe='')[-_NAME_LIMIT:]}.{hashlib.sha256(data).hexdigest()[:12]}"
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return path

@@ -1,0 +1,38 @@
+"""Bucket stores for tests: composed as a run does it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+from seaweed import Seaweed
+
+from bulkfetch.config import Destination
+from bulkfetch.limiter import Gate
+from bulkfetch.stores.bucket import BucketStore
+from bulkfetch.stores.bucket_url import Bucket, connect
+
+
+def a_gate() -> Gate:
+    """A gate as wide as a run's; it gives up after two seconds of outage."""
+    return Gate("bucket", ceiling=32, max_outage=2.0, rng=Random(1), notify=lambda _: None)
+
+
+def open_bucket(
+    bucket: Bucket, *, spool: Path, gate: Gate | None = None, run: str = "run-1"
+) -> AbstractAsyncContextManager[BucketStore]:
+    """The store in `bucket`."""
+    return BucketStore.open(
+        bucket, gate=gate or a_gate(), run=run, spool=spool, rng=Random(1), utc_now=lambda: datetime.now(UTC)
+    )
+
+
+@asynccontextmanager
+async def connected(
+    settings: Destination, seaweed: Seaweed, *, spool: Path, gate: Gate | None = None, **environ: str
+) -> AsyncIterator[BucketStore]:
+    """The store that `settings` name, on `seaweed`, or on another endpoint by `environ`."""
+    bucket = await connect(settings, seaweed.environ | environ)
+    async with open_bucket(bucket, spool=spool, gate=gate) as store:
+        yield store

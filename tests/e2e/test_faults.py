@@ -1,0 +1,145 @@
+"""`bulkfetch run` against servers that fail: what is overcome, what is given up, and what stops the run."""
+
+from collections import Counter
+
+import pytest
+from aiohttp import web
+from e2e.harness import bulkfetch, http_server, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
+
+from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES
+from bulkfetch.sandbox.book import InvoiceBook
+from bulkfetch.sandbox.pdf import render
+
+
+def test_passing_faults_cost_nothing(tmp_path):
+    """5 % server errors, a rate limit, cut downloads, dead links and HTML pages: everything arrives, and the files
+    port never sees the token."""
+    faults = {"errors": 0.05, "truncate": 0.05, "expire": 0.05, "not_pdf": 0.01}
+    with sandbox(invoices=150, faults=faults, rate_limit=150, seed=3) as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        done = bulkfetch("run", source, "--to", dest, "--api-url", served.api_url)
+        assert done.returncode == 0, done.stderr
+        assert objects(dest) == {f"{invoice_id}.pdf": pdf_of(served, invoice_id) for invoice_id in ids_of(served)}
+        stats = served.stats
+    assert min(stats.errors_5xx, stats.truncated, stats.expired, stats.not_pdf) >= 1
+    assert stats.authorization_leaks == stats.forged == 0
+    requests = summary(dest).requests
+    assert requests["links"] == stats.puts.total()
+    assert requests["links_refused"] == stats.refused_429
+    assert max(row.links for row in rows(dest)) > 1
+
+
+def test_what_fails_for_good_is_told_and_harms_nothing_else(tmp_path):
+    """Unknown IDs and drafts end as rows `failed` with the API's status, everything else is stored: exit code 3."""
+    with sandbox(invoices=120, faults={"not_found": 0.1}, drafts=0.1) as served:
+        ids, book = ids_of(served), served.book
+        source, dest = write_ids(tmp_path / "ids.txt", ids), tmp_path / "archive"
+        done = bulkfetch("run", source, "--to", dest, "--api-url", served.api_url)
+    documents = {invoice_id: book.find(invoice_id) for invoice_id in ids}
+    missing = {i for i, document in documents.items() if document is None}
+    drafts = {i for i, document in documents.items() if document and document.draft}
+    assert missing
+    assert drafts
+    assert done.returncode == 3, done.stderr
+    by_reason = Counter((row.outcome, row.reason, row.http_status, row.retryable) for row in rows(dest))
+    assert by_reason == {
+        ("failed", "not_found", 404, False): len(missing),
+        ("failed", "unprocessable", 422, False): len(drafts),
+        ("stored", None, None, False): len(ids) - len(missing) - len(drafts),
+    }
+    assert {row.invoice_id for row in rows(dest) if row.reason == "not_found"} == missing
+    assert all(row.attempts == 1 for row in rows(dest))
+    assert objects(dest).keys() == {f"{invoice_id}.pdf" for invoice_id in set(ids) - missing - drafts}
+    assert summary(dest).complete
+
+
+@pytest.mark.parametrize("where", ["wrong base URL", "wrong organisation"])
+def test_a_run_that_cannot_be_right_stops_early(tmp_path, where):
+    """Where every answer is 404, the run stops after about twenty of them instead of failing the whole input."""
+    with sandbox(invoices=150, faults={"not_found": 1.0}) as served:
+        url = served.api_url + ("/v1" if where == "wrong base URL" else "")
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        done = bulkfetch("run", source, "--to", dest, "--api-url", url)
+    assert done.returncode == 5, done.stderr
+    assert "api.url" in done.stderr
+    assert CANARY_OUTCOMES <= len(rows(dest)) < CANARY_OUTCOMES + CANARY_IN_FLIGHT
+    assert not summary(dest).complete
+
+
+def test_a_refused_token_fails_no_invoice(tmp_path):
+    """401 is about the token: the run stops without a row, and says nothing of an empty input."""
+    with sandbox(token="the right one") as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        done = bulkfetch("run", source, "--to", dest, "--api-url", served.api_url, token="wrong")
+        assert served.stats.puts.total() <= CANARY_IN_FLIGHT
+    assert done.returncode == 5
+    assert "the API refuses the token" in done.stderr
+    assert "holds no invoice" not in done.stderr
+    assert rows(dest) == []
+    assert summary(dest).stopped_by
+
+
+def test_a_token_from_a_command_is_renewed(tmp_path):
+    """A token that is refused is fetched again, once for all workers, and the run goes on."""
+    counter = tmp_path / "calls"
+    script = f"echo x >> {counter}; test $(wc -l < {counter}) -gt 1 && echo fresh || echo stale"
+    config = tmp_path / "c.toml"
+    with sandbox(token="fresh") as served:
+        config.write_text(f'[api]\nurl = "{served.api_url}"\ntoken_command = ["/bin/sh", "-c", "{script}"]\n')
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        done = bulkfetch("run", source, "--to", dest, "-c", config, token=None)
+    assert done.returncode == 0, done.stderr
+    assert counter.read_text().count("x") == 2
+    assert summary(dest).counts.stored == len(ids_of(served))
+
+
+def test_an_outage_is_charged_to_no_invoice(tmp_path):
+    """Nothing listens: after limits.max_outage the run stops, and no invoice is marked as failed."""
+    with sandbox() as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+    done = bulkfetch("run", source, "--to", dest, "--api-url", served.api_url, BULKFETCH_LIMITS_MAX_OUTAGE="0.3")
+    assert done.returncode == 5, done.stderr
+    assert "out of service" in done.stderr
+    assert rows(dest) == []
+    assert not summary(dest).complete
+
+
+def test_an_invoice_that_keeps_failing_is_parked_and_tried_once_more(tmp_path):
+    """A server error that sticks to one invoice ends as a retryable failure after a second pass: exit code 4."""
+    book = InvoiceBook(40, 1, size=5_000)
+    ids = list(book.ids())
+    asked: list[str] = []
+
+    async def serve(request):
+        invoice_id = request.path.split("/")[2]
+        if request.method == "PUT":
+            asked.append(invoice_id)
+            if invoice_id == ids[5]:
+                return web.json_response({"title": "no"}, status=500)
+            return web.json_response({"url": f"http://{request.host}/files/{invoice_id}"})
+        return web.Response(body=render(book.find(invoice_id)), content_type="application/pdf")
+
+    source, dest = write_ids(tmp_path / "ids.txt", ids), tmp_path / "archive"
+    with http_server(serve) as url:
+        done = bulkfetch("run", source, "--to", dest, "--api-url", url, "--attempts", "3")
+    assert done.returncode == 4, done.stderr
+    (failed,) = [row for row in rows(dest) if row.outcome == "failed"]
+    assert (failed.invoice_id, failed.reason, failed.http_status) == (ids[5], "server_error", 500)
+    assert (failed.retryable, failed.attempts, failed.links) == (True, 6, 0)
+    assert asked.count(ids[5]) == 6
+    assert asked[-3:] == [ids[5]] * 3, "the second pass comes when everything else is done"
+    assert len(objects(dest)) == 39
+    assert summary(dest).counts.stored == 39
+
+
+def test_a_body_that_is_never_a_pdf_is_held(tmp_path):
+    """The same HTML page twice is a failure for good: kept aside, never under a final name."""
+    with sandbox(invoices=8, faults={"not_pdf": 1.0}) as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        done = bulkfetch("run", source, "--to", dest, "--api-url", served.api_url)
+    assert done.returncode == 3, done.stderr
+    assert objects(dest) == {}
+    assert Counter((row.outcome, row.reason, row.retryable) for row in rows(dest)) == {("failed", "not_pdf", False): 8}
+    held = [path for path in (dest / ".bulkfetch" / "quarantine").rglob("*") if path.is_file()]
+    assert len(held) == 8
+    assert all(path.read_bytes().startswith(b"<!DOCTYPE html>") for path in held)

@@ -1,0 +1,84 @@
+"""The two HTTP edges put together as the program does it, with canaries for secrets and short times."""
+
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+from bulkfetch.credentials import TokenSource
+from bulkfetch.downloader import BodyLimits, HttpDownloader
+from bulkfetch.errors import BulkfetchError
+from bulkfetch.events import Event
+from bulkfetch.limiter import Gate
+from bulkfetch.minter import ApiMinter
+from bulkfetch.models import Link, Secret
+from bulkfetch.session import LinkRules, api_session, download_session
+
+TOKEN = "eyJCANARY.token"
+SIGNATURE = "X-Canary-Signature=c4n4ry"
+CANARIES = ("eyJCANARY", "X-Canary", "c4n4ry")
+
+PDF = b"%PDF-1.7\n" + b"0123456789abcdef" * 200 + b"\n%%EOF\n"
+
+LOCAL = LinkRules(hosts=(), allow_local=True, allow_http=True)
+
+
+def new_gate(origin: str = "API", *, ceiling: int = 64, notify: Callable[[Event], None] = lambda event: None) -> Gate:
+    return Gate(origin, ceiling=ceiling, max_outage=900.0, rng=Random(7), notify=notify)
+
+
+def environment_token(value: str = TOKEN) -> TokenSource:
+    return TokenSource(value=Secret(value), file="", command=(), warn=lambda message: None)
+
+
+@asynccontextmanager
+async def minting(
+    url: str, *, token: TokenSource | None = None, gate: Gate | None = None, deadline: float = 5.0
+) -> AsyncIterator[ApiMinter]:
+    """A minter for the API at `url`."""
+    async with api_session(connections=64) as session:
+        yield ApiMinter(
+            session,
+            token or environment_token(),
+            gate or new_gate(),
+            base_url=url,
+            link_seconds=600,
+            connect_timeout=deadline,
+            timeout=deadline,
+        )
+
+
+@asynccontextmanager
+async def downloading(
+    *, rules: LinkRules = LOCAL, gate: Gate | None = None, **limits: float
+) -> AsyncIterator[HttpDownloader]:
+    """A downloader by `rules`; `limits` are those of `BodyLimits` that matter to the test."""
+    times = {"connect": 2.0, "first_byte": 3.0, "idle": 5.0, "total": 10.0, "min_speed": 0.0}
+    async with download_session(connections=64, rules=rules) as session:
+        yield HttpDownloader(
+            session,
+            gate or new_gate("download host"),
+            rules=rules,
+            limits=BodyLimits(**{"max_size": 100_000, **times, **limits}),
+        )
+
+
+def link_to(url: str, *, age: float = 0.0, valid_seconds: int = 600) -> Link:
+    return Link(url, time.monotonic() - age, valid_seconds)
+
+
+def everything_said(error: BaseException) -> str:
+    """What anybody could print of `error`: texts, reprs and attributes of the whole chain, hidden parts included."""
+    said, chain = [], [error]
+    while chain:
+        link = chain.pop()
+        said += [str(link), repr(link), repr(link.args), repr(getattr(link, "__dict__", None))]
+        said += traceback.format_exception(link)
+        chain += [other for other in (link.__cause__, link.__context__) if other is not None]
+    return "\n".join(said)
+
+
+def assert_keeps_secrets(error: BulkfetchError) -> None:
+    said = everything_said(error)
+    assert not [canary for canary in CANARIES if canary in said], said

@@ -1,0 +1,437 @@
+"""The bucket store on a real S3 server: what is there afterwards, and what each failure comes to."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+from aiohttp import web
+from buckets import a_gate, connected
+from s3_proxy import S3Proxy, s3_error, s3_proxy, serving
+from seaweed import SECRET_KEY, Seaweed
+
+from bulkfetch.config import Destination
+from bulkfetch.errors import (
+    FatalError,
+    InvoiceError,
+    OriginError,
+    PermanentError,
+    Reason,
+    Throttled,
+    TransientError,
+)
+from bulkfetch.models import ObjectMeta
+from bulkfetch.stores.bucket import BucketStore
+from bulkfetch.stores.bucket_url import connect
+from bulkfetch.stores.objects import BucketObjects
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1024 * 1024
+PDF = b"%PDF-1.7\nan invoice\n%%EOF\n"
+MARKER = ".bulkfetch/probe"
+
+
+class Pdf:
+    """A body of `data`, which fails with `error` after it, if there is one."""
+
+    content_type = "application/octet-stream"
+
+    def __init__(self, data: bytes = PDF, error: Exception | None = None) -> None:
+        self._data = data
+        self._error = error
+        self.sha256 = hashlib.sha256(data).hexdigest()
+
+    async def __aiter__(self):
+        for start in range(0, len(self._data), 65_536):
+            yield self._data[start : start + 65_536]
+        if self._error:
+            raise self._error
+
+
+async def put(store: BucketStore, key: str = "INV-1.pdf", body: Pdf | None = None, **fields: str):
+    return await store.put(key, body or Pdf(), received=lambda: None, fields=fields)
+
+
+def large(size: int = 20 * MIB) -> bytes:
+    return (hashlib.sha256(b"large").digest() * (size // 32 + 1))[:size]
+
+
+def at(bucket: str, **more) -> Destination:
+    return Destination(url=f"s3://{bucket}/invoices", **more)
+
+
+async def test_an_object_is_put_once_with_its_hash_and_type(seaweed: Seaweed, tmp_path: Path) -> None:
+    """An object carries its type and SHA-256, and a versioned bucket ends with one version of it, named in the result."""
+    bucket = seaweed.bucket(versioned=True)
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        result = await put(store)
+        again = await put(store)
+
+    told = seaweed.head(bucket, "invoices/INV-1.pdf")
+    assert (told["content-type"], told["x-amz-meta-sha256"]) == ("application/pdf", result.sha256)
+    assert (result.version_id, again.version_id) == (told["x-amz-version-id"], told["x-amz-version-id"])
+    assert again.adopted
+    assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1
+    assert (result.lock_mode, result.retain_until) == (None, None)
+
+
+@pytest.mark.parametrize("size", [1000, 9 * MIB])
+async def test_two_machines_race_for_one_key(seaweed: Seaweed, tmp_path: Path, size: int) -> None:
+    """Of two stores that put the same bytes under one key at once, one stores, the other adopts; one version is made."""
+    bucket = seaweed.bucket(versioned=True)
+    results = []
+
+    async def race(store: BucketStore) -> None:
+        results.append(await put(store, body=Pdf(large(size))))
+
+    async with (
+        connected(at(bucket), seaweed, spool=tmp_path / "a") as one,
+        connected(at(bucket), seaweed, spool=tmp_path / "b") as two,
+        anyio.create_task_group() as racers,
+    ):
+        racers.start_soon(race, one)
+        racers.start_soon(race, two)
+
+    assert sorted(result.adopted for result in results) == [False, True]
+    assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1
+
+
+async def test_a_large_body_is_no_multipart_upload(seaweed: Seaweed, tmp_path: Path) -> None:
+    """20 MiB go up from disk in one request, byte for byte, and nothing is left on disk."""
+    bucket = seaweed.bucket()
+    async with s3_proxy(seaweed) as proxy:
+        async with connected(at(bucket, endpoint=proxy.endpoint), seaweed, spool=tmp_path) as store:
+            proxy.seen.clear()
+            result = await put(store, body=Pdf(large()))
+            assert [method for method, _ in proxy.seen if method != "HEAD"] == ["PUT"]
+
+            assert b"".join([chunk async for chunk in store.get("INV-1.pdf")]) == large()
+    assert result.sha256 == hashlib.sha256(large()).hexdigest()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_large_body_that_fails_in_the_middle_leaves_nothing(seaweed: Seaweed, tmp_path: Path) -> None:
+    """When a body raises after 20 MiB, there is no object, no multipart upload and no file."""
+    bucket = seaweed.bucket()
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        with pytest.raises(TransientError):
+            await put(store, body=Pdf(large(), TransientError(Reason.TRUNCATED, "cut")))
+
+    assert seaweed.keys(bucket) == [f"invoices/{MARKER}"]
+    assert seaweed.uploads(bucket) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_put_cancelled_in_mid_upload_ends_whole(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A cancellation during a large upload waits for its end: the object is whole, and no multipart upload is left."""
+    bucket = seaweed.bucket()
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        with anyio.CancelScope() as scope:
+            result = await store.put("INV-1.pdf", Pdf(large()), received=scope.cancel)
+
+        assert scope.cancel_called
+        assert await store.head(["INV-1.pdf"]) == [ObjectMeta("INV-1.pdf", result.size)]
+    assert seaweed.uploads(bucket) == []
+
+
+async def test_other_bytes_are_kept_on_this_machine(seaweed: Seaweed, tmp_path: Path) -> None:
+    """In a conflict the first copy stays and the new bytes are in the local quarantine, nothing of them in the bucket."""
+    bucket = seaweed.bucket(versioned=True)
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        await put(store)
+        with pytest.raises(PermanentError) as caught:
+            await put(store, body=Pdf(PDF + b"changed"))
+
+    [kept] = (tmp_path / "quarantine" / "run-1").iterdir()
+    assert kept.read_bytes() == PDF + b"changed"
+    assert caught.value.reason is Reason.CONFLICT
+    assert str(kept) in str(caught.value)
+    assert sorted(seaweed.versions(bucket)) == [f"invoices/{MARKER}", "invoices/INV-1.pdf"]
+
+
+async def test_an_object_of_another_program_is_compared_by_its_bytes(seaweed: Seaweed, tmp_path: Path) -> None:
+    """What someone else put without a hash is read: equal bytes are adopted, others are a conflict."""
+    bucket = seaweed.bucket()
+    seaweed.request("PUT", f"/{bucket}/invoices/INV-1.pdf", {}, body=PDF)
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        assert (await put(store)).adopted
+        with pytest.raises(PermanentError):
+            await put(store, body=Pdf(PDF[::-1]))
+
+
+async def test_adopting_reads_and_checks(seaweed: Seaweed, tmp_path: Path) -> None:
+    """`adopt` takes over a whole PDF, whoever put it, and neither something else nor nothing."""
+    bucket = seaweed.bucket()
+    seaweed.request("PUT", f"/{bucket}/invoices/INV-1.pdf", {}, body=PDF)
+    seaweed.request("PUT", f"/{bucket}/invoices/INV-2.pdf", {}, body=PDF[:-8])
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        taken = await store.adopt("INV-1.pdf")
+        assert taken is not None
+        assert (taken.adopted, taken.size, taken.sha256) == (True, len(PDF), hashlib.sha256(PDF).hexdigest())
+        assert await store.adopt("INV-2.pdf") is None
+        assert await store.adopt("INV-3.pdf") is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "says"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "", "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ACCESS_KEY_ID": "AKIANOBODYATALL"}, "", "AWS_ACCESS_KEY_ID"),
+        ({}, "s3://no-such-bucket/invoices", "no such bucket"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "", "cannot be connected to"),
+    ],
+)
+async def test_what_is_wrong_from_the_start(seaweed: Seaweed, tmp_path: Path, environ, url, says) -> None:
+    """Wrong keys, a missing bucket and a dead endpoint are found before anything is put, and named without a secret."""
+    settings = Destination(url=url or f"s3://{seaweed.bucket()}/invoices")
+    with pytest.raises(FatalError, match=says) as caught:
+        async with connected(settings, seaweed, spool=tmp_path, **environ):
+            pass
+
+    assert settings.url in str(caught.value)
+    for secret in (SECRET_KEY, "Signature", "http://"):
+        assert secret not in str(caught.value)
+
+
+async def test_a_store_that_ignores_conditions_is_named(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A store that answers every put with success would let objects be replaced: it is refused at the start."""
+
+    async def agreeable(request: web.Request) -> web.Response:
+        return web.Response(headers={"ETag": '"1"'})
+
+    async with serving(agreeable) as endpoint:
+        with pytest.raises(FatalError, match="If-None-Match"):
+            async with connected(at("any", endpoint=endpoint), seaweed, spool=tmp_path):
+                pass
+
+
+async def test_a_bucket_of_another_region(seaweed: Seaweed, tmp_path: Path) -> None:
+    """The redirect that S3 sends for a wrong region becomes advice to set the region."""
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        answer = s3_error(301, "PermanentRedirect")()
+        answer.headers["x-amz-bucket-region"] = "eu-central-1"
+        return answer
+
+    async with serving(elsewhere) as endpoint:
+        with pytest.raises(FatalError, match="AWS_REGION"):
+            async with connected(at("any", endpoint=endpoint), seaweed, spool=tmp_path):
+                pass
+
+
+async def test_the_probe_is_put_once(seaweed: Seaweed, tmp_path: Path) -> None:
+    """However often a locked bucket is opened, it gets one marker, of which there is one version."""
+    bucket = seaweed.bucket(lock="GOVERNANCE")
+    for _ in range(3):
+        async with connected(at(bucket), seaweed, spool=tmp_path):
+            pass
+
+    assert seaweed.versions(bucket) == [f"invoices/{MARKER}"]
+
+
+async def test_a_bucket_that_goes_away(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A bucket deleted in mid-run stops the run with the first put."""
+    bucket = seaweed.bucket()
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        await put(store)
+        seaweed.drop(bucket)
+        with pytest.raises(FatalError, match="no such bucket"):
+            await put(store, "INV-2.pdf")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "reason"),
+    [
+        (503, "SlowDown", Throttled, Reason.STORE_ERROR),
+        (503, "", Throttled, Reason.STORE_ERROR),
+        (429, "TooManyRequests", Throttled, Reason.STORE_ERROR),
+        (500, "InternalError", OriginError, Reason.STORE_ERROR),
+        (504, "", OriginError, Reason.STORE_ERROR),
+        (400, "RequestTimeout", OriginError, Reason.STORE_ERROR),
+        (400, "BadDigest", TransientError, Reason.STORE_ERROR),
+        (409, "ConditionalRequestConflict", TransientError, Reason.STORE_ERROR),
+        (400, "EntityTooLarge", PermanentError, Reason.TOO_LARGE),
+        (400, "KeyTooLongError", PermanentError, Reason.INVALID_ID),
+        (400, "ExpiredToken", FatalError, None),
+        (403, "RequestTimeTooSkewed", FatalError, None),
+        (403, "AccessDenied", FatalError, None),
+        (403, "", FatalError, None),
+        (400, "KMS.DisabledException", FatalError, None),
+        (400, "InvalidRequest", FatalError, None),
+        (501, "NotImplemented", OriginError, Reason.STORE_ERROR),
+    ],
+)
+async def test_what_a_refused_put_comes_to(seaweed: Seaweed, tmp_path: Path, status, code, kind, reason) -> None:
+    """Each refusal has its disposition, its text no link, and obstore tries nothing again on its own."""
+    bucket = seaweed.bucket()
+    async with s3_proxy(seaweed) as proxy:
+        async with connected(at(bucket, endpoint=proxy.endpoint), seaweed, spool=tmp_path) as store:
+            proxy.seen.clear()
+            proxy.answers = [s3_error(status, code)]
+            with pytest.raises(kind) as caught:
+                await put(store)
+
+            assert [method for method, _ in proxy.seen] == ["PUT"]
+            assert type(caught.value) is kind
+            assert (getattr(caught.value, "reason", None), "http://" in str(caught.value)) == (reason, False)
+            if isinstance(caught.value, InvoiceError):
+                assert caught.value.http_status == status
+
+
+async def test_slow_down_pauses_and_charges_nobody(seaweed: Seaweed, tmp_path: Path) -> None:
+    """After a SlowDown the gate holds the next put back, and that one goes through."""
+    gate = a_gate()
+    async with s3_proxy(seaweed) as proxy:
+        settings = at(seaweed.bucket(), endpoint=proxy.endpoint)
+        async with connected(settings, seaweed, spool=tmp_path, gate=gate) as store:
+            proxy.answers = [s3_error(503, "SlowDown")]
+            with pytest.raises(Throttled) as caught:
+                await put(store)
+            began = anyio.current_time()
+            result = await put(store)
+
+    assert not caught.value.charged
+    assert not result.adopted
+    assert (gate.refused, gate.requests) == (1, 2)
+    assert anyio.current_time() - began >= 0.9
+
+
+async def test_a_look_outlasts_a_refusal(seaweed: Seaweed, tmp_path: Path) -> None:
+    """`head` asks again when the store is out of order, and tells the truth then."""
+    async with s3_proxy(seaweed) as proxy:
+        async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path) as store:
+            await put(store)
+            proxy.head_answers = [lambda: web.Response(status=500)]
+            assert await store.head(["INV-1.pdf", "INV-2.pdf"]) == [ObjectMeta("INV-1.pdf", len(PDF)), None]
+
+
+async def test_refused_looks_stop_the_run(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A look that is denied is no answer, least of all "not there"."""
+    async with s3_proxy(seaweed) as proxy:
+        async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path) as store:
+            proxy.head_answers = [lambda: web.Response(status=403)]
+            with pytest.raises(FatalError, match="s3:ListBucket"):
+                await store.head(["INV-1.pdf"])
+
+
+@pytest.mark.parametrize("size", [1000, 9 * MIB])
+async def test_bytes_damaged_on_the_way_are_refused(seaweed: Seaweed, tmp_path: Path, size: int) -> None:
+    """When a byte changes between here and the store, the put fails and nothing is there; the next one succeeds."""
+    bucket = seaweed.bucket()
+    async with s3_proxy(seaweed) as proxy:
+        async with connected(at(bucket, endpoint=proxy.endpoint), seaweed, spool=tmp_path) as store:
+            proxy.damage = True
+            with pytest.raises(TransientError):
+                await put(store, body=Pdf(large(size)))
+            proxy.damage = False
+
+            assert await store.head(["INV-1.pdf"]) == [None]
+            assert not (await put(store, body=Pdf(large(size)))).adopted
+
+
+async def test_an_answer_that_was_lost_ends_in_adoption(seaweed: Seaweed, tmp_path: Path) -> None:
+    """When the store kept an object but its answer did not arrive, the next try finds the object its own."""
+    bucket = seaweed.bucket(versioned=True)
+
+    class Forgetful(S3Proxy):
+        forget = False
+
+        async def handle(self, request: web.Request) -> web.Response:
+            answer = await super().handle(request)
+            if self.forget and request.method == "PUT":
+                self.forget = False
+                request.transport.abort()
+            return answer
+
+    async with s3_proxy(seaweed, Forgetful) as proxy:
+        async with connected(at(bucket, endpoint=proxy.endpoint), seaweed, spool=tmp_path) as store:
+            proxy.forget = True
+            with pytest.raises(OriginError):
+                await put(store)
+            assert (await put(store)).adopted
+    assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1
+
+
+async def test_the_buckets_own_retention_is_read_back(seaweed: Seaweed, tmp_path: Path) -> None:
+    """In a bucket with default retention the result names version, mode and end, without any setting."""
+    bucket = seaweed.bucket(lock="GOVERNANCE")
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        for key in ("INV-1.pdf", "INV-2.pdf"):
+            result = await put(store, key)
+
+            assert result.version_id
+            assert result.lock_mode == "GOVERNANCE"
+            assert timedelta() < datetime.fromisoformat(result.retain_until) - datetime.now(UTC) <= timedelta(days=1)
+
+
+async def test_an_unlocked_bucket_is_asked_once_a_run(seaweed: Seaweed, tmp_path: Path) -> None:
+    """Where the first object is not locked, the others cost one request each."""
+    async with s3_proxy(seaweed) as proxy:
+        async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path) as store:
+            proxy.seen.clear()
+            for number in range(3):
+                await put(store, f"INV-{number}.pdf")
+
+    assert [method for method, _ in proxy.seen] == ["PUT", "HEAD", "PUT", "PUT"]
+
+
+async def test_a_retention_of_days(seaweed: Seaweed, tmp_path: Path) -> None:
+    """`lock_days` locks each object to the end of that day, on the server too, and the marker stays free."""
+    bucket = seaweed.bucket(lock="on")
+    settings = at(bucket, lock_mode="GOVERNANCE", lock_days=2)
+    async with connected(settings, seaweed, spool=tmp_path) as store:
+        result = await put(store)
+
+    midnight = (datetime.now(UTC) + timedelta(days=3)).strftime("%Y-%m-%dT00:00:00Z")
+    told = seaweed.head(bucket, "invoices/INV-1.pdf")
+    assert (result.lock_mode, result.retain_until) == ("GOVERNANCE", midnight)
+    assert (told["x-amz-object-lock-mode"], told["x-amz-object-lock-retain-until-date"]) == ("GOVERNANCE", midnight)
+    assert "x-amz-object-lock-mode" not in seaweed.head(bucket, f"invoices/{MARKER}")
+
+
+async def test_a_retention_by_column(seaweed: Seaweed, tmp_path: Path) -> None:
+    """Each object is locked for years from its own date; one whose time is over is not; no date is the row's fault."""
+    this_year = datetime.now(UTC).year
+    settings = at(seaweed.bucket(lock="on"), lock_mode="GOVERNANCE", lock_column="issued", lock_years=8)
+    async with connected(settings, seaweed, spool=tmp_path) as store:
+        locked = await put(store, issued=f"{this_year}-03-31")
+        over = await put(store, "INV-2.pdf", issued="2001-03-31")
+        with pytest.raises(PermanentError) as caught:
+            await put(store, "INV-3.pdf", issued="31.03.2024")
+
+    assert locked.retain_until == f"{this_year + 8}-04-01T00:00:00Z"
+    assert (over.lock_mode, over.retain_until) == (None, None)
+    assert caught.value.reason is Reason.INVALID_ROW
+
+
+async def test_a_lock_that_the_bucket_does_not_know(seaweed: Seaweed, tmp_path: Path) -> None:
+    """To ask for a lock in a bucket without Object Lock stops the run with the first put."""
+    settings = at(seaweed.bucket(), lock_mode="GOVERNANCE", lock_days=1)
+    async with connected(settings, seaweed, spool=tmp_path) as store:
+        with pytest.raises(FatalError):
+            await put(store)
+
+
+async def test_small_objects_for_a_thread(seaweed: Seaweed) -> None:
+    """Manifest parts are created once, listed in order and read back; what is absent and a missing bucket are told."""
+    bucket = seaweed.bucket()
+    objects = BucketObjects(await connect(at(bucket), seaweed.environ))
+
+    def use() -> None:
+        for name in ("b", "a", "c"):
+            objects.create(f"manifests/{name}", name.encode())
+        with pytest.raises(FileExistsError):
+            objects.create("manifests/a", b"other")
+        assert objects.read("manifests/a") == b"a"
+        with pytest.raises(FileNotFoundError):
+            objects.read("manifests/x")
+        assert list(objects.list("manifests/")) == [ObjectMeta(f"manifests/{name}", 1) for name in "abc"]
+        seaweed.drop(bucket)
+        with pytest.raises(FatalError, match="no such bucket"):
+            objects.create("manifests/d", b"d")
+        with pytest.raises(FatalError, match="no such bucket"):
+            list(objects.list("manifests/"))
+
+    await anyio.to_thread.run_sync(use)

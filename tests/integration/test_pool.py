@@ -1,0 +1,279 @@
+"""The pool on a real archive, stopped at every kind of moment: each row ends in one place, and none in two."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from random import Random
+
+import anyio
+import pytest
+
+from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
+from bulkfetch.fetch import Fetcher, RowWriter
+from bulkfetch.keys import KeyTemplate
+from bulkfetch.manifest import LocalManifest
+from bulkfetch.models import Delivery, Link, Malformed, Outcome
+from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
+from bulkfetch.pool import Pool, Stop
+from bulkfetch.retrying import RetryPolicy
+from bulkfetch.stores import LocalStore
+
+pytestmark = pytest.mark.anyio
+
+WORKERS = 8
+BATCH = 9
+ROWS = 70  # the last one fails and is parked: the second pass must wait for it
+
+
+def clock():
+    return datetime.now(UTC)
+
+
+def invoice(number: int) -> str:
+    return f"INV-{number:03d}"
+
+
+def flaw(number: int):
+    """What happens to an invoice on its tries: nothing, a failure for good, one that passes, or one that stays."""
+    if number % 11 == 3:
+        return PermanentError(Reason.NOT_FOUND, "no such invoice")
+    if number % 13 == 5:
+        return TransientError(Reason.SERVER_ERROR, "again and again")
+    return None
+
+
+class Listed:
+    """A source of `ROWS` rows, some repeated or malformed, that keeps what became of each by line."""
+
+    name = "list"
+
+    def __init__(self, durable, tick):
+        self.acked, self.nacked = Counter(), Counter()
+        self.given = 0
+        self._durable, self._tick = durable, tick
+
+    async def batches(self):
+        rows = [self._row(line) for line in range(1, ROWS + 1)]
+        for start in range(0, ROWS, BATCH):
+            self.given = start + len(rows[start : start + BATCH])
+            yield rows[start : start + BATCH]
+
+    @staticmethod
+    def _row(line):
+        if line % 17 == 0:
+            return Malformed("?", Reason.INVALID_ID, "no ID", line)
+        return Delivery(invoice(line - 10 if line % 19 == 0 else line), line)
+
+    async def ack(self, row):
+        assert row.line in self._durable, "acknowledged before the row was durable"
+        await anyio.lowlevel.checkpoint()
+        self.acked[row.line] += 1
+        self._tick()
+
+    async def nack(self, row):
+        self.nacked[row.line] += 1
+        await anyio.lowlevel.checkpoint()
+
+    def estimate(self):
+        return None
+
+    def digest(self):
+        return None
+
+
+class Server:
+    """Both origins in memory; knows which invoices burden them, from the request for a link to the last byte."""
+
+    def __init__(self, tick, fatal_at=0):
+        self.most = self.most_before_success = self.asked = 0
+        self.served = False
+        self.busy: set[str] = set()
+        self._tick, self._fatal_at = tick, fatal_at
+
+    async def mint(self, invoice_id):
+        self.asked = number = self.asked + 1
+        self.busy.add(invoice_id)
+        self.most = max(self.most, len(self.busy))
+        if not self.served:
+            self.most_before_success = max(self.most_before_success, len(self.busy))
+        try:
+            self._tick()
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            if number == self._fatal_at:
+                raise FatalError("the token was refused")
+            if error := flaw(int(invoice_id[4:])):
+                raise error
+        except BaseException:
+            self.busy.discard(invoice_id)
+            raise
+        return Link(invoice_id, 0.0, 600)
+
+    @asynccontextmanager
+    async def open(self, link, *, suspect=None):
+        try:
+            yield Bytes(self, link.url, self._tick)
+        finally:
+            self.busy.discard(link.url)
+
+
+class Bytes:
+    """A body in three chunks, known to be right."""
+
+    content_type = "application/pdf"
+
+    def __init__(self, server, invoice_id, tick):
+        self._server, self._invoice_id, self._tick = server, invoice_id, tick
+        self._chunks = [f"{invoice_id} {part}".encode() * 50 for part in range(3)]
+        self.sha256 = hashlib.sha256(b"".join(self._chunks)).hexdigest()
+
+    async def __aiter__(self):
+        for chunk in self._chunks:
+            self._tick()
+            await anyio.lowlevel.checkpoint()
+            yield chunk
+        self._server.busy.discard(self._invoice_id)
+
+
+class Recording:
+    """A manifest that knows which lines' rows it has made durable."""
+
+    def __init__(self, manifest, durable):
+        self._manifest, self._durable = manifest, durable
+
+    async def append(self, rows):
+        await self._manifest.append(rows)
+        self._durable.update(row.line for row in rows)
+
+
+class Moments:
+    """Calls `act` at the moment numbered `at`."""
+
+    def __init__(self, at):
+        self.count, self._at = 0, at
+        self.act = lambda: None
+
+    def __call__(self):
+        self.count += 1
+        if self.count == self._at:
+            self.act()
+
+
+@asynccontextmanager
+async def pool_on(root, tick, *, drain=5.0, fatal_at=0):
+    """A pool with its parts, on an archive in `root`."""
+    durable: set[int] = set()
+    source, server, stop = Listed(durable, tick), Server(tick, fatal_at), Stop()
+
+    def notify(event):
+        server.served = server.served or getattr(getattr(event, "row", None), "outcome", "") == Outcome.STORED
+        tick()
+
+    async with LocalManifest.open(root, clock=clock) as manifest, LocalStore.open(root, manifest.run) as store:
+        fetcher = Fetcher(
+            server, server, store, policy=RetryPolicy(attempts=2, wait_initial=1e-4, wait_max=1e-4, timeout=0),
+            rng=Random(0), stopping=stop.requested.is_set, notify=notify,
+        )  # fmt: skip
+        pool = Pool(
+            source=source, manifest=Recording(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
+            rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
+            guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
+            drain=drain, adopting=manifest.adopting,
+        )  # fmt: skip
+        yield pool, source, server, stop
+    (written,) = (root / "manifests").glob(f"{manifest.run}.jsonl")
+    recorded = [json.loads(line)["line"] for line in written.read_bytes().splitlines()]
+    assert Counter(recorded) == source.acked
+    assert source.acked.keys() == durable
+
+
+def account(pool, source, root):
+    """Whatever happened: each row has one end, and rows and objects agree."""
+    counts = pool.counts
+    assert counts.balanced(), counts
+    assert counts.read == len(source.acked)
+    assert max(source.acked.values(), default=1) == max(source.nacked.values(), default=1) == 1
+    assert not source.acked.keys() & source.nacked.keys()
+    assert sorted(source.acked.keys() | source.nacked.keys()) == list(range(1, source.given + 1))
+    assert len(list(root.glob("*.pdf"))) == counts.stored
+
+
+async def test_a_whole_run_settles_every_row(tmp_path):
+    """Stored, failed at once, failed in the second pass, repeated, malformed: all are counted, none is handed back."""
+    tick = Moments(0)
+    async with pool_on(tmp_path, tick) as (pool, source, server, stop):
+        await pool.run()
+    account(pool, source, tmp_path)
+    assert not source.nacked
+    assert pool.counts.read == ROWS
+    lines = [line for line in range(1, ROWS + 1) if line % 17 and line % 19]
+    assert pool.counts.failed == sum(flaw(line) is not None for line in lines)
+    assert pool.retryable_failures == sum(line % 11 != 3 and line % 13 == 5 for line in lines)
+    assert (pool.counts.rejected, pool.counts.skipped) == (ROWS // 17, ROWS // 19)
+    assert stop.cause is None
+    assert (server.most_before_success, server.most) == (CANARY_IN_FLIGHT, WORKERS)
+
+
+@pytest.mark.parametrize("way", ["drain", "hurry", "no drain", "fatal"])
+async def test_a_stop_at_any_moment_leaves_no_row_between(tmp_path, way):
+    """Whenever the stop comes: `read` is the sum of the outcomes, what has a row was acknowledged, what has none was
+    handed back, once each; no object is without its row; no worker is left; the next run does the rest."""
+    for moment in range(1, 300, 17):
+        root, tick = tmp_path / str(moment), Moments(moment)
+        async with pool_on(root, tick, drain=0.0 if way == "no drain" else 5.0) as (pool, source, server, stop):
+            cause = FatalError("broken") if way == "fatal" else Aborted("stopped")
+
+            def act(stop=stop, cause=cause):
+                stop.request(cause)
+                if way == "hurry":
+                    stop.hurry()
+
+            tick.act = act
+            tasks = len(asyncio.all_tasks())
+            await pool.run()
+            assert len(asyncio.all_tasks()) == tasks
+        account(pool, source, root)
+        assert server.most <= WORKERS
+        assert server.most_before_success <= CANARY_IN_FLIGHT
+    assert source.acked
+
+
+async def test_a_fatal_answer_charges_no_invoice(tmp_path):
+    """Where one worker meets a fatal error, what the others have in hand is finished and the rest handed back."""
+    for number in range(1, 66, 7):
+        root = tmp_path / str(number)
+        async with pool_on(root, Moments(0), fatal_at=number) as (pool, source, _, stop):
+            await pool.run()
+        account(pool, source, root)
+        assert source.nacked
+        assert "token" in str(stop.cause)
+
+
+async def test_what_a_stopped_run_left_is_done_by_the_next(tmp_path):
+    """Stop after stop, the runs together come to the same end as one, and store each invoice once."""
+    stored = 0
+    for moment in (40, 60, 80, 0):
+        tick = Moments(moment)
+        async with pool_on(tmp_path, tick) as (pool, _, _, stop):
+            tick.act = lambda stop=stop: stop.request(Aborted("stopped"))
+            await pool.run()
+        assert pool.counts.balanced()
+        stored += pool.counts.stored
+    assert pool.counts.read == ROWS
+    assert stored == len(list(tmp_path.glob("*.pdf")))
+    assert stored == sum(flaw(line) is None for line in range(1, ROWS + 1) if line % 17 and line % 19)
+
+
+async def test_a_cancelled_run_has_a_row_for_each_object(tmp_path):
+    """Cancelled from outside without any drain, an object that became durable still gets its row."""
+    for moment in range(1, 300, 37):
+        root, tick = tmp_path / str(moment), Moments(moment)
+        async with pool_on(root, tick) as (pool, source, _, _stop):
+            with anyio.CancelScope() as scope:
+                tick.act = scope.cancel
+                await pool.run()
+        assert not source.acked.keys() & source.nacked.keys()
+        assert len(list(root.glob("*.pdf"))) == pool.counts.stored

@@ -1,0 +1,141 @@
+"""The retry loop on a virtual clock: what is tried again, how often, and how long it waits."""
+
+from datetime import UTC, datetime
+from random import Random
+
+import anyio
+import pytest
+from virtual_clock import run_virtual
+
+from bulkfetch.errors import (
+    Aborted,
+    BadBody,
+    FatalError,
+    LinkRefused,
+    NotReady,
+    OriginError,
+    PermanentError,
+    Reason,
+    Throttled,
+    TransientError,
+    UnexpectedAnswer,
+)
+from bulkfetch.retrying import Effort, RetryPolicy, retrying
+
+POLICY = RetryPolicy(attempts=5, wait_initial=0.5, wait_max=30.0, timeout=0.0)
+
+
+def run(*errors, policy=POLICY, effort=None, seconds=0.0, before_wait=None):
+    """Meet `errors` one a try (the last one for ever, None succeeds); result or error, tries, waits and time passed."""
+    effort = effort or Effort()
+    left, waits, tries = list(errors), [], []
+
+    async def attempt():
+        tries.append(anyio.current_time())
+        await anyio.sleep(seconds)
+        error = left.pop(0) if len(left) > 1 else left[0]
+        if error is not None:
+            raise error
+        return "stored"
+
+    async def main():
+        effort.begin(datetime.now(UTC), anyio.current_time())
+        note = before_wait or (lambda error, wait: waits.append(wait))
+        try:
+            return await retrying(effort, policy, rng=Random(5), before_wait=note)(attempt)
+        except (TransientError, PermanentError, FatalError, Aborted) as error:
+            return error
+
+    return run_virtual(main), tries, waits
+
+
+def transient(charged=True):
+    return TransientError(Reason.TRUNCATED, "cut", charged=charged)
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (transient(), 5),
+        (OriginError(Reason.SERVER_ERROR, "500"), 5),
+        (BadBody(Reason.NOT_PDF, "html", sha256="00"), 5),
+        (LinkRefused(Reason.LINK_REFUSED, "403"), 3),
+        (UnexpectedAnswer(Reason.BAD_RESPONSE, "418"), 2),
+        (NotReady(Reason.UNPROCESSABLE, "409"), 1),
+        (PermanentError(Reason.NOT_FOUND, "404"), 1),
+        (FatalError("401"), 1),
+        (Aborted("closing"), 1),
+    ],
+)
+def test_how_often_each_kind_is_tried(error, tries):
+    """Transient errors have five tries or the cap of their kind, all others one, and the last error comes unchanged."""
+    result, started, _ = run(error)
+    assert result is error
+    assert len(started) == tries
+
+
+def test_caps_are_of_their_own_kind():
+    """A cap counts failures of its kind alone; together they are bounded by the attempts."""
+    refused, unexpected = LinkRefused(Reason.LINK_REFUSED, "403"), UnexpectedAnswer(Reason.BAD_RESPONSE, "418")
+    assert run(refused, unexpected, refused, None)[0] == "stored"
+    assert run(refused, refused, unexpected, transient(), transient(), None)[0].reason is Reason.TRUNCATED
+
+
+def test_uncharged_failures_use_nothing_up():
+    """Pauses and outages cost no attempt and wait no back-off: the gate does the waiting."""
+    throttled = Throttled(Reason.RATE_LIMITED, "429", http_status=429, retry_after=1.0)
+    result, tries, waits = run(*[throttled, transient(charged=False)] * 20, None)
+    assert result == "stored"
+    assert len(tries) == 41
+    assert waits == [0.0] * 40
+
+
+def test_waits_grow_with_the_charged_failures():
+    """Full jitter: each wait is within 0.5 s x 2^n, and at most the ceiling."""
+    policy = RetryPolicy(attempts=12, wait_initial=0.5, wait_max=8.0, timeout=0.0)
+    _, tries, waits = run(transient(), policy=policy)
+    assert len(waits) == 11
+    assert all(0 <= wait <= min(8.0, 0.5 * 2**n) for n, wait in enumerate(waits))
+    assert max(waits) > 4.0
+    assert tries[-1] == pytest.approx(sum(waits))
+
+
+def test_the_time_of_one_invoice_is_bounded():
+    """With a timeout no further try begins after it, charged or not."""
+    policy = RetryPolicy(attempts=1000, wait_initial=0.5, wait_max=1.0, timeout=20.0)
+    for error in (transient(), transient(charged=False)):
+        result, tries, _ = run(error, policy=policy, seconds=3.0)
+        assert result is error
+        assert 17.0 <= tries[-1] < 20.0
+
+
+def test_a_stop_ends_the_loop_before_its_wait():
+    """Whoever is told of a wait may end the loop by raising."""
+
+    def stop(error, wait):
+        raise Aborted("the run is ending")
+
+    result, tries, _ = run(transient(), before_wait=stop)
+    assert isinstance(result, Aborted)
+    assert len(tries) == 1
+
+
+def test_the_suspect_is_the_last_wrong_body():
+    """The digest of a body that was no PDF is remembered for the next try, over other failures in between."""
+    effort = Effort()
+    run(BadBody(Reason.NOT_PDF, "html", sha256="aa"), transient(), None, effort=effort)
+    assert effort.suspect == "aa"
+    assert (effort.charged, effort.met[BadBody]) == (2, 1)
+
+
+def test_a_second_pass_has_the_full_allowance_and_one_account():
+    """`begin` gives all tries back, and keeps what was spent, when it began, and the suspect."""
+    effort = Effort()
+    first = datetime(2026, 3, 1, tzinfo=UTC)
+    effort.begin(first, 10.0)
+    effort.attempts, effort.links = 5, 4
+    effort.failed(BadBody(Reason.NOT_PDF, "html", sha256="aa"))
+    effort.begin(datetime(2026, 3, 2, tzinfo=UTC), 500.0)
+    assert (effort.started_at, effort.started) == (first, 500.0)
+    assert (effort.attempts, effort.links, effort.suspect) == (5, 4, "aa")
+    assert (effort.charged, sum(effort.met.values())) == (0, 0)
