@@ -95,6 +95,9 @@ class Store(Protocol):
     name: str
     """The destination as shown and recorded: a path or URL without credentials."""
 
+    looks_are_cheap: bool
+    """Whether a run can afford `head` for every object that the manifests name; else it takes their word."""
+
     async def put(
         self, key: str, body: Body, *, received: Callable[[], None], fields: Mapping[str, str] = NO_FIELDS
     ) -> PutResult:

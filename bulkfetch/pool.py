@@ -204,8 +204,12 @@ class Pool:
         return settled, await self._jobs(to_fetch)
 
     async def _still_stored(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """Which of `ids` an earlier run stored and the store still holds: a row alone is not an object."""
-        entries = list((await self._ledger.stored(ids)).items())
+        """Which of `ids` an earlier run stored, and the store still holds as far as that can be asked in time: a row
+        alone is not an object."""
+        stored = await self._ledger.stored(ids)
+        if not self._store.looks_are_cheap:
+            return dict(stored)
+        entries = list(stored.items())
         found = await self._store.head([entry.key for _, entry in entries])
         return {
             invoice_id: entry

@@ -1,6 +1,6 @@
 """Bucket stores for tests: composed as a run does it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,14 +9,15 @@ from random import Random
 from seaweed import Seaweed
 
 from bulkfetch.config import Destination
+from bulkfetch.events import Event
 from bulkfetch.limiter import Gate
 from bulkfetch.stores.bucket import BucketStore
 from bulkfetch.stores.bucket_url import Bucket, connect
 
 
-def a_gate() -> Gate:
+def a_gate(notify: Callable[[Event], None] = lambda _: None) -> Gate:
     """A gate as wide as a run's; it gives up after two seconds of outage."""
-    return Gate("bucket", ceiling=32, max_outage=2.0, rng=Random(1), notify=lambda _: None)
+    return Gate("bucket", ceiling=32, max_outage=2.0, rng=Random(1), notify=notify)
 
 
 def open_bucket(

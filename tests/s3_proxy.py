@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from io import BytesIO
 
 import aiohttp
 from aiohttp import web
@@ -43,7 +44,7 @@ class S3Proxy:
             data = bytes([data[0] ^ 1]) + data[1:]
         url = URL(self._upstream + request.raw_path, encoded=True)
         async with self._session.request(
-            request.method, url, headers=request.headers, data=data, allow_redirects=False
+            request.method, url, headers=request.headers, data=BytesIO(data), allow_redirects=False
         ) as response:
             headers = {name: value for name, value in response.headers.items() if name.lower() not in HOP_BY_HOP}
             if request.method == "HEAD" and "Content-Length" in response.headers:

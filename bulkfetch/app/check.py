@@ -4,13 +4,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import anyio
 
 from bulkfetch.app.connections import connect, token_source
-from bulkfetch.app.run import local_root
+from bulkfetch.app.destination import open_store
 from bulkfetch.config import Config
 from bulkfetch.credentials import TokenSource
 from bulkfetch.errors import BulkfetchError, PermanentError, Reason
@@ -19,7 +21,6 @@ from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Secret
 from bulkfetch.policy import parse_http_date
 from bulkfetch.session import api_session, vendor_errors
-from bulkfetch.stores import LocalStore
 
 CLOCK_TOLERANCE = 60.0
 NOBODYS_INVOICE = "bulkfetch-check"
@@ -114,8 +115,9 @@ async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
 
 
 async def _destination(config: Config) -> str:
-    async with LocalStore.open(local_root(config.destination.url), "check") as store:
-        return f"{store.name} takes and keeps files"
+    with TemporaryDirectory(prefix="bulkfetch-check-") as scratch:
+        async with open_store(config, "check", Path(scratch), rng=Random(), notify=_ignore) as store:
+            return f"{store.name} takes and keeps files"
 
 
 def _ignore(event: Event) -> None:

@@ -1,5 +1,6 @@
 """`bulkfetch plan`: what a run would do. Calls nothing, changes nothing."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,14 +9,17 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from bulkfetch.app.run import local_root
+from bulkfetch.app.destination import is_bucket, local_root
 from bulkfetch.config import Config
 from bulkfetch.errors import PermanentError
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import Ledger
+from bulkfetch.manifest.mirror import Mirror
 from bulkfetch.manifest.seen import Seen
 from bulkfetch.models import Delivery, Malformed
 from bulkfetch.sources import open_source
+from bulkfetch.stores.bucket_url import connect
+from bulkfetch.stores.objects import BucketObjects
 
 SHOWN_PROBLEMS = 10
 
@@ -52,8 +56,8 @@ async def _plan(config: Config, source: str) -> Plan:
     )
     keys = KeyTemplate.parse(config.destination.key)
     plan = Plan()
-    ledger = await anyio.to_thread.run_sync(Ledger.snapshot, local_root(config.destination.url))
     with TemporaryDirectory(prefix="bulkfetch-plan-") as scratch:
+        ledger = await anyio.to_thread.run_sync(Ledger.snapshot, await _manifests(config, Path(scratch)))
         seen = await anyio.to_thread.run_sync(Seen, Path(scratch) / "seen")
         try:
             async for batch in rows.batches():
@@ -64,6 +68,15 @@ async def _plan(config: Config, source: str) -> Plan:
     if config.api.rate:
         plan.seconds_at_rate = plan.to_fetch / config.api.rate
     return plan
+
+
+async def _manifests(config: Config, scratch: Path) -> Path:
+    """The directory that holds the archive's manifests; those of a bucket are read into `scratch`."""
+    if not is_bucket(config.destination.url):
+        return local_root(config.destination.url)
+    bucket = await connect(config.destination, os.environ)
+    await anyio.to_thread.run_sync(Mirror(BucketObjects(bucket), scratch).pull)
+    return scratch
 
 
 async def _count(

@@ -2,12 +2,10 @@
 
 import platform
 import signal
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from random import Random
 
 import anyio
@@ -15,19 +13,18 @@ import anyio
 from bulkfetch import __version__
 from bulkfetch.app.connections import Connections, connect, token_source
 from bulkfetch.app.descriptors import reserve_descriptors
+from bulkfetch.app.destination import open_archive, utc_now
 from bulkfetch.config import Config
-from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, UsageError
+from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError
 from bulkfetch.events import Event, Listener, Note, RunFinished, RunStarted
 from bulkfetch.fetch import Fetcher, RowWriter
-from bulkfetch.interfaces import Source
+from bulkfetch.interfaces import Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.manifest import LocalManifest
 from bulkfetch.models import Counts, Secret, Summary, utc_iso
 from bulkfetch.policy import RunGuard
 from bulkfetch.pool import Pool, Stop
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.sources import open_source
-from bulkfetch.stores import LocalStore
 
 
 class Interrupted(Aborted):
@@ -62,46 +59,31 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
         partial(open_source, source, format=config.source.format, column=config.source.column)
     )
     keys = KeyTemplate.parse(config.destination.key)
-    root = local_root(config.destination.url)
     token = token_source(config, environ_token, notify)
     await token.current()
-    rng = Random()
-    async with AsyncExitStack() as stack:
-        manifest = await stack.enter_async_context(LocalManifest.open(root, clock=_utc_now))
-        store = await stack.enter_async_context(LocalStore.open(root, manifest.run))
-        connections = await stack.enter_async_context(connect(config, token, rng=rng, notify=notify))
-        stop = Stop()
-        fetcher = Fetcher(
-            connections.minter,
-            connections.downloader,
-            store,
-            policy=RetryPolicy(
-                attempts=config.retry.attempts,
-                wait_initial=config.retry.wait_initial,
-                wait_max=config.retry.wait_max,
-                timeout=config.retry.timeout,
-            ),
-            rng=rng,
-            stopping=stop.requested.is_set,
-            notify=notify,
-        )
+    rng, stop = Random(), Stop()
+    async with (
+        open_archive(config, rng=rng, notify=notify) as (manifest, store),
+        connect(config, token, rng=rng, notify=notify) as connections,
+    ):
+        fetcher = _fetcher(config, connections, store, rng=rng, stop=stop, notify=notify)
         pool = Pool(
             source=rows_in,
             manifest=manifest,
             ledger=manifest,
             store=store,
             fetcher=fetcher,
-            rows=RowWriter(manifest.run, _utc_now),
+            rows=RowWriter(manifest.run, utc_now),
             keys=keys,
             guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
             stop=stop,
             notify=notify,
-            utc_now=_utc_now,
+            utc_now=utc_now,
             workers=config.limits.workers,
             drain=config.timeouts.drain,
             adopting=manifest.adopting,
         )
-        began, started = _utc_now(), anyio.current_time()
+        began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, rows_in.name, store.name, rows_in.estimate()))
         async with anyio.create_task_group() as tasks:
             await tasks.start(_heed_signals, stop)
@@ -128,16 +110,27 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
         return summary
 
 
-def local_root(destination: str) -> Path:
-    """The directory that `destination` (a path or a file:// URL) names.
-
-    Raises:
-        UsageError: it names something else.
-    """
-    scheme, found, rest = destination.partition("://")
-    if found and scheme != "file":
-        raise UsageError(f"destination {scheme}://: only directories are supported; give a path")
-    return Path(rest if found else destination).expanduser()
+def _fetcher(
+    config: Config,
+    connections: Connections,
+    store: Store,
+    *,
+    rng: Random,
+    stop: Stop,
+    notify: Callable[[Event], None],
+) -> Fetcher:
+    retry = config.retry
+    return Fetcher(
+        connections.minter,
+        connections.downloader,
+        store,
+        policy=RetryPolicy(
+            attempts=retry.attempts, wait_initial=retry.wait_initial, wait_max=retry.wait_max, timeout=retry.timeout
+        ),
+        rng=rng,
+        stopping=stop.requested.is_set,
+        notify=notify,
+    )
 
 
 async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -147,10 +140,6 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
             if stop.requested.is_set():
                 stop.hurry()
             stop.request(Interrupted(signum))
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _verdict(pool: Pool, cause: BulkfetchError | None, expect: int) -> tuple[ExitCode, str | None]:
@@ -194,7 +183,7 @@ def _summary(
         complete=stop.cause is None and exit_code is not ExitCode.BUG,
         stopped_by=stopped_by,
         started_at=utc_iso(began),
-        finished_at=utc_iso(_utc_now()),
+        finished_at=utc_iso(utc_now()),
         seconds=round(seconds, 3),
         counts=pool.counts,
         reasons=dict(pool.reasons),

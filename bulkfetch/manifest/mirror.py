@@ -54,6 +54,8 @@ class Mirror:
             elif found := _SUMMARY.fullmatch(meta.key):
                 summaries[found["run"]] = meta
         with fatal_if_it_fails(f"write the local copy of the manifests in {self._root}"):
+            for directory in (STATE, MANIFESTS):
+                (self._root / directory).mkdir(parents=True, exist_ok=True)
             for run in list_runs(self._root):
                 if run.manifest and run.id not in segments:
                     run.manifest.unlink()

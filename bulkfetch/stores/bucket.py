@@ -70,6 +70,8 @@ class BucketStore:
     condition in every store, and would be left behind by a kill.
     """
 
+    looks_are_cheap = False
+
     def __init__(
         self,
         bucket: Bucket,

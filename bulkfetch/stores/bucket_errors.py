@@ -60,7 +60,10 @@ class BucketErrors:
         """
         try:
             yield
-        except AlreadyExistsError:
+        except AlreadyExistsError as error:
+            # obstore takes every 409 for "exists": also that of another put that is under way.
+            if self._code(str(error)) in _RACES:
+                raise self.mapped(error) from None
             raise FileExistsError from None
         except FileNotFoundError as error:
             if self._code(str(error)) == "NoSuchBucket":

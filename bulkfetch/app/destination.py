@@ -1,0 +1,96 @@
+"""Opens the archive that `destination.url` names: a directory, or a bucket with a local copy of its manifests."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+from bulkfetch.config import Config
+from bulkfetch.errors import UsageError
+from bulkfetch.events import Event
+from bulkfetch.interfaces import Store
+from bulkfetch.limiter import Gate
+from bulkfetch.manifest import LocalManifest
+from bulkfetch.stores import LocalStore
+from bulkfetch.stores.bucket import BucketStore
+from bulkfetch.stores.bucket_url import SCHEMES, Bucket, connect
+from bulkfetch.stores.objects import BucketObjects
+
+ORIGIN = "object store"
+SPOOL = "spool"
+
+
+def utc_now() -> datetime:
+    """The wall clock, for records."""
+    return datetime.now(UTC)
+
+
+def is_bucket(destination: str) -> bool:
+    """Whether `destination` is the URL of a bucket."""
+    return destination.partition("://")[0] in SCHEMES and "://" in destination
+
+
+def local_root(destination: str) -> Path:
+    """The directory that `destination` (a path or a file:// URL) names.
+
+    Raises:
+        UsageError: it names something else.
+    """
+    scheme, found, rest = destination.partition("://")
+    if found and scheme != "file":
+        raise UsageError(f"destination {scheme}://: give a directory, or a bucket as {', '.join(SCHEMES)}://…")
+    return Path(rest if found else destination).expanduser()
+
+
+def local_copy(bucket: Bucket, config: Config, environ: Mapping[str, str]) -> Path:
+    """Where the copy of a bucket's manifests, its ledger and its spool are: a cache, by XDG's rules."""
+    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(f"{config.destination.endpoint}\n{bucket.name}".encode()).hexdigest()[:16]
+    return cache / "bulkfetch" / name
+
+
+@asynccontextmanager
+async def open_archive(
+    config: Config, *, rng: Random, notify: Callable[[Event], None]
+) -> AsyncIterator[tuple[LocalManifest, Store]]:
+    """The manifest of a new run, and the store, in that order: the manifest holds the archive's lock.
+
+    Raises:
+        ArchiveLocked: another run holds the archive.
+        UsageError: the destination cannot be meant.
+        FatalError: it cannot be used; the message names the fix.
+    """
+    if is_bucket(config.destination.url):
+        bucket = await connect(config.destination, os.environ)
+        root = local_copy(bucket, config, os.environ)
+        objects = BucketObjects(bucket)
+    else:
+        root, objects = local_root(config.destination.url), None
+    async with (
+        LocalManifest.open(root, clock=utc_now, objects=objects) as manifest,
+        open_store(config, manifest.run, root / SPOOL, rng=rng, notify=notify) as store,
+    ):
+        yield manifest, store
+
+
+@asynccontextmanager
+async def open_store(
+    config: Config, run: str, spool: Path, *, rng: Random, notify: Callable[[Event], None]
+) -> AsyncIterator[Store]:
+    """The store alone. What a bucket's store cannot hold in memory waits in the local directory `spool`.
+
+    Raises:
+        UsageError: the destination cannot be meant.
+        FatalError: it cannot be used; the message names the fix.
+    """
+    if not is_bucket(config.destination.url):
+        async with LocalStore.open(local_root(config.destination.url), run) as local:
+            yield local
+        return
+    bucket = await connect(config.destination, os.environ)
+    gate = Gate(ORIGIN, ceiling=config.limits.workers, max_outage=config.limits.max_outage, rng=rng, notify=notify)
+    async with BucketStore.open(bucket, gate=gate, run=run, spool=spool, rng=rng, utc_now=utc_now) as remote:
+        yield remote

@@ -1,0 +1,87 @@
+"""The spool: what waits in memory, what on disk, and what is left of either."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bulkfetch.errors import FatalError, PermanentError, Reason
+from bulkfetch.stores.spool import LARGEST_IN_MEMORY, MIB, Spool
+
+pytestmark = pytest.mark.anyio
+
+
+class Chunks:
+    """A body of `count` chunks of `size` bytes, each different, and an error at the end if there is one."""
+
+    content_type = None
+    sha256 = ""
+
+    def __init__(self, count: int, size: int = 65_536, error: Exception | None = None) -> None:
+        self.parts = [bytes([number % 251]) * size for number in range(count)]
+        self._error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self.parts:
+            yield part
+        if self._error:
+            raise self._error
+
+
+def files_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("count", "in_memory"), [(0, True), (1, True), (128, True), (129, False), (400, False)])
+async def test_small_in_memory_large_on_disk(tmp_path, count, in_memory) -> None:
+    """Up to 8 MiB are held in memory, more is on disk; either way it is the body, and no file is left."""
+    body = Chunks(count)
+    async with Spool(tmp_path, "run").receive("a.pdf", body) as content:
+        assert bytes(content.data) == b"".join(body.parts)
+        assert (content.size, content.in_memory) == (count * 65_536, in_memory)
+    assert files_in(tmp_path) == []
+
+
+async def test_bodies_share_a_bounded_memory(tmp_path) -> None:
+    """When the others hold all the memory there is, a small body goes to disk instead of waiting; later it need not."""
+    spool = Spool(tmp_path, "run", memory=MIB)
+    async with spool.receive("a.pdf", Chunks(12)) as first, spool.receive("b.pdf", Chunks(5)) as second:
+        assert (first.in_memory, second.in_memory) == (True, False)
+        assert bytes(second.data) == b"".join(Chunks(5).parts)
+    async with spool.receive("c.pdf", Chunks(16)) as third:
+        assert third.in_memory
+
+
+async def test_memory_comes_back_from_bodies_that_fail(tmp_path) -> None:
+    """A body that fails, in memory or on disk, gives back what it held."""
+    spool = Spool(tmp_path, "run", memory=LARGEST_IN_MEMORY)
+    for count in (3, 128, 129, 200):
+        with pytest.raises(RuntimeError):
+            async with spool.receive("a.pdf", Chunks(count, error=RuntimeError("cut"))):
+                pass
+    async with spool.receive("a.pdf", Chunks(128)) as content:
+        assert content.in_memory
+
+
+@pytest.mark.parametrize("count", [1, 200])
+async def test_bytes_that_must_not_be_archived_are_kept(tmp_path, count) -> None:
+    """A body that fails with `hold` is in the quarantine afterwards, under a name that stays inside, even twice."""
+    spool = Spool(tmp_path, "run")
+    for _ in range(2):
+        body = Chunks(count, error=PermanentError(Reason.NOT_PDF, "no PDF", hold=True))
+        with pytest.raises(PermanentError):
+            async with spool.receive("../2024/ä" + "x" * 300 + ".pdf", body):
+                pass
+
+    [kept] = files_in(tmp_path)
+    assert kept.parent == tmp_path / "quarantine" / "run"
+    assert kept.name.endswith(hashlib.sha256(kept.read_bytes()).hexdigest()[:12])
+    assert kept.read_bytes() == b"".join(body.parts)
+
+
+def test_a_directory_that_cannot_be_used(tmp_path) -> None:
+    """A spool in a place that takes no files is an error that names it, before any body comes."""
+    (tmp_path / "file").touch()
+    with pytest.raises(FatalError, match="file"):
+        Spool(tmp_path / "file", "run")
