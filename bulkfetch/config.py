@@ -56,13 +56,11 @@ _HOST = r"(\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})
 
 Duration = Annotated[float, Meta(gt=0, le=_WEEK)]
 DurationOrNone = Annotated[float, Meta(ge=0, le=_WEEK)]
-Url = Annotated[
-    str,
-    Meta(
-        pattern=r"\A(?i:https?)://([^\s/?#@:\\\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s?#]*)?\Z",
-        extra={"allowed": "an http:// or https:// URL with a host, without user name, query or fragment"},
-    ),
-]
+_URL = r"(?i:https?)://([^\s/?#@:\\\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s?#]*)?"
+_URL_WORDS = {"allowed": "an http:// or https:// URL with a host, without user name, query or fragment"}
+
+Url = Annotated[str, Meta(pattern=rf"\A{_URL}\Z", extra=_URL_WORDS)]
+UrlOrNone = Annotated[str, Meta(pattern=rf"\A({_URL})?\Z", extra=_URL_WORDS)]
 Host = Annotated[
     str, Meta(pattern=rf"\A{_HOST}\Z", extra={"allowed": "a host, host:port, or a suffix such as .example.com"})
 ]
@@ -96,7 +94,7 @@ class Destination(Section, frozen=True, kw_only=True):
 
     url: str = ""
     key: Annotated[str, Meta(min_length=1)] = "{id}.pdf"
-    endpoint: Url | Literal[""] = ""
+    endpoint: UrlOrNone = ""
     region: str = ""
     path_style: bool = True
     lock_mode: Literal["", "GOVERNANCE", "COMPLIANCE"] = ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import anyio
+from anyio import to_thread
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
@@ -76,7 +77,7 @@ async def connect(settings: Destination, environ: Mapping[str, str]) -> Bucket:
     retention = RetentionRule.parse(settings, bucket)
     try:
         if scheme == "s3":
-            config = _s3_config(bucket, settings, environ)
+            config = await to_thread.run_sync(_s3_config, bucket, settings, environ)
             plain = await _plain_http(config.get("endpoint", ""))
             objects = S3Store(
                 prefix=prefix or None, config=config, client_options=_client_options(plain), retry_config=_RETRY

@@ -141,15 +141,13 @@ class _Arriving:
                 self._taken += len(chunk)
             elif self._file is None or self._held >= MIB:
                 await self._spill()
-        if self._file is not None:
-            await self._spill()
 
     async def content(self) -> Content:
         """What arrived."""
-        file = self._file
-        if file is None:
+        if self._file is None:
             data, self._chunks = b"".join(self._chunks), []
             return Content(data)
+        file = await self._spill()
         return Content(await self._spool.in_thread(partial(mmap.mmap, file.fileno(), 0, prot=mmap.PROT_READ)))
 
     def forget(self) -> None:
@@ -159,7 +157,7 @@ class _Arriving:
         if self._file is not None:
             self._file.close()
 
-    async def _spill(self) -> None:
+    async def _spill(self) -> IO[bytes]:
         if self._file is None:
             self._file = await self._spool.in_thread(self._spool.temporary)
         await self._spool.in_thread(partial(_append, self._file.fileno(), self._chunks))
@@ -168,6 +166,7 @@ class _Arriving:
         self._held = 0
         self._spool.give_back(self._taken)
         self._taken = 0
+        return self._file
 
 
 def _append(fd: int, chunks: list[bytes]) -> None:

@@ -79,9 +79,9 @@ def bulkfetch(
 
 @contextmanager
 def started(*args: object, token: str | None = "sandbox", **environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The program, running; killed at the end if it still is."""
-    env = environment(token, environ)
-    with subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+    """The program, running, its standard input open; killed at the end if it still is."""
+    pipe, env = subprocess.PIPE, environment(token, environ)
+    with subprocess.Popen(command(*args), stdin=pipe, stdout=pipe, stderr=pipe, env=env) as process:
         try:
             yield process
         finally:

@@ -29,7 +29,7 @@ def refused(done, code):
         ({"source": "ids.bin"}, "--format"),
         ({"--key": "{number}.pdf"}, "number"),
         ({"--key": "../{id}.pdf"}, ".."),
-        ({"--to": "s3://bucket/prefix"}, "s3://"),
+        ({"--to": "ftp://host/archive"}, "ftp://"),
         ({"--workers": "none"}, "--workers"),
         ({"--max-size": "-1"}, "--max-size"),
         ({"--api-url": "coreapi.io"}, "http"),

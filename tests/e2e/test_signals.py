@@ -138,3 +138,18 @@ def test_what_a_signal_cut_off_has_no_row(tmp_path):
     assert {row.outcome for row in all_rows(dest)} == {"stored"}
     assert summary(dest).counts.failed == 0
     assert_sound(dest)
+
+
+def test_sigterm_while_standard_input_is_idle(tmp_path):
+    """A producer that says nothing more does not hold up the end; what it sent before is archived."""
+    with sandbox(invoices=20) as served:
+        dest = tmp_path / "archive"
+        with started("run", "-", "--to", dest, "--api-url", served.api_url) as process:
+            assert process.stdin
+            process.stdin.write("".join(f"{invoice_id}\n" for invoice_id in ids_of(served)).encode())
+            process.stdin.flush()
+            until(lambda: dest.is_dir() and len(objects(dest)) == 20, process)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DRAIN + MARGIN) == 143
+    told = summary(dest)
+    assert (told.counts.stored, told.complete, told.input_sha256) == (20, False, None)

@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
 from bulkfetch.errors import FatalError, PermanentError, Reason
 from bulkfetch.stores.spool import LARGEST_IN_MEMORY, MIB, Spool
@@ -29,6 +31,10 @@ class Chunks:
             raise self._error
 
 
+async def spool_in(directory: Path, **more: int) -> Spool:
+    return await to_thread.run_sync(partial(Spool, directory, "run", **more))
+
+
 def files_in(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
@@ -37,7 +43,7 @@ def files_in(directory: Path) -> list[Path]:
 async def test_small_in_memory_large_on_disk(tmp_path, count, in_memory) -> None:
     """Up to 8 MiB are held in memory, more is on disk; either way it is the body, and no file is left."""
     body = Chunks(count)
-    async with Spool(tmp_path, "run").receive("a.pdf", body) as content:
+    async with (await spool_in(tmp_path)).receive("a.pdf", body) as content:
         assert bytes(content.data) == b"".join(body.parts)
         assert (content.size, content.in_memory) == (count * 65_536, in_memory)
     assert files_in(tmp_path) == []
@@ -45,7 +51,7 @@ async def test_small_in_memory_large_on_disk(tmp_path, count, in_memory) -> None
 
 async def test_bodies_share_a_bounded_memory(tmp_path) -> None:
     """When the others hold all the memory there is, a small body goes to disk instead of waiting; later it need not."""
-    spool = Spool(tmp_path, "run", memory=MIB)
+    spool = await spool_in(tmp_path, memory=MIB)
     async with spool.receive("a.pdf", Chunks(12)) as first, spool.receive("b.pdf", Chunks(5)) as second:
         assert (first.in_memory, second.in_memory) == (True, False)
         assert bytes(second.data) == b"".join(Chunks(5).parts)
@@ -55,7 +61,7 @@ async def test_bodies_share_a_bounded_memory(tmp_path) -> None:
 
 async def test_memory_comes_back_from_bodies_that_fail(tmp_path) -> None:
     """A body that fails, in memory or on disk, gives back what it held."""
-    spool = Spool(tmp_path, "run", memory=LARGEST_IN_MEMORY)
+    spool = await spool_in(tmp_path, memory=LARGEST_IN_MEMORY)
     for count in (3, 128, 129, 200):
         with pytest.raises(RuntimeError):
             async with spool.receive("a.pdf", Chunks(count, error=RuntimeError("cut"))):
@@ -67,7 +73,7 @@ async def test_memory_comes_back_from_bodies_that_fail(tmp_path) -> None:
 @pytest.mark.parametrize("count", [1, 200])
 async def test_bytes_that_must_not_be_archived_are_kept(tmp_path, count) -> None:
     """A body that fails with `hold` is in the quarantine afterwards, under a name that stays inside, even twice."""
-    spool = Spool(tmp_path, "run")
+    spool = await spool_in(tmp_path)
     for _ in range(2):
         body = Chunks(count, error=PermanentError(Reason.NOT_PDF, "no PDF", hold=True))
         with pytest.raises(PermanentError):
