@@ -15,8 +15,6 @@ from bulkfetch.policy import backoff
 
 T = TypeVar("T")
 
-PERSISTENCE = 120.0
-
 _NOT_BEGUN = datetime.min.replace(tzinfo=UTC)
 
 
@@ -96,15 +94,15 @@ def retrying(
     )
 
 
-def persistent(call: Callable[[], T]) -> T:
-    """What `call` returns, tried for some minutes, in a thread: for what the whole run hangs on, such as its manifest.
+def persistent(call: Callable[[], T], seconds: float) -> T:
+    """What `call` returns, tried for `seconds`, in a thread: for what the whole run hangs on, such as its manifest.
 
     Raises:
         TransientError: the last one, when patience is at an end. Any other error goes through at once.
     """
     loop = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_delay(PERSISTENCE),
+        stop=tenacity.stop_after_delay(seconds),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
         reraise=True,
     )

@@ -1,6 +1,6 @@
 """Bucket stores for tests: composed as a run does it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,19 +21,31 @@ def a_gate(notify: Callable[[Event], None] = lambda _: None) -> Gate:
 
 
 def open_bucket(
-    bucket: Bucket, *, spool: Path, gate: Gate | None = None, run: str = "run-1"
+    bucket: Bucket, *, spool: Path, gate: Gate | None = None, answer_seconds: float = 30.0
 ) -> AbstractAsyncContextManager[BucketStore]:
     """The store in `bucket`."""
     return BucketStore.open(
-        bucket, gate=gate or a_gate(), run=run, spool=spool, rng=Random(1), utc_now=lambda: datetime.now(UTC)
+        bucket,
+        gate=gate or a_gate(),
+        run="run-1",
+        spool=spool,
+        rng=Random(1),
+        utc_now=lambda: datetime.now(UTC),
+        answer_seconds=answer_seconds,
     )
 
 
 @asynccontextmanager
 async def connected(
-    settings: Destination, seaweed: Seaweed, *, spool: Path, gate: Gate | None = None, **environ: str
+    settings: Destination,
+    seaweed: Seaweed,
+    *,
+    spool: Path,
+    gate: Gate | None = None,
+    answer_seconds: float = 30.0,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[BucketStore]:
     """The store that `settings` name, on `seaweed`, or on another endpoint by `environ`."""
-    bucket = await connect(settings, seaweed.environ | environ)
-    async with open_bucket(bucket, spool=spool, gate=gate) as store:
+    bucket = await connect(settings, {**seaweed.environ, **(environ or {})})
+    async with open_bucket(bucket, spool=spool, gate=gate, answer_seconds=answer_seconds) as store:
         yield store

@@ -27,6 +27,12 @@ _SEGMENT = re.compile(rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})/(?P<number>[0-9]+
 _SUMMARY = re.compile(rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})\.json", re.ASCII)
 _READERS = 16
 
+OPENING = 10.0
+"""Seconds for which a bucket may fail before a run begins: somebody may be waiting at a terminal."""
+
+RUNNING = 120.0
+"""The same in the middle of a run, which has more to lose."""
+
 
 class Mirror:
     """Keeps `root`, the local copy, equal to what `objects` hold. Blocks; for one thread at a time."""
@@ -106,7 +112,7 @@ class Mirror:
                 if self._objects.read(key) != data:
                     raise FatalError(f"{key} is there already with other content: who else writes this run?") from None
 
-        _insist(put, f"write {key}")
+        _insist(put, f"write {key}", RUNNING)
 
     def _pull_rows(self, run: str, segments: Sequence[ObjectMeta]) -> None:
         path = self._root / MANIFESTS / f"{run}.jsonl"
@@ -141,8 +147,8 @@ class Mirror:
             replace_file(path, self._read(meta), temporary=self._root / STATE / f"{path.name}.part")
 
 
-def _insist(call: Callable[[], T], doing: str) -> T:
+def _insist(call: Callable[[], T], doing: str, seconds: float = OPENING) -> T:
     try:
-        return persistent(call)
+        return persistent(call, seconds)
     except (TransientError, FileNotFoundError) as error:
         raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error

@@ -25,7 +25,7 @@ from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.session import api_session, vendor_errors
 from bulkfetch.stores.bucket_errors import BucketErrors
-from bulkfetch.stores.bucket_probe import ANSWER_SECONDS, probe
+from bulkfetch.stores.bucket_probe import probe
 from bulkfetch.stores.bucket_url import Bucket
 from bulkfetch.stores.directories import key_path
 from bulkfetch.stores.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
@@ -35,11 +35,13 @@ from bulkfetch.text import safe
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
     from obstore import GetResult
 
+ANSWER_SECONDS = 30.0
+
 SLOWEST = 128 * 1024
 """Bytes a second below which an upload is given up, once the time of any answer has passed."""
 
 _LOOKS = 16
-_LOCKING_STORES = 64  # one for each day of retention that a run meets; each keeps connections
+_LOCKING_STORES = 64  # one for each end of retention in use; making one takes 10 ms, and each keeps connections
 _LINK_LIFE = timedelta(seconds=60)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PATIENCE = RetryPolicy(attempts=8, wait_initial=0.5, wait_max=30.0, timeout=0.0)
@@ -81,6 +83,7 @@ class BucketStore:
         gate: Gate,
         rng: Random,
         utc_now: Callable[[], datetime],
+        answer_seconds: float,
     ) -> None:
         self.name = bucket.name
         self._bucket = bucket
@@ -91,6 +94,7 @@ class BucketStore:
         self._gate = gate
         self._rng = rng
         self._utc_now = utc_now
+        self._answer_seconds = answer_seconds
         self._errors = BucketErrors(bucket.name)
         self._looks = CapacityLimiter(_LOOKS)
         self._may_lock = isinstance(bucket.objects, S3Store)
@@ -98,21 +102,30 @@ class BucketStore:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, bucket: Bucket, *, gate: Gate, run: str, spool: Path, rng: Random, utc_now: Callable[[], datetime]
+        cls,
+        bucket: Bucket,
+        *,
+        gate: Gate,
+        run: str,
+        spool: Path,
+        rng: Random,
+        utc_now: Callable[[], datetime],
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
         """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on.
 
         `spool` is a local directory: bodies of more than 8 MiB wait there for their upload, and so does what no longer
-        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`.
+        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`. An upload may take
+        longer than other answers, by what its size needs at 128 KiB a second.
 
         Raises:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
-            await probe(bucket, rng)
+            await probe(bucket, rng, answer_seconds)
             kept = await to_thread.run_sync(Spool, spool, run)
             async with api_session(connections=_LOOKS) as session:
-                yield cls(bucket, kept, session, gate=gate, rng=rng, utc_now=utc_now)
+                yield cls(bucket, kept, session, gate=gate, rng=rng, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
             with CancelScope(shield=True):
                 await anyio.sleep(_SETTLE_SECONDS)
@@ -186,7 +199,7 @@ class BucketStore:
     async def _publish(self, key: str, content: Content, body: Body, retention: Retention | None) -> PutResult:
         sha256, size = body.sha256, content.size
         try:
-            with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS + size / SLOWEST):
+            with self._errors.mapping(), anyio.fail_after(self._answer_seconds + size / SLOWEST):
                 done = await obstore.put_async(
                     self._locking(retention) if retention else self._objects,
                     key,
@@ -217,7 +230,7 @@ class BucketStore:
                 bucket nobody could remove it again.
         """
         try:
-            with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+            with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
                 found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
             there = found.sha256 or await self._digest(key)
         except FileNotFoundError:
@@ -233,7 +246,7 @@ class BucketStore:
 
     async def _digest(self, key: str) -> str:
         check = PdfCheck()
-        with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+        with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
             result = await obstore.get_async(self._objects, key)
         async for chunk in self._chunks(result):
             check.take(chunk)
@@ -264,7 +277,7 @@ class BucketStore:
         assert isinstance(self._objects, S3Store)  # noqa: S101 - only these are asked
         with self._errors.mapping():
             link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
         with vendor_errors(self.name):
             async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
                 if response.status != 200:
@@ -276,7 +289,7 @@ class BucketStore:
     async def _head(self, key: str) -> ObjectMeta | None:
         async with self._gate.admit():
             try:
-                with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+                with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
                     meta = await obstore.head_async(self._objects, key)
             except FileNotFoundError:
                 return None
@@ -284,14 +297,14 @@ class BucketStore:
 
     async def _open(self, key: str) -> "GetResult":
         async with self._gate.admit():
-            with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+            with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
                 return await obstore.get_async(self._objects, key)
 
     async def _chunks(self, result: "GetResult") -> AsyncIterator[bytes]:
         stream = aiter(result.stream(min_chunk_size=MIB))
         while True:
             try:
-                with self._errors.mapping(), anyio.fail_after(ANSWER_SECONDS):
+                with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
                     chunk = await anext(stream)
             except StopAsyncIteration:
                 return

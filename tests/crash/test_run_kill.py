@@ -23,21 +23,29 @@ KILLS = 10
 LONGEST_LIFE = 0.25
 
 
+def refetched(held, before, now):
+    """The keys of objects that were there, and were asked for all the same."""
+    return held.keys() & {f"{invoice_id}.pdf" for invoice_id in before if now[invoice_id] > before[invoice_id]}
+
+
 def test_ten_kills_lose_nothing(tmp_path):
     """After each kill every visible object is whole and every row has its object; then one run completes the archive,
     and over all runs no invoice with a row, nor any with an object, was fetched again."""
     moments = random.Random(20_250_131)
-    with sandbox(invoices=250, faults={"latency": 0.02}) as served:
+    held: dict[str, bytes] = {}
+    before: dict[str, int] = {}
+    with sandbox(invoices=500, faults={"latency": 0.03}) as served:
         ids = ids_of(served)
         source, dest = write_ids(tmp_path / "ids.txt", ids), tmp_path / "archive"
         expected = {f"{invoice_id}.pdf": pdf_of(served, invoice_id) for invoice_id in ids}
-        args = ("run", source, "--to", dest, "--api-url", served.api_url, "--workers", 4)
+        args = ("run", source, "--to", dest, "--api-url", served.api_url, "--workers", 16)
         for number in range(KILLS):
             with started(*args) as process:
                 # Most of a life is spent on starting up; the clock runs from the moment the manifest is there.
                 until(lambda number=number: len(list_runs(dest)) > number, process)
                 time.sleep(moments.uniform(0, LONGEST_LIFE))
                 process.kill()
+            assert not refetched(held, before, served.stats.gets)
             held = objects(dest)
             assert held.items() <= expected.items()
             assert_sound(dest)
@@ -46,8 +54,7 @@ def test_ten_kills_lose_nothing(tmp_path):
         assert len(held) < len(ids), "the runs lived too long to be killed"
         done = bulkfetch(*args)
         assert done.returncode == 0, done.stderr
-        again = {invoice_id for invoice_id in before if served.stats.gets[invoice_id] > before[invoice_id]}
-        assert not {f"{invoice_id}.pdf" for invoice_id in again} & held.keys()
+        assert not refetched(held, before, served.stats.gets)
     assert died == KILLS
     assert objects(dest) == expected
     assert_sound(dest)

@@ -205,7 +205,7 @@ async def test_what_is_wrong_from_the_start(seaweed: Seaweed, tmp_path: Path, en
     """Wrong keys, a missing bucket and a dead endpoint are found before anything is put, and named without a secret."""
     settings = Destination(url=url or f"s3://{seaweed.bucket()}/invoices")
     with pytest.raises(FatalError, match=says) as caught:
-        async with connected(settings, seaweed, spool=tmp_path, **environ):
+        async with connected(settings, seaweed, spool=tmp_path, environ=environ):
             pass
 
     assert settings.url in str(caught.value)
@@ -239,6 +239,15 @@ async def test_a_bucket_of_another_region(seaweed: Seaweed, tmp_path: Path) -> N
                 pass
 
 
+async def test_without_the_right_to_list(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A store that answers "denied" for what is not there cannot tell what is: it is refused at the start."""
+    async with s3_proxy(seaweed) as proxy:
+        proxy.head_answers = [lambda: web.Response(status=403)]
+        with pytest.raises(FatalError, match="s3:ListBucket"):
+            async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path):
+                pass
+
+
 async def test_the_probe_is_put_once(seaweed: Seaweed, tmp_path: Path) -> None:
     """However often a locked bucket is opened, it gets one marker, of which there is one version."""
     bucket = seaweed.bucket(lock="GOVERNANCE")
@@ -257,6 +266,8 @@ async def test_a_bucket_that_goes_away(seaweed: Seaweed, tmp_path: Path) -> None
         seaweed.drop(bucket)
         with pytest.raises(FatalError, match="no such bucket"):
             await put(store, "INV-2.pdf")
+        with pytest.raises(FatalError, match="no such bucket"):
+            await store.adopt("INV-1.pdf")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +289,7 @@ async def test_a_bucket_that_goes_away(seaweed: Seaweed, tmp_path: Path) -> None
         (403, "", FatalError, None),
         (400, "KMS.DisabledException", FatalError, None),
         (400, "InvalidRequest", FatalError, None),
-        (501, "NotImplemented", OriginError, Reason.STORE_ERROR),
+        (501, "NotImplemented", FatalError, None),
     ],
 )
 async def test_what_a_refused_put_comes_to(seaweed: Seaweed, tmp_path: Path, status, code, kind, reason) -> None:
@@ -294,6 +305,30 @@ async def test_what_a_refused_put_comes_to(seaweed: Seaweed, tmp_path: Path, sta
         assert (getattr(caught.value, "reason", None), "http://" in str(caught.value)) == (reason, False)
         if isinstance(caught.value, InvoiceError):
             assert caught.value.http_status == status
+
+
+async def test_a_store_that_falls_silent(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A put that gets no answer fails in time, as the store's fault, and the next one finds what became of it."""
+    hold = anyio.Event()
+
+    class Silent(S3Proxy):
+        silent = False
+
+        async def handle(self, request: web.Request) -> web.Response:
+            answer = await super().handle(request)
+            if self.silent and request.method == "PUT":
+                self.silent = False
+                await hold.wait()
+            return answer
+
+    async with s3_proxy(seaweed, Silent) as proxy:
+        settings = at(seaweed.bucket(), endpoint=proxy.endpoint)
+        async with connected(settings, seaweed, spool=tmp_path, answer_seconds=1.0) as store:
+            proxy.silent = True
+            with pytest.raises(OriginError, match="no answer in time"):
+                await put(store)
+            hold.set()
+            assert (await put(store)).adopted
 
 
 async def test_slow_down_pauses_and_charges_nobody(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -420,6 +455,24 @@ async def test_a_lock_that_the_bucket_does_not_know(seaweed: Seaweed, tmp_path: 
     async with connected(settings, seaweed, spool=tmp_path) as store:
         with pytest.raises(FatalError):
             await put(store)
+
+
+async def test_a_lock_that_cannot_be_read_back(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A store that takes a put and shows no lock afterwards gives no proof: the run stops."""
+
+    class Tightlipped(S3Proxy):
+        async def handle(self, request: web.Request) -> web.Response:
+            answer = await super().handle(request)
+            for name in [name for name in answer.headers if "object-lock" in name.lower()]:
+                del answer.headers[name]
+            return answer
+
+    async with s3_proxy(seaweed, Tightlipped) as proxy:
+        bucket = seaweed.bucket(lock="on")
+        settings = at(bucket, endpoint=proxy.endpoint, lock_mode="GOVERNANCE", lock_days=1)
+        async with connected(settings, seaweed, spool=tmp_path) as store:
+            with pytest.raises(FatalError, match="not its Object Lock"):
+                await put(store)
 
 
 async def test_small_objects_for_a_thread(seaweed: Seaweed) -> None:
