@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from bulkfetch.errors import FatalError, PermanentError, Reason
 from bulkfetch.stores.directories import PRIVATE, Directories, KeyPath
-from bulkfetch.stores.scratch import Scratch, Temp
+from bulkfetch.stores.scratch import OBJECT_MODE, Scratch, Temp
 from bulkfetch.text import safe
 
 BLOCK = 1024 * 1024
@@ -17,7 +17,6 @@ BLOCK = 1024 * 1024
 FREE_FLOOR = 64 * BLOCK
 """Bytes that must be free before a run begins."""
 
-_OBJECT_MODE = 0o640
 _PROBE = f"{PRIVATE}-probe"
 
 
@@ -62,7 +61,7 @@ class Archive:
         """
         try:
             parent = directories.make(path[:-1])
-            os.link(temp.name, path[-1], src_dir_fd=self.scratch.fd, dst_dir_fd=parent, follow_symlinks=False)
+            self.scratch.link(temp, path[-1], parent)
         except (FileExistsError, NotADirectoryError):
             return False
         self.scratch.discard(temp)
@@ -97,8 +96,7 @@ class Archive:
 
     def quarantine(self, temp: Temp, path: KeyPath) -> str:
         """Keep `temp` aside, durably; where, relative to the root."""
-        if temp.fd >= 0:
-            temp.sync()
+        temp.sync()
         with self.directories() as directories:
             for kept in ((*self._quarantine, *path), (*self._quarantine, temp.name)):
                 directories.make(self._quarantine, 0o700)
@@ -124,22 +122,29 @@ class Archive:
         # Some network file systems report no sizes at all: zero blocks says nothing.
         if status.f_blocks and status.f_bavail * status.f_frsize < FREE_FLOOR:
             raise FatalError(f"{safe(str(root))}: less than {FREE_FLOOR // BLOCK} MiB are free; free some space")
-        temp = self.scratch.create()
         try:
-            temp.write([b"bulkfetch"])
-            seal(temp)
-            with self.directories() as directories:
+            self._publish_probe()
+        except OSError:
+            # Not every file system has nameless files, nor every system the /proc through which they get their name.
+            if not self.scratch.use_names():
+                raise
+            self._publish_probe()
+
+    def _publish_probe(self) -> None:
+        with self.scratch.dropping(self.scratch.create()) as temp, self.directories() as directories:
+            try:
+                temp.write([b"bulkfetch"])
+                seal(temp)
                 self.publish(temp, (_PROBE,), directories)
                 _raise_first(directories.sync())
-        finally:
-            self.scratch.discard(temp)
-            with suppress(FileNotFoundError):
-                os.unlink(_PROBE, dir_fd=self.root_fd)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(_PROBE, dir_fd=self.root_fd)
 
 
 def seal(temp: Temp) -> None:
     """Make `temp` as readable as objects are, and its content durable."""
-    os.fchmod(temp.fd, _OBJECT_MODE)
+    os.fchmod(temp.fd, OBJECT_MODE)
     temp.sync()
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from bulkfetch.errors import FatalError
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAMELESS = getattr(os, "O_TMPFILE", 0)
+OBJECT_MODE = 0o640
 _LOCK = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _IOV_MAX = 1024
 _LOCK_TRIES = 8
@@ -17,10 +19,11 @@ _LOCK_TRIES = 8
 
 @dataclass(slots=True)
 class Temp:
-    """A temporary file. `fd` is -1 once it is closed."""
+    """A temporary file. `fd` is -1 once it is closed. Where it is not `visible`, `name` is but a label."""
 
     name: str
     fd: int
+    visible: bool
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """Append all of `chunks`, and let the disk begin on them."""
@@ -34,11 +37,8 @@ class Temp:
             os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
-        """Make the content durable and close the file. After an error the content is lost: a second fsync would lie."""
-        try:
-            os.fsync(self.fd)
-        finally:
-            self.close()
+        """Make the content durable. After an error the content is lost: a second fsync would lie."""
+        os.fsync(self.fd)
 
     def close(self) -> None:
         """Close the file; once more is harmless."""
@@ -50,8 +50,9 @@ class Temp:
 class Scratch:
     """The temporary files of `run`, in the directory `fd`, which is owned from here on.
 
-    A lock on a file beside them says that the run lives: several runs may share one archive, so "not mine" is no proof
-    of "dead".
+    Where the file system can, they have no name at all (Linux, O_TMPFILE): then a kill leaves nothing behind, and a
+    file costs two system calls less. Else a lock on a file beside them says that the run lives: several runs may share
+    one archive, so "not mine" is no proof of "dead".
 
     Raises:
         FatalError: this very run is at work here already.
@@ -61,6 +62,7 @@ class Scratch:
         self.fd = fd
         self._run = run
         self._numbers = itertools.count(1)
+        self._nameless = bool(_NAMELESS)
         lock = _lock(fd, run)
         if lock is None:
             raise FatalError(f"run {run} is already at work on this archive")
@@ -73,22 +75,43 @@ class Scratch:
         os.close(self._lock)
         os.close(self.fd)
 
+    def use_names(self) -> bool:
+        """From here on give temporary files names; False if they have them already."""
+        nameless, self._nameless = self._nameless, False
+        return nameless
+
     def create(self) -> Temp:
-        """A new, empty file that only this user can read."""
+        """A new, empty file that nobody else can read."""
         name = f"{self._run}.{next(self._numbers)}.part"
-        return Temp(name, os.open(name, _CREATE, 0o600, dir_fd=self.fd))
+        if self._nameless:
+            # Nobody can open it before it is linked, so it may have its final mode at once.
+            return Temp(name, os.open(".", _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, OBJECT_MODE, dir_fd=self.fd), False)
+        return Temp(name, os.open(name, _CREATE, 0o600, dir_fd=self.fd), True)
+
+    def link(self, temp: Temp, name: str, directory: int) -> None:
+        """Give `temp` a second name, in the directory with that descriptor; a name that is taken stays taken.
+
+        Raises:
+            FileExistsError: it is taken.
+        """
+        if temp.visible:
+            os.link(temp.name, name, src_dir_fd=self.fd, dst_dir_fd=directory, follow_symlinks=False)
+        else:
+            # The way that open(2) gives for O_TMPFILE; by the descriptor itself it would need a capability.
+            os.link(f"/proc/self/fd/{temp.fd}", name, dst_dir_fd=directory, follow_symlinks=True)
 
     def discard(self, temp: Temp) -> None:
         """Leave nothing of `temp`; where the disk refuses even that, the next run's sweep will."""
         temp.close()
-        with suppress(OSError):
-            os.unlink(temp.name, dir_fd=self.fd)
+        if temp.visible:
+            with suppress(OSError):
+                os.unlink(temp.name, dir_fd=self.fd)
 
     @contextmanager
-    def dropping(self, temp: Temp) -> Iterator[None]:
+    def dropping(self, temp: Temp) -> Iterator[Temp]:
         """Leave nothing of `temp` afterwards, whatever happens."""
         try:
-            yield
+            yield temp
         finally:
             self.discard(temp)
 
