@@ -19,21 +19,21 @@ class Slot:
     """A worker's place among those that may burden the servers: held from request to last byte, free while the
     object is being made durable, so that the next invoice need not wait for this one's disk."""
 
-    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
-        self._limiter = limiter
+    def __init__(self, places: anyio.Semaphore) -> None:
+        self._places = places
         self._held = False
 
     async def hold(self) -> None:
         """Wait for a place, unless one is held."""
         if not self._held:
-            await self._limiter.acquire_on_behalf_of(self)
+            await self._places.acquire()
             self._held = True
 
     def release(self) -> None:
         """Give the place up, if it is held."""
         if self._held:
             self._held = False
-            self._limiter.release_on_behalf_of(self)
+            self._places.release()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,11 @@ class Pace:
         self._next = start + 1.0 / rate
         return start
 
+    @property
+    def binds(self) -> bool:
+        """Whether there is a rate to keep at all."""
+        return bool(self._fixed or self._peak)
+
     def passed(self) -> None:
         """Count an answer that was no refusal."""
         self._passed += 1
@@ -159,28 +164,46 @@ class Gate:
             ticket.close()
 
     async def enter(self) -> Ticket:
-        """Wait, in order of arrival, until a request may start."""
-        async with self._turnstile:
-            while True:
-                await self._until_open()
-                if self._in_flight >= max(1, int(self._limit)):
-                    await self._until_changed()
-                    continue
-                now = self._time()
-                start = self._pace.reserve(now)
-                if start > now:
-                    await anyio.sleep(start - now)
-                if not self._closed:
-                    break
-            self._in_flight += 1
-            self._probing = self._half_open
-            self.requests += 1
-            return Ticket(self, started=self._time(), probe=self._half_open)
+        """Wait, in order of arrival, until a request may start.
+
+        Raises:
+            FatalError: as in `admit`.
+        """
+        if not self._may_start_now():
+            async with self._turnstile:
+                await self._until_it_may_start()
+        self._in_flight += 1
+        self._probing = self._half_open
+        self.requests += 1
+        return Ticket(self, started=self._time(), probe=self._half_open)
+
+    def _may_start_now(self) -> bool:
+        """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
+        return not (
+            self._turnstile.locked() or self._closed or self._half_open or self._full or self._pace.binds
+        )
+
+    async def _until_it_may_start(self) -> None:
+        while True:
+            await self._until_open()
+            if self._full:
+                await self._until_changed()
+                continue
+            now = self._time()
+            start = self._pace.reserve(now)
+            if start > now:
+                await anyio.sleep(start - now)
+            if not self._closed:
+                return
 
     @property
     def outage(self) -> bool:
         """Whether the breaker is open: what fails now is the origin's fault, and charged to nobody."""
         return self._failures >= BREAKER_FAILURES
+
+    @property
+    def _full(self) -> bool:
+        return self._in_flight >= max(1, int(self._limit))
 
     @property
     def _closed(self) -> bool:

@@ -84,7 +84,9 @@ class Pool:
         self._workers = workers
         self._drain = drain
         self._adopting = adopting
-        self._slots = anyio.CapacityLimiter(min(CANARY_IN_FLIGHT, workers))
+        # Without a turn of the loop for each: there is a place to take more often than not.
+        self._places = anyio.Semaphore(min(CANARY_IN_FLIGHT, workers), fast_acquire=True)
+        self._withheld = max(0, workers - CANARY_IN_FLIGHT)
         self._parked: deque[Job] = deque()
         self._offered: Job | None = None
         self._in_hand = 0
@@ -226,7 +228,7 @@ class Pool:
         ]
 
     async def _work(self, receive: MemoryObjectReceiveStream[Job]) -> None:
-        slot = Slot(self._slots)
+        slot = Slot(self._places)
         try:
             while True:
                 await slot.hold()
@@ -309,8 +311,9 @@ class Pool:
                     counts.failed += 1
                     self.retryable_failures += row.retryable
             self._watch(row)
-        if self._guard.proven:
-            self._slots.total_tokens = self._workers
+        while self._guard.proven and self._withheld:
+            self._withheld -= 1
+            self._places.release()
 
     def _watch(self, row: Row) -> None:
         try:
