@@ -139,6 +139,7 @@ class Gate:
         self._half_open = False
         self._probing = False
         self._last_cut = 0.0
+        self._armed = True
         self._failures = 0
         self._failed_probes = 0
         self._throttles = 0
@@ -179,9 +180,7 @@ class Gate:
 
     def _may_start_now(self) -> bool:
         """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
-        return not (
-            self._turnstile.locked() or self._closed or self._half_open or self._full or self._pace.binds
-        )
+        return not (self._turnstile.locked() or self._closed or self._half_open or self._full or self._pace.binds)
 
     async def _until_it_may_start(self) -> None:
         while True:
@@ -199,7 +198,12 @@ class Gate:
     @property
     def outage(self) -> bool:
         """Whether the breaker is open: what fails now is the origin's fault, and charged to nobody."""
-        return self._failures >= BREAKER_FAILURES
+        return self._armed and self._failures >= BREAKER_FAILURES
+
+    def disarm(self) -> None:
+        """Take no row of failures for an outage any more: what is asked for from here on has failed before, while
+        others did not."""
+        self._armed = False
 
     @property
     def _full(self) -> bool:

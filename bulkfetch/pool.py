@@ -49,6 +49,7 @@ class Pool:
     Args:
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
+        before_second_pass: called once, when everything but the parked invoices is done.
         adopting: look for objects without a row before fetching (after a run that died).
     """
 
@@ -69,6 +70,7 @@ class Pool:
         workers: int,
         drain: float,
         adopting: bool,
+        before_second_pass: Callable[[], None],
     ) -> None:
         self._source = source
         self._manifest = manifest
@@ -84,6 +86,7 @@ class Pool:
         self._workers = workers
         self._drain = drain
         self._adopting = adopting
+        self._before_second_pass = before_second_pass
         # Without a turn of the loop for each: there is a place to take more often than not.
         self._places = anyio.Semaphore(min(CANARY_IN_FLIGHT, workers), fast_acquire=True)
         self._withheld = max(0, workers - CANARY_IN_FLIGHT)
@@ -134,6 +137,7 @@ class Pool:
                 await self._take(batch, send)
             # What was parked is tried once more when everything else is done: the trouble may have passed.
             await self._settled()
+            self._before_second_pass()
             self.counts.read -= len(self._parked)
             second = [replace(job, last=True) for job in self._parked]
             self._parked.clear()

@@ -31,6 +31,11 @@ class Connections:
     api_gate: Gate
     download_gate: Gate
 
+    def disarm(self) -> None:
+        """Switch both breakers off, for the second pass: a few invoices that always fail are no outage."""
+        self.api_gate.disarm()
+        self.download_gate.disarm()
+
 
 @asynccontextmanager
 async def connect(

@@ -82,6 +82,7 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
             workers=config.limits.workers,
             drain=config.timeouts.drain,
             adopting=manifest.adopting,
+            before_second_pass=connections.disarm,
         )
         began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, rows_in.name, store.name, rows_in.estimate()))

@@ -69,9 +69,7 @@ class Mirror:
                     run.summary.unlink()
             for run_id, numbered in segments.items():
                 if sorted(numbered) != list(range(1, len(numbered) + 1)):
-                    raise FatalError(
-                        f"the manifest of run {safe(run_id)} is damaged: segments are missing"
-                    )
+                    raise FatalError(f"the manifest of run {safe(run_id)} is damaged: segments are missing")
                 self._pull_rows(run_id, [numbered[number] for number in range(1, len(numbered) + 1)])
             for run_id, meta in summaries.items():
                 self._pull_summary(run_id, meta)

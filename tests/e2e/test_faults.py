@@ -133,6 +133,33 @@ def test_an_invoice_that_keeps_failing_is_parked_and_tried_once_more(tmp_path):
     assert summary(dest).counts.stored == 39
 
 
+def test_a_few_invoices_that_always_fail_are_no_outage(tmp_path):
+    """Ten invoices that always get a 500 end as rows `failed`, retryable, and exit 4: alone in the second pass, they do
+    not look like a server that is down."""
+    book = InvoiceBook(150, 0)
+    ids = list(book.ids())
+    broken = set(ids[20:120:10])
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        invoice_id = request.path.split("/")[2]
+        if request.method == "PUT":
+            if invoice_id in broken:
+                return web.Response(status=500)
+            return web.json_response({"url": f"http://{request.host}/files/{invoice_id}"})
+        document = book.find(invoice_id)
+        assert document
+        return web.Response(body=render(document), content_type="application/pdf")
+
+    with http_server(answer) as url:
+        source, dest = write_ids(tmp_path / "ids.txt", ids), tmp_path / "archive"
+        done = bulkfetch("run", source, "--to", dest, "--api-url", url)
+    assert done.returncode == 4, done.stderr
+    failed = [row for row in rows(dest) if row.outcome == "failed"]
+    assert {row.invoice_id for row in failed} == broken
+    assert all(row.retryable and row.reason == "server_error" and row.attempts == 10 for row in failed)
+    assert summary(dest).complete
+
+
 def test_a_body_that_is_never_a_pdf_is_held(tmp_path):
     """The same HTML page twice is a failure for good: kept aside, never under a final name."""
     with sandbox(invoices=8, faults={"not_pdf": 1.0}) as served:

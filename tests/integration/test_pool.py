@@ -181,7 +181,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0):
             source=source, manifest=Recording(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
             rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
             guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
-            drain=drain, adopting=manifest.adopting,
+            drain=drain, adopting=manifest.adopting, before_second_pass=lambda: None,
         )  # fmt: skip
         yield pool, source, server, stop
     (written,) = (root / "manifests").glob(f"{manifest.run}.jsonl")
