@@ -1,6 +1,7 @@
 """The contract of `Store`, written against the Protocol alone: every kind of destination passes this one suite."""
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -16,7 +17,7 @@ from bulkfetch.config import Destination
 from bulkfetch.errors import Aborted, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Store
 from bulkfetch.models import ObjectMeta, PutResult
-from bulkfetch.stores import LocalStore
+from bulkfetch.stores import LocalStore, scratch
 from bulkfetch.stores.bucket_url import Bucket
 
 pytestmark = pytest.mark.anyio
@@ -70,9 +71,12 @@ async def stored(store: Store, key: str) -> bytes:
     return b"".join([chunk async for chunk in store.get(key)])
 
 
-@pytest.fixture(params=["local", "memory", "seaweedfs"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    if request.param == "local":
+@pytest.fixture(params=["local", "local with named temporary files", "memory", "seaweedfs"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenStore:
+    if request.param.startswith("local"):
+        if "named" in request.param:
+            # What a file system without nameless files answers to the flag (EISDIR), every one answers to this.
+            monkeypatch.setattr(scratch, "_NAMELESS", os.O_DIRECTORY)
         return partial(LocalStore.open, tmp_path / "archive", "run-1")
     if request.param == "memory":
         return partial(open_bucket, Bucket("memory://", MemoryStore()), spool=tmp_path)

@@ -17,7 +17,7 @@ import pytest
 
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.models import PutResult
-from bulkfetch.stores import LocalStore
+from bulkfetch.stores import LocalStore, scratch
 
 pytestmark = pytest.mark.anyio
 
@@ -308,16 +308,16 @@ async def test_a_planted_pipe_is_no_object(root: Path) -> None:
 
 async def test_only_dead_runs_are_swept(root: Path) -> None:
     """Opening removes the temporary files of dead runs, and leaves those of a run that works beside this one."""
-    scratch = root / ".bulkfetch/tmp"
-    scratch.mkdir(parents=True)
+    directory = root / ".bulkfetch/tmp"
+    directory.mkdir(parents=True)
     for name in ("dead.1.part", "dead.2.part", "dead.lock", "unlocked.7.part", "run-2.1.part"):
-        (scratch / name).write_bytes(b"left")
+        (directory / name).write_bytes(b"left")
     async with LocalStore.open(root, "run-1"):
-        assert sorted(path.name for path in scratch.iterdir()) == ["run-1.lock"]
-        (scratch / "run-1.99.part").write_bytes(b"in work")
-        (scratch / "run-2.1.part").write_bytes(b"an earlier life")
+        assert sorted(path.name for path in directory.iterdir()) == ["run-1.lock"]
+        (directory / "run-1.99.part").write_bytes(b"in work")
+        (directory / "run-2.1.part").write_bytes(b"an earlier life")
         async with LocalStore.open(root, "run-2"):
-            assert sorted(path.name for path in scratch.iterdir()) == ["run-1.99.part", "run-1.lock", "run-2.lock"]
+            assert sorted(path.name for path in directory.iterdir()) == ["run-1.99.part", "run-1.lock", "run-2.lock"]
 
 
 async def test_one_run_is_open_once(root: Path) -> None:
@@ -482,3 +482,35 @@ async def test_after_a_short_write_the_rest_follows(root: Path) -> None:
             await put(store, "INV-1.pdf", b"abc", b"defg", b"hi")
 
     assert (root / "INV-1.pdf").read_bytes() == b"fghi"
+
+
+class Watched(Bytes):
+    """A body that takes a look before its last chunk."""
+
+    def __init__(self, look: Callable[[], object], *chunks: bytes) -> None:
+        super().__init__(*chunks)
+        self._look = look
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks[:-1]:
+            yield chunk
+        await anyio.to_thread.run_sync(self._look)
+        yield self._chunks[-1]
+
+
+@pytest.mark.parametrize("flag", [None, os.O_DIRECTORY], ids=["nameless", "named"])
+async def test_temporary_files_have_names_only_where_they_must(
+    root: Path, monkeypatch: pytest.MonkeyPatch, flag: int | None
+) -> None:
+    """Nothing is seen of a body on its way where the file system has nameless files; where it has not (EISDIR is its
+    answer to the flag), the store falls back to names by itself, and takes them away."""
+    if flag is not None:
+        monkeypatch.setattr(scratch, "_NAMELESS", flag)
+    seen: list[int] = []
+    async with LocalStore.open(root, "run-1") as store:
+        body = Watched(lambda: seen.append(len(temps(root))), bytes(3 * MIB), b"end")
+        await store.put("INV-1.pdf", body, received=lambda: None)
+
+        assert seen == [0 if flag is None else 1]
+        assert temps(root) == []
+    assert mode(root / "INV-1.pdf") == 0o640
