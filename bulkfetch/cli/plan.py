@@ -11,7 +11,7 @@ from bulkfetch.errors import ExitCode
 
 @click.command("plan")
 @click.argument("source")
-@config_flags("destination.url", "destination.key", "source.format", "source.column", "source.expect", "api.rate")
+@config_flags("destination.url", "destination.key", "source.format", "source.column", "api.rate")
 @click.option("--json", "as_json", is_flag=True, help="Write the plan to stdout as one JSON object.")
 @click.pass_context
 def command(ctx: click.Context, source: str, config_file: Path | None, *, as_json: bool) -> int:

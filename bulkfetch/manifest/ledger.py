@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS entries (
 CREATE TABLE IF NOT EXISTS manifests (run TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 """
 _KEY_INDEX = "CREATE INDEX IF NOT EXISTS entries_by_key ON entries (key)"
-_CACHE_KIB = 32 * 1024
+_CACHE_KIB = 16 * 1024
 # An unnamed database lives in a deleted file: it takes disk, not memory, and is gone when it is closed.
 _TEMPORARY = ""
 

@@ -10,7 +10,7 @@ import msgspec
 from bulkfetch.errors import FatalError
 from bulkfetch.manifest.durable import fatal_if_it_fails
 
-_CACHE_KIB = 16 * 1024
+_CACHE_KIB = 8 * 1024
 
 
 class Seen:
