@@ -91,8 +91,8 @@ class TokenSource:
         name = self._command[0]
         try:
             with anyio.fail_after(COMMAND_TIMEOUT):
-                # Its stderr may hold secrets, so it is neither shown nor kept.
-                done = await anyio.run_process(self._command, stderr=DEVNULL, check=False)
+                # Its stderr may hold secrets, so it is neither shown nor kept; our stdin may hold the invoice IDs.
+                done = await anyio.run_process(self._command, stdin=DEVNULL, stderr=DEVNULL, check=False)
         except TimeoutError:
             raise UsageError(f"api.token_command ({name}) took longer than {COMMAND_TIMEOUT:.0f} s") from None
         except OSError as error:

@@ -16,6 +16,7 @@ from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import (
     BadBody,
     InvoiceError,
+    LinkAged,
     LinkRefused,
     OriginError,
     PermanentError,
@@ -32,6 +33,7 @@ from bulkfetch.text import safe
 
 ORIGIN = "download host"
 MAX_REDIRECTS = 3
+KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PERMANENT = frozenset({402, 451, 501, 505})
@@ -66,6 +68,7 @@ class HttpDownloader:
         self._rules = rules
         self._limits = limits
         self._timeout = aiohttp.ClientTimeout(total=limits.total or None, sock_connect=limits.connect)
+        self._kept_hosts: set[str] = set()
         self._utc_now = utc_now
 
     @asynccontextmanager
@@ -74,7 +77,7 @@ class HttpDownloader:
         ticket = await self._gate.enter()
         try:
             if anyio.current_time() - link.minted_at > 0.8 * link.valid_seconds:
-                raise LinkRefused(Reason.LINK_EXPIRED, "the link aged while waiting for its host")
+                raise LinkAged("the link aged while waiting for its host")
             response = await self._get(link)
             try:
                 digest = None
@@ -110,7 +113,9 @@ class HttpDownloader:
             if problem is not None:
                 raise PermanentError(Reason.BAD_RESPONSE, problem)
             with vendor_errors(ORIGIN), anyio.fail_after(self._limits.connect + self._limits.first_byte):
-                response = await self._session.get(url, allow_redirects=False, timeout=self._timeout)
+                response = await self._session.get(
+                    url, headers=self._connection(url), allow_redirects=False, timeout=self._timeout
+                )
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 break
@@ -125,6 +130,12 @@ class HttpDownloader:
             response.close()
             raise
         return response
+
+    def _connection(self, url: URL) -> dict[str, str] | None:
+        """Connections are kept for the first few hosts only: links may lead to any number, an idle one each."""
+        if len(self._kept_hosts) < KEPT_HOSTS:
+            self._kept_hosts.add(url.raw_authority)
+        return None if url.raw_authority in self._kept_hosts else {"Connection": "close"}
 
     def _check(self, response: aiohttp.ClientResponse, link: Link) -> None:
         status = response.status

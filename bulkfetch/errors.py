@@ -6,6 +6,7 @@
     │   │   ├── OriginError     the origin failed, not the invoice: counts towards its breaker
     │   │   ├── Throttled       the origin asked for a pause: never charged to an invoice
     │   │   ├── LinkRefused     the link died: mint again, under a cap of its own
+    │   │   ├── LinkAged        the link grew old in our own queue
     │   │   ├── UnexpectedAnswer  outside the contract: ask once more
     │   │   ├── BadBody         whole, but not a PDF
     │   │   └── NotReady        put off to the end of the run
@@ -113,6 +114,8 @@ class OriginError(TransientError):
 class Throttled(TransientError):
     """The origin asked for a pause. `retry_after` is in seconds; None where it named no usable time."""
 
+    tries = 20  # no invoice that alone is refused for ever may hold up the others for as long
+
     def __init__(
         self, reason: Reason, message: str, *, http_status: int | None = None, retry_after: float | None = None
     ) -> None:
@@ -125,6 +128,15 @@ class LinkRefused(TransientError):
 
     tries = 3
     second_pass = False
+
+
+class LinkAged(TransientError):
+    """The link grew old while its host could not be asked, which is nobody's fault: a new one is asked for."""
+
+    tries = 20
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.LINK_EXPIRED, message, charged=False)
 
 
 class UnexpectedAnswer(TransientError):

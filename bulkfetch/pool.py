@@ -158,18 +158,25 @@ class Pool:
 
     async def _hand_out(self, jobs: Sequence[Job], send: MemoryObjectSendStream[Job]) -> None:
         waiting = deque(jobs)
+        offering = False
         try:
             while waiting:
+                offering = False
+                # Nothing is handed out before there is a place for it. Idle workers hold none: they would starve a job
+                # that gave its own up while it was made durable, and has to try again.
+                async with self._places:
+                    pass
+                offering = True
                 self._offered = waiting[0]
                 self._in_hand += 1
                 self.counts.read += 1
                 await send.send(waiting[0])
                 waiting.popleft()
         except BaseException:
-            if self._offered is None:
+            if offering and self._offered is None:
                 # A worker took it after the send was cancelled and before the send knew.
                 waiting.popleft()
-            else:
+            elif offering:
                 self._in_hand -= 1
                 self.counts.read -= 1
             await self._return([job.delivery for job in waiting])
@@ -235,7 +242,6 @@ class Pool:
         slot = Slot(self._places)
         try:
             while True:
-                await slot.hold()
                 try:
                     job = await receive.receive()
                 except anyio.EndOfStream:
@@ -269,6 +275,9 @@ class Pool:
 
     async def _outcome(self, job: Job, slot: Slot) -> Row | None:
         """The row for `job`; None if it was parked for the second pass."""
+        await slot.hold()
+        if self._stop.requested.is_set():
+            raise Aborted("the run is ending")
         try:
             result = await self._store.adopt(job.key) if job.adopt else None
             if result is None:

@@ -51,7 +51,7 @@ class Effort:
     def failed(self, error: TransientError) -> None:
         """Charge a failed try."""
         self.charged += error.charged
-        self.met[type(error)] += error.charged
+        self.met[type(error)] += 1
         if isinstance(error, BadBody):
             self.suspect = error.sha256
 

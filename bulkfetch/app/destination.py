@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -21,6 +21,8 @@ from bulkfetch.stores.objects import BucketObjects
 
 ORIGIN = "object store"
 SPOOL = "spool"
+SMALL_OBJECT = timedelta(seconds=30)
+"""For a request that carries a part of the manifest: nobody should wait for a silent store as long as for an upload."""
 
 
 def utc_now() -> datetime:
@@ -66,7 +68,7 @@ async def open_archive(
     if is_bucket(config.destination.url):
         bucket = await connect(config.destination, os.environ)
         root = local_copy(bucket, config, os.environ)
-        objects = BucketObjects(bucket)
+        objects = BucketObjects(await connect(config.destination, os.environ, patience=SMALL_OBJECT))
     else:
         root, objects = local_root(config.destination.url), None
     async with (

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from bulkfetch.app.destination import is_bucket, local_root
+from bulkfetch.app.destination import SMALL_OBJECT, is_bucket, local_root
 from bulkfetch.config import Config
 from bulkfetch.errors import PermanentError
 from bulkfetch.keys import KeyTemplate
@@ -74,7 +74,7 @@ async def _manifests(config: Config, scratch: Path) -> Path:
     """The directory that holds the archive's manifests; those of a bucket are read into `scratch`."""
     if not is_bucket(config.destination.url):
         return local_root(config.destination.url)
-    bucket = await connect(config.destination, os.environ)
+    bucket = await connect(config.destination, os.environ, patience=SMALL_OBJECT)
     await anyio.to_thread.run_sync(Mirror(BucketObjects(bucket), scratch).pull)
     return scratch
 

@@ -73,6 +73,7 @@ class CommandGroup(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit."""
         code: int
+        _open_standard_streams()
         try:
             result = super().main(*args, **{**extra, "standalone_mode": False})
             sys.stdout.flush()
@@ -85,6 +86,17 @@ class CommandGroup(click.Group):
         except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
             code = _reported(error)
         sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Let a stream that was closed lead nowhere: else the next file opened, a manifest say, would be taken for it."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free descriptor is the one that is missing.
+            opened = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - as the stream it stands for
 
 
 @contextmanager

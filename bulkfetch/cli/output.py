@@ -54,11 +54,11 @@ def threshold(verbosity: int) -> Level:
 
 
 def emit(stream: TextIO, line: str) -> None:
-    """Write `line` at once. That the reader has gone is no error: a run does not depend on who watches it."""
+    """Write `line` at once. That nobody reads it, or its disk is full, is no error: a run does not depend on that."""
     try:
         stream.write(line + "\n")
         stream.flush()
-    except BrokenPipeError:
+    except OSError:
         silence(stream)
 
 
@@ -208,7 +208,7 @@ def print_summary(summary: Summary, log_format: str) -> None:
         return
     try:
         Console(stderr=True, highlight=False).print(summary_text(summary), soft_wrap=True)
-    except BrokenPipeError:
+    except OSError:
         silence(sys.stderr)
 
 

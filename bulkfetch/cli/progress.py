@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bulkfetch.cli import silence
 from bulkfetch.cli.output import (
     OUTCOME_STYLE,
     JsonLogListener,
@@ -151,6 +152,9 @@ def _stamped(level: Level, line: str) -> None:
 
 def _above(console: Console) -> Callable[[Level, str], None]:
     def write(level: Level, line: str) -> None:
-        console.print(Text(line, style=_LEVEL_STYLE[level]), soft_wrap=True)
+        try:
+            console.print(Text(line, style=_LEVEL_STYLE[level]), soft_wrap=True)
+        except OSError:
+            silence(sys.stderr)
 
     return write

@@ -43,10 +43,12 @@ class BlockReader:
             FatalError: they cannot be read.
         """
         try:
-            if self._waits:
-                # A thread in read() could not be cancelled, and would hold up the exit for as long as the pipe is idle.
-                await anyio.wait_readable(self._file.fileno())
-            block = await self._file.read(BLOCK)
+            block: bytes | None = None
+            while block is None:  # as long as a pipe has nothing after all
+                if self._waits:
+                    # A thread in read() could not be cancelled, and would hold up the exit while the pipe is idle.
+                    await anyio.wait_readable(self._file.fileno())
+                block = await self._file.read(BLOCK)
         except OSError as error:
             raise FatalError(f"source {safe(self._name, 200)}: reading failed: {error.strerror}") from None
         self._hash.update(block)
@@ -58,6 +60,11 @@ class BlockReader:
         return self._hash.hexdigest()
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open at once: a thread that waits for a pipe's writer could not be cancelled either."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 @asynccontextmanager
 async def open_blocks(path: Path | int, name: str) -> AsyncIterator[BlockReader]:
     """The input under `path`, open while the context lasts.
@@ -66,7 +73,7 @@ async def open_blocks(path: Path | int, name: str) -> AsyncIterator[BlockReader]
         UsageError: it cannot be opened.
     """
     try:
-        file = await aiofiles.open(path, "rb", buffering=0, closefd=path != STDIN)
+        file = await aiofiles.open(path, "rb", buffering=0, closefd=path != STDIN, opener=_without_waiting)
     except OSError as error:
         raise unreadable(name, f"it cannot be opened: {error.strerror}") from None
     try:

@@ -61,8 +61,8 @@ class Bucket:
         return S3Store(prefix=prefix, config=plain.config, client_options=options, retry_config=plain.retry_config)
 
 
-async def connect(settings: Destination, environ: Mapping[str, str]) -> Bucket:
-    """The bucket that `settings.url` names; nothing is sent to it yet.
+async def connect(settings: Destination, environ: Mapping[str, str], *, patience: timedelta = _TIMEOUT) -> Bucket:
+    """The bucket that `settings.url` names; nothing is sent to it yet. `patience` bounds each request, body included.
 
     Of S3, keys, region and endpoint are taken from `environ` (the usual AWS_ variables, AWS_PROFILE included), then
     `settings` override them. The credentials of a container, a web identity or an instance, and all of GCS and Azure,
@@ -80,12 +80,15 @@ async def connect(settings: Destination, environ: Mapping[str, str]) -> Bucket:
             config = await to_thread.run_sync(_s3_config, bucket, settings, environ)
             plain = await _plain_http(config.get("endpoint", ""))
             objects = S3Store(
-                prefix=prefix or None, config=config, client_options=_client_options(plain), retry_config=_RETRY
+                prefix=prefix or None,
+                config=config,
+                client_options=_client_options(plain, patience),
+                retry_config=_RETRY,
             )
             return Bucket(name, objects, retention)
         if retention or settings.endpoint or settings.region:
             raise UsageError(f"{name}: destination.endpoint, region and lock_mode are for s3:// only")
-        store = from_url(name, client_options=_client_options(allow_http=False), retry_config=_RETRY)
+        store = from_url(name, client_options=_client_options(False, patience), retry_config=_RETRY)
     except (BaseError, ValueError):
         # The text may quote a value, and a value may be a secret.
         raise UsageError(f"{safe(name, 200)}: cannot be used with these settings and variables") from None
@@ -163,10 +166,10 @@ async def _resolved(host: str, port: int) -> list[Address | None]:
     return [literal(sockaddr[0]) for *_, sockaddr in found]
 
 
-def _client_options(allow_http: bool) -> "ClientConfig":
+def _client_options(allow_http: bool, timeout: timedelta) -> "ClientConfig":
     return {
         "allow_http": allow_http,
-        "timeout": _TIMEOUT,
+        "timeout": timeout,
         "connect_timeout": _CONNECT_TIMEOUT,
         "default_content_type": "application/pdf",
     }

@@ -12,12 +12,14 @@ from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_EXPECTATION = re.compile(rb"\r\nexpect: *100-continue", re.IGNORECASE)
 _CONDITION = re.compile(rb"\r\nif-none-match: *\*", re.IGNORECASE)
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _HEAD = (
     b"HTTP/1.1 %s\r\nContent-Length: %d\r\nContent-Type: application/xml\r\n"
     b'ETag: "0"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n'
 )
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK, _NOT_FOUND, _TAKEN = b"200 OK", b"404 Not Found", b"412 Precondition Failed"
 _PUT_DONE = _HEAD % (_OK, 0)
 
@@ -62,6 +64,8 @@ class NullS3Protocol(asyncio.Protocol):
         self._size = self._missing = int(length[1]) if length else 0
         self._conditional = self._method == b"PUT" and _CONDITION.search(start) is not None
         self._content = b""
+        if _EXPECTATION.search(start):
+            self._write(_CONTINUE)
 
     def _answer(self) -> None:
         found = self._objects.get(self._path)

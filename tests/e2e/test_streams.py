@@ -1,11 +1,15 @@
 """What goes to stdout and what to stderr, and that nobody has to listen."""
 
 import json
+import os
+import shlex
 import subprocess
+import time
 
 import pytest
 from e2e.harness import (
     PATIENCE,
+    assert_sound,
     bulkfetch,
     command,
     environment,
@@ -13,7 +17,9 @@ from e2e.harness import (
     objects,
     rows,
     sandbox,
+    started,
     summary,
+    until,
     write_ids,
 )
 
@@ -90,3 +96,46 @@ def test_a_closed_stderr_does_not_end_the_run(prepared):
         process.stderr.close()
         assert process.wait(PATIENCE) == 3
     assert len(rows(dest)) == 52
+
+
+@pytest.mark.parametrize(
+    "redirected", ["--json >/dev/full", "-vv 2>/dev/full", "--json >&-", "2>&-", "--json >&- 2>&- <&-"]
+)
+def test_no_stream_can_end_a_run(tmp_path, redirected):
+    """A full disk behind a stream, or a stream that was closed, costs what would have been said, never the run."""
+    with sandbox(invoices=10) as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        line = shlex.join(command("run", source, "--to", dest, "--api-url", served.api_url))
+        done = subprocess.run(
+            ["sh", "-c", f"{line} {redirected}"], env=environment("sandbox", {}), capture_output=True, timeout=40
+        )
+    assert done.returncode == 0, done.stderr
+    assert summary(dest).counts.stored == 10
+    assert_sound(dest)
+
+
+def test_a_token_command_does_not_eat_the_input(tmp_path):
+    """A token command that reads its standard input leaves the invoice IDs to the run."""
+    with sandbox(invoices=10) as served:
+        (tmp_path / "bulkfetch.toml").write_text(
+            '[api]\ntoken_command = ["sh", "-c", "cat >/dev/null; echo sandbox"]\n'
+        )
+        ids = "".join(f"{invoice_id}\n" for invoice_id in ids_of(served)).encode()
+        done = bulkfetch(
+            "run", "-", "--to", tmp_path / "a", "--api-url", served.api_url, token=None, stdin=ids, cwd=tmp_path
+        )
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path / "a").counts.stored == 10
+
+
+def test_a_pipe_without_a_writer_does_not_hold_up_the_end(tmp_path):
+    """SIGTERM ends a run that waits for somebody to open the other end of its named pipe."""
+    os.mkfifo(tmp_path / "ids.txt")
+    with (
+        sandbox(invoices=1) as served,
+        started("run", tmp_path / "ids.txt", "--to", tmp_path / "a", "--api-url", served.api_url) as process,
+    ):
+        until(lambda: list(tmp_path.glob("a/manifests/*.jsonl")), process)
+        time.sleep(0.2)
+        process.terminate()
+        assert process.wait(10) == 143

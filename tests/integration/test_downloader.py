@@ -18,6 +18,7 @@ from fault_server import CLOSE, RESET, chunked, fault_server, head, reply
 from bulkfetch.errors import (
     BadBody,
     BulkfetchError,
+    LinkAged,
     LinkRefused,
     OriginError,
     PermanentError,
@@ -492,7 +493,7 @@ async def test_a_link_that_aged_in_the_queue_is_not_sent():
     async with fault_server() as files, downloading() as downloader:
         files.on("/", reply(200, PDF))
         error = await read(downloader, link_to(f"{files.url}/a", age=81.0, valid_seconds=100))
-        assert (type(error), error.reason) == (LinkRefused, Reason.LINK_EXPIRED)
+        assert (type(error), error.reason, error.charged) == (LinkAged, Reason.LINK_EXPIRED, False)
         assert files.connections == 0
         assert await read(downloader, link_to(f"{files.url}/a", age=79.0, valid_seconds=100)) == PDF
 

@@ -277,3 +277,37 @@ async def test_a_cancelled_run_has_a_row_for_each_object(tmp_path):
                 await pool.run()
         assert not source.acked.keys() & source.nacked.keys()
         assert len(list(root.glob("*.pdf"))) == pool.counts.stored
+
+
+LATE = invoice(67)  # the last but the one that is parked
+
+
+class FailsOnceLate:
+    """A store that takes every body, and then loses the object of `LATE`, once."""
+
+    def __init__(self, inner):
+        self._inner, self.looks_are_cheap, self.failed = inner, True, False
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    async def put(self, key, body, *, received, fields):
+        if self.failed or not key.startswith(LATE):
+            return await self._inner.put(key, body, received=received, fields=fields)
+        self.failed = True
+        async for _ in body:
+            pass
+        received()
+        await anyio.sleep(0.2)
+        raise TransientError(Reason.STORE_ERROR, "lost")
+
+
+async def test_a_late_failure_of_the_store_finds_a_place_again(tmp_path):
+    """An invoice that gave its place up while it was made durable, and has to be fetched again when all others are
+    done, gets a place: idle workers hold none."""
+    async with pool_on(tmp_path, lambda: None) as (pool, source, _server, _stop):
+        late = pool._store = pool._fetcher._store = FailsOnceLate(pool._store)
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert late.failed
+    account(pool, source, tmp_path)
