@@ -13,7 +13,7 @@ from random import Random
 
 import anyio
 
-from bulkfetch.errors import FatalError, OriginError, Throttled
+from bulkfetch.errors import FatalError, LinkAged, OriginError, Throttled
 from bulkfetch.events import Event, GateClosed, GateOpened
 from bulkfetch.policy import MAX_RETRY_AFTER
 
@@ -219,7 +219,8 @@ class Gate:
                 raise FatalError(self._given_up)
             pause = self._closed_until - self._time()
             if pause > 0:
-                await anyio.sleep(pause)
+                with anyio.move_on_after(pause):
+                    await self._until_changed()
             elif self._half_open and self._probing:
                 await self._until_changed()
             else:
@@ -240,6 +241,8 @@ class Gate:
                 self._throttled(ticket, error, now)
             case OriginError():
                 self._failed(ticket, error, now)
+            case LinkAged():
+                self.requests -= 1  # nothing was sent, so nothing is known of the origin
             case None | Exception():
                 self._well(now)
             case _:
@@ -267,8 +270,11 @@ class Gate:
             self._cut(now)
             self._pace.refused(now)
         self._trouble_since = self._trouble_since or now
-        if self._throttles > FRUITLESS_THROTTLES and now - self._trouble_since > self._max_outage:
-            self._give_up(f"{self.origin} has refused every request for {now - self._trouble_since:.0f} s")
+        lasted = now - self._trouble_since
+        # Few but long pauses are the server's right, up to the longest there may be on top of an outage.
+        patience = self._max_outage if self._throttles > FRUITLESS_THROTTLES else self._max_outage + MAX_RETRY_AFTER
+        if lasted > patience:
+            self._give_up(f"{self.origin} has refused every request for {lasted:.0f} s")
             return
         own = min(PROBE_WAIT_MAX, PROBE_WAIT_FIRST * 2.0 ** min(self._throttles - 1, 10))
         pause = max(own, error.retry_after or 0.0)

@@ -49,7 +49,10 @@ def local_root(destination: str) -> Path:
 
 def local_copy(bucket: Bucket, config: Config, environ: Mapping[str, str]) -> Path:
     """Where the copy of a bucket's manifests, its ledger and its spool are: a cache, by XDG's rules."""
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise UsageError("no place for the local copy of the manifests: set XDG_CACHE_HOME or HOME") from None
     name = hashlib.sha256(f"{config.destination.endpoint}\n{bucket.name}".encode()).hexdigest()[:16]
     return cache / "bulkfetch" / name
 

@@ -22,7 +22,7 @@ def profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     """
     named = environ.get("AWS_PROFILE", "")
     name = named or "default"
-    home = Path(environ.get("HOME") or Path.home()) / ".aws"
+    home = Path(environ.get("HOME", "/")) / ".aws"
     config = _parsed(Path(environ.get("AWS_CONFIG_FILE") or home / "config"))
     credentials = _parsed(Path(environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials"))
     sections = (_section(config, name if name == "default" else f"profile {name}"), _section(credentials, name))

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from virtual_clock import run_virtual
 
-from bulkfetch.errors import FatalError, OriginError, Reason, Throttled, TransientError
+from bulkfetch.errors import FatalError, LinkAged, OriginError, Reason, Throttled, TransientError
 from bulkfetch.events import Event, GateClosed, GateOpened
 from bulkfetch.limiter import Gate
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
@@ -170,6 +170,74 @@ def test_an_outage_past_the_limit_stops_the_run() -> None:
 
         assert caught.group_contains(FatalError)
         assert 300.0 < anyio.current_time() < 400.0
+
+    run_virtual(main)
+
+
+def test_links_that_age_in_the_queue_do_not_hide_an_outage() -> None:
+    """A link that grew too old to be sent says nothing of its host: the outage goes on, and stops the run in time."""
+
+    async def main() -> None:
+        host = gate(ceiling=32, max_outage=900.0)
+
+        async def attempt() -> None:
+            minted_at = anyio.current_time()
+            async with host.admit():
+                if anyio.current_time() - minted_at > 480.0:
+                    raise LinkAged("aged")
+                await anyio.sleep(0.02)
+                raise OriginError(Reason.CONNECTION, "cannot connect")
+
+        efforts: list[Effort] = []
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await work_off(1000, 32, attempt, efforts)
+
+        assert caught.group_contains(FatalError)
+        assert 900.0 < anyio.current_time() < 1000.0
+        assert sum(effort.charged for effort in efforts) <= 20
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("retry_after", [5.0, 3600.0])
+def test_a_server_that_refuses_for_ever_stops_the_run(retry_after: float) -> None:
+    """Refusals without end stop the run, after max_outage or, where the pauses are long, an hour more."""
+
+    async def main() -> None:
+        api = gate(max_outage=900.0)
+
+        async def request() -> None:
+            async with api.admit():
+                raise Throttled(Reason.RATE_LIMITED, "no", http_status=429, retry_after=retry_after)
+
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await work_off(1000, 32, request, [])
+
+        assert caught.group_contains(FatalError)
+        assert anyio.current_time() < 900.0 + 3 * 4500.0
+
+    run_virtual(main)
+
+
+def test_whoever_waits_hears_at_once_that_the_run_is_given_up() -> None:
+    """A worker that waits for a pause to end is told when another answer makes the wait pointless."""
+
+    async def main() -> None:
+        api = gate()
+        told: list[float] = []
+        first, second = await api.enter(), await api.enter()
+        first.close(Throttled(Reason.RATE_LIMITED, "later", http_status=429, retry_after=3000.0))
+
+        async def wait() -> None:
+            with pytest.raises(FatalError):
+                await api.enter()
+            told.append(anyio.current_time())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.sleep(1.0)
+            second.close(Throttled(Reason.RATE_LIMITED, "quota", http_status=429, retry_after=7200.0))
+        assert told == [1.0]
 
     run_virtual(main)
 
