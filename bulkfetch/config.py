@@ -82,11 +82,13 @@ class Api(Section, frozen=True, kw_only=True):
 
 
 class SourceConfig(Section, frozen=True, kw_only=True):
-    """The input: how it is read, and how many rows it must have."""
+    """The input: how it is read, how many rows it must have, and when a queue is done with; `idle` in seconds."""
 
     format: Literal["auto", "txt", "csv", "jsonl"] = "auto"
     column: str = ""
     expect: Annotated[int, Meta(ge=0)] = 0
+    until_empty: bool = False
+    idle: DurationOrNone = 10.0
 
 
 class Destination(Section, frozen=True, kw_only=True):

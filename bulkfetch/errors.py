@@ -66,6 +66,7 @@ class Reason(StrEnum):
     STORE_ERROR = "store_error"
     INVALID_ID = "invalid_id"
     INVALID_ROW = "invalid_row"
+    POISON = "poison"
 
 
 class BulkfetchError(Exception):

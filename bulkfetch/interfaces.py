@@ -4,7 +4,18 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from bulkfetch.models import NO_FIELDS, Entry, InputRow, Link, ObjectMeta, PutResult, Row
+from bulkfetch.models import (
+    NO_FIELDS,
+    DeadLetter,
+    Entry,
+    InputRow,
+    Lease,
+    Link,
+    ObjectMeta,
+    PutResult,
+    QueueStats,
+    Row,
+)
 
 
 class Source(Protocol):
@@ -13,8 +24,12 @@ class Source(Protocol):
     name: str
     """How the source is called in logs and summaries; holds no credentials."""
 
+    redelivers: bool
+    """Whether a row that is handed back comes again while the run lasts, and any row may come twice: a queue. Else a
+    second row with the same ID is a duplicate in the input, and what is to be tried again later stays with the run."""
+
     def batches(self) -> AsyncIterator[Sequence[InputRow]]:
-        """Hand out what is available, in order, each input row exactly once.
+        """Hand out what is available, in order, each input row exactly once (a queue: at least once).
 
         A batch is never empty and is bounded by a constant, not by the input. The iterator ends when the input does.
 
@@ -24,12 +39,13 @@ class Source(Protocol):
         """
         ...
 
-    async def ack(self, row: InputRow) -> None:
-        """Say that `row` is accounted for durably; it will not be handed out again."""
+    async def ack(self, row: InputRow, account: Row) -> None:
+        """Say that `row` is accounted for durably, by `account`; it will not be handed out again. Never raises: at
+        worst a queue hands it out once more."""
         ...
 
-    async def nack(self, row: InputRow) -> None:
-        """Hand `row` back unprocessed; a later run gets it again."""
+    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+        """Hand `row` back unaccounted for: at once or, where it failed just now, for `later`. Never raises."""
         ...
 
     def estimate(self) -> int | None:
@@ -166,6 +182,10 @@ class Ledger(Protocol):
         with the line of the first occurrence. The others are remembered."""
         ...
 
+    async def refresh(self) -> None:
+        """Take in what other runs on this archive have recorded meanwhile."""
+        ...
+
 
 class Objects(Protocol):
     """Small whole objects below a prefix of a bucket, for a thread: every call blocks.
@@ -193,4 +213,84 @@ class Objects(Protocol):
 
     def list(self, prefix: str) -> Iterator[ObjectMeta]:
         """The objects whose keys begin with `prefix`, in the order of their keys, as they are asked for."""
+        ...
+
+
+class Queue(Protocol):
+    """A message queue of invoices, shared by many workers, at least once: what is leased and not acknowledged in time
+    is handed out again. Every call may be made at any time between opening and closing, from many tasks.
+
+    Raises (all of them):
+        TransientError: the broker did not answer; the call may be made again.
+        FatalError: the queue is gone, or cannot be used as it is set up.
+    """
+
+    name: str
+    """The queue's URL without credentials."""
+
+    lease_seconds: float
+    """How long a lease lasts unless it is extended."""
+
+    async def put(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        """Queue `messages`, pairs of invoice ID and body, durably. How many are new: an engine that can tells those
+        apart whose ID is queued already, and leaves them as they are."""
+        ...
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
+        """Lease up to `limit` messages; none if there are none within about `wait` seconds."""
+        ...
+
+    async def ack(self, lease: Lease) -> None:
+        """The message is done with: on return it is gone for good."""
+        ...
+
+    async def nak(self, lease: Lease, delay: float) -> None:
+        """Hand the message back, to be leased again after `delay` seconds."""
+        ...
+
+    async def extend(self, leases: Sequence[Lease]) -> None:
+        """Let each of `leases` last for another `lease_seconds` from now."""
+        ...
+
+    async def dead(self, lease: Lease, letter: DeadLetter) -> None:
+        """Put `letter` durably among the dead letters, and then the message away. One that is put twice is one letter,
+        where the engine can tell."""
+        ...
+
+    async def stats(self) -> QueueStats:
+        """How much there is. SQS only gives estimates."""
+        ...
+
+    def letters(self) -> AsyncIterator[DeadLetter]:
+        """The dead letters, oldest first. They stay where they are."""
+        ...
+
+    async def requeue(self, letter: DeadLetter) -> None:
+        """Queue the message of `letter`, which `letters` gave, once more, and then remove the letter."""
+        ...
+
+    def fleet(
+        self, name: str, *, rate: float, patience: float, on_pause: Callable[[float], None]
+    ) -> AbstractAsyncContextManager["Fleet | None"]:
+        """What makes all workers that open the same `name` on this queue one client of the billing API, which asks for
+        at most `rate` links a second (0: any number); None where the engine offers nothing to build it on. `on_pause`
+        is told for how many seconds from now another worker asks everybody to pause. After `patience` seconds without
+        the shared state nobody goes on."""
+        ...
+
+
+class Fleet(Protocol):
+    """The rate that all workers of one queue share."""
+
+    async def reserve(self) -> float:
+        """The moment, on the event loop's clock, at which the caller may ask for a link: no two calls of any worker get
+        moments closer than the rate allows.
+
+        Raises:
+            FatalError: the shared state has been out of reach for too long.
+        """
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let every other worker pause for `seconds` from now: the API asked for it. Does not wait for them."""
         ...

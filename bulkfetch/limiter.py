@@ -15,6 +15,7 @@ import anyio
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, Throttled
 from bulkfetch.events import Event, GateClosed, GateOpened
+from bulkfetch.interfaces import Fleet
 from bulkfetch.policy import MAX_RETRY_AFTER
 
 START_LIMIT = 4.0
@@ -133,6 +134,7 @@ class Gate:
         self._limit = min(START_LIMIT, self._ceiling)
         self._in_flight = 0
         self._pace = Pace(rate, self._time())
+        self._fleet: Fleet | None = None
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
         self._closed_until = 0.0
@@ -147,6 +149,14 @@ class Gate:
         self._given_up: str | None = None
         self.requests = 0
         self.refused = 0
+
+    def join(self, fleet: Fleet) -> None:
+        """Start no request before `fleet` gives a moment for it, and tell its workers of every pause."""
+        self._fleet = fleet
+
+    def pause(self, seconds: float) -> None:
+        """Close the gate for `seconds`, as another worker was told to wait."""
+        self._close(self._time(), seconds, "another worker was asked for a pause")
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
@@ -180,7 +190,8 @@ class Gate:
 
     def _may_start_now(self) -> bool:
         """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
-        return not (self._turnstile.locked() or self._closed or self._half_open or self._full or self._pace.binds)
+        held_back = self._closed or self._half_open or self._full or self._pace.binds or self._fleet is not None
+        return not (held_back or self._turnstile.locked())
 
     async def _until_it_may_start(self) -> None:
         while True:
@@ -188,9 +199,10 @@ class Gate:
             if self._full:
                 await self._until_changed()
                 continue
-            now = self._time()
-            start = self._pace.reserve(now)
-            if start > now:
+            start = self._pace.reserve(self._time())
+            if self._fleet is not None:
+                start = max(start, await self._fleet.reserve())
+            if start > (now := self._time()):
                 await anyio.sleep(start - now)
             if not self._closed:
                 return
@@ -280,6 +292,8 @@ class Gate:
         pause = max(own, error.retry_after or 0.0)
         # Up to a quarter more, so that many clients do not come back as one.
         self._close(now, pause * self._rng.uniform(1.0, 1.25), f"HTTP {error.http_status}")
+        if self._fleet is not None:
+            self._fleet.pause(pause)
 
     def _failed(self, ticket: Ticket, error: OriginError, now: float) -> None:
         self._failures += 1

@@ -17,13 +17,16 @@ class Delivery:
     """One invoice to fetch, as a source handed it out.
 
     `line` is the input's line (1-based) where there is one; `fields` are the input's other columns; `tag` is the
-    source's own handle for `ack` and `nack`.
+    source's own handle for `ack` and `nack`. `redelivered` says that it was handed out before, to a worker that may
+    have done a part of it; `last`, that it will not be handed out again, so a failure now is final.
     """
 
     invoice_id: str
     line: int | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     tag: object = None
+    redelivered: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,43 @@ class Entry:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A message in a worker's hands: its `body`, how often it was handed out, this time included, and the driver's own
+    `handle` on it."""
+
+    body: bytes
+    deliveries: int
+    handle: object = field(repr=False)
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that no worker is to try again by itself, version 1: the message as it was (`body`), and why.
+
+    `reason` is the manifest's word, `deliveries` how often it was handed out, `failed_at` UTC ISO 8601, `run` the run
+    whose manifest holds the row.
+    """
+
+    v: int = 1
+    invoice_id: str
+    reason: str
+    message: str | None
+    deliveries: int
+    failed_at: str
+    run: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How many messages wait (those handed back with a delay are `leased` where the engine counts them so), how many
+    are in workers' hands, and how many dead letters there are."""
+
+    waiting: int
+    leased: int
+    dead: int
+
+
 class Outcome(StrEnum):
     """The terminal outcome of one input row."""
 
@@ -174,8 +214,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A run's summary, written last: that it exists says that the run ended in an orderly way.
 
     `complete` says that the whole input was read and every row accounted for. `manifest_sha256` is of the whole row
-    file; `previous` and `previous_sha256` name the summary before this one and seal it (a chain of hashes).
-    These five are filled in where the summary is written.
+    file; `previous` and `previous_sha256` name the summary before this one and seal it (a chain of hashes); `beside`
+    does so with those of runs that were at work at the same time and are followed by none.
+    What is below `versions` is filled in where the summary is written.
     """
 
     v: int = 1
@@ -200,6 +241,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     manifest_sha256: str = ""
     previous: str | None = None
     previous_sha256: str | None = None
+    beside: Mapping[str, str] = {}
 
 
 def utc_iso(moment: datetime) -> str:

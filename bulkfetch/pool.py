@@ -1,7 +1,7 @@
 """The pipeline: a producer, a bounded pool of workers, and the order object durable → row durable → ack."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,7 +21,7 @@ COMMIT_BACKLOG = 128
 """Invoices that may wait for the disk beside those being downloaded: a group commit is quick only with many."""
 
 MAX_PARKED = 10_000
-"""Invoices put off to the second pass; past it one fails at once, as an input's length must not set our memory."""
+"""Invoices put off to a second pass; past it one fails at once, as an input's length must not set our memory."""
 
 
 class Stop:
@@ -91,6 +91,8 @@ class Pool:
         self._places = anyio.Semaphore(min(CANARY_IN_FLIGHT, workers), fast_acquire=True)
         self._withheld = max(0, workers - CANARY_IN_FLIGHT)
         self._parked: deque[Job] = deque()
+        # A dictionary for its order.
+        self._put_off: dict[str, None] = {}
         self._offered: Job | None = None
         self._in_hand = 0
         self._all_settled = anyio.Event()
@@ -201,7 +203,7 @@ class Pool:
                 settled.append((row, self._rows.malformed(row)))
             else:
                 deliveries.append(row)
-        repeats = await self._ledger.repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
+        repeats = await self._repeats(deliveries)
         stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
         to_fetch: list[tuple[Delivery, str]] = []
         for index, delivery in enumerate(deliveries):
@@ -215,6 +217,12 @@ class Pool:
                 except PermanentError as error:
                     settled.append((delivery, self._rows.unusable(delivery, error)))
         return settled, await self._jobs(to_fetch)
+
+    async def _repeats(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
+        """Which of `deliveries` are duplicates; none where a second one may be the first one's redelivery."""
+        if self._source.redelivers:
+            return {}
+        return await self._ledger.repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
 
     async def _still_stored(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Which of `ids` an earlier run stored, and the store still holds as far as that can be asked in time: a row
@@ -231,12 +239,21 @@ class Pool:
         }
 
     async def _jobs(self, to_fetch: Sequence[tuple[Delivery, str]]) -> list[Job]:
-        # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
-        look = self._adopting and self._keys.injective
-        there = await self._store.head([key for _, key in to_fetch]) if look else [None] * len(to_fetch)
+        looked = [(delivery, key) for delivery, key in to_fetch if self._may_be_there(delivery)]
+        found = await self._store.head([key for _, key in looked]) if looked else []
+        there = {key for (_, key), meta in zip(looked, found, strict=True) if meta is not None}
         return [
-            Job(delivery, key, adopt=meta is not None) for (delivery, key), meta in zip(to_fetch, there, strict=True)
+            Job(delivery, key, adopt=key in there, last=delivery.last or delivery.invoice_id in self._put_off)
+            for delivery, key in to_fetch
         ]
+
+    def _may_be_there(self, delivery: Delivery) -> bool:
+        """Whether to look for an object that nothing known here tells of, before it is fetched."""
+        if not self._keys.injective:
+            # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
+            return False
+        others_at_work = self._source.redelivers and self._store.looks_are_cheap
+        return self._adopting or delivery.redelivered or others_at_work
 
     async def _work(self, receive: MemoryObjectReceiveStream[Job]) -> None:
         slot = Slot(self._places)
@@ -254,7 +271,7 @@ class Pool:
             slot.release()
 
     async def _process(self, job: Job, slot: Slot) -> None:
-        """Bring one job to its row, park it, or hand it back; never neither."""
+        """Bring one job to its row, put it off, or hand it back; never neither."""
         job.effort.begin(self._utc_now(), anyio.current_time())
         try:
             row = await self._outcome(job, slot)
@@ -274,7 +291,7 @@ class Pool:
             self._all_settled.set()
 
     async def _outcome(self, job: Job, slot: Slot) -> Row | None:
-        """The row for `job`; None if it was parked for the second pass."""
+        """The row for `job`; None if it was put off."""
         await slot.hold()
         if self._stop.requested.is_set():
             raise Aborted("the run is ending")
@@ -283,15 +300,38 @@ class Pool:
             if result is None:
                 result = await self._fetcher.fetch(job, slot)
             if result.adopted:
+                if entry := await self._recorded_meanwhile(job):
+                    return self._rows.already_stored(job.delivery, entry, self._store.uri(entry.key))
                 await self._check_owner(job)
             return self._rows.stored(job, result)
         except TransientError as error:
-            if error.second_pass and not job.last and len(self._parked) < MAX_PARKED:
-                self._parked.append(job)
+            if error.second_pass and not job.last and await self._postponed(job):
                 return None
             return self._rows.failed(job, error)
         except PermanentError as error:
             return self._rows.failed(job, error)
+
+    async def _postponed(self, job: Job) -> bool:
+        """Put `job` off until time may have mended it, if there is room to remember that: each is given two passes."""
+        if not self._source.redelivers:
+            if room := len(self._parked) < MAX_PARKED:
+                self._parked.append(job)
+            return room
+        if len(self._put_off) >= MAX_PARKED:
+            # Most likely another worker got it; if not, it is given one pass more than others.
+            del self._put_off[next(iter(self._put_off))]
+        self._put_off[job.delivery.invoice_id] = None
+        self.counts.read -= 1
+        with anyio.CancelScope(shield=True):
+            await self._source.nack(job.delivery, later=True)
+        return True
+
+    async def _recorded_meanwhile(self, job: Job) -> Entry | None:
+        """What another worker of this queue has written down of the object that was there already."""
+        if not self._source.redelivers:
+            return None
+        await self._ledger.refresh()
+        return (await self._ledger.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
 
     async def _check_owner(self, job: Job) -> None:
         """Two invoices with the same bytes under the same key are one too few, whatever the template."""
@@ -303,7 +343,8 @@ class Pool:
         """Make the rows durable, then count, tell and acknowledge them."""
         await self._manifest.append([row for _, row in settled])
         for input_row, row in settled:
-            await self._source.ack(input_row)
+            self._put_off.pop(row.invoice_id, None)
+            await self._source.ack(input_row, row)
             self._notify(RowRecorded(row))
         self._count(row for _, row in settled)
 

@@ -1,7 +1,7 @@
 """The one retry loop: which errors are tried again, how often, and how long to wait in between."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
@@ -107,3 +107,15 @@ def persistent(call: Callable[[], T], seconds: float) -> T:
         reraise=True,
     )
     return loop(call)
+
+
+async def persisting(call: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """The same as `persistent` on the event loop."""
+    loop = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=tenacity.stop_after_delay(seconds),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+    return await loop(call)

@@ -1,5 +1,6 @@
 """Wires what talks to the billing API and the download host; shared by `run` and `check`."""
 
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from bulkfetch.credentials import TokenSource
 from bulkfetch.downloader import BodyLimits, HttpDownloader
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.events import Event, Note
+from bulkfetch.interfaces import Queue
 from bulkfetch.limiter import Gate
 from bulkfetch.minter import ApiMinter
 from bulkfetch.models import Secret
@@ -39,9 +41,15 @@ class Connections:
 
 @asynccontextmanager
 async def connect(
-    config: Config, token: TokenSource, *, rng: Random, notify: Callable[[Event], None]
+    config: Config,
+    token: TokenSource,
+    *,
+    rng: Random,
+    notify: Callable[[Event], None],
+    queue: Queue | None = None,
 ) -> AsyncIterator[Connections]:
-    """Sessions, gates and clients by `config`; nothing is sent yet.
+    """Sessions, gates and clients by `config`; nothing is sent to API and download host yet. All workers of `queue`
+    share one rate, if it can be shared there.
 
     Raises:
         UsageError: the token would travel over plain HTTP to a public host.
@@ -55,9 +63,9 @@ async def connect(
     rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
-    api_gate = gate(minter.ORIGIN, rate=config.api.rate)
     download_gate = gate(downloader.ORIGIN)
     async with (
+        _api_gate(gate, config, queue) as api_gate,
         api_session(connections=limits.workers) as api,
         download_session(connections=limits.workers, rules=rules) as links,
     ):
@@ -87,6 +95,22 @@ async def connect(
             api_gate,
             download_gate,
         )
+
+
+@asynccontextmanager
+async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | None) -> AsyncIterator[Gate]:
+    if queue is None:
+        yield gate(minter.ORIGIN, rate=config.api.rate)
+        return
+    shared = gate(minter.ORIGIN)
+    # Workers that ask the same API for links are one client to it.
+    name = hashlib.sha256(config.api.url.encode()).hexdigest()[:16]
+    async with queue.fleet(
+        name, rate=config.api.rate, patience=config.limits.max_outage, on_pause=shared.pause
+    ) as fleet:
+        if fleet is not None:
+            shared.join(fleet)
+        yield shared if fleet is not None else gate(minter.ORIGIN, rate=config.api.rate)
 
 
 def token_source(config: Config, value: Secret | None, notify: Callable[[Event], None]) -> TokenSource:

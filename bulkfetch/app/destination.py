@@ -3,17 +3,20 @@
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from bulkfetch.config import Config
-from bulkfetch.errors import UsageError
+import anyio
+
+from bulkfetch.config import Config, Destination
+from bulkfetch.errors import ArchiveLocked, UsageError
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Store
 from bulkfetch.limiter import Gate
 from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest.mirror import Mirror
 from bulkfetch.stores import LocalStore
 from bulkfetch.stores.bucket import BucketStore
 from bulkfetch.stores.bucket_url import SCHEMES, Bucket, connect
@@ -21,6 +24,9 @@ from bulkfetch.stores.objects import BucketObjects
 
 ORIGIN = "object store"
 SPOOL = "spool"
+WORKERS_HERE = 64
+"""Workers of a queue that write into one bucket from one machine, at most."""
+
 SMALL_OBJECT = timedelta(seconds=30)
 """For a request that carries a part of the manifest: nobody should wait for a silent store as long as for an upload."""
 
@@ -59,9 +65,10 @@ def local_copy(bucket: Bucket, config: Config, environ: Mapping[str, str]) -> Pa
 
 @asynccontextmanager
 async def open_archive(
-    config: Config, *, rng: Random, notify: Callable[[Event], None]
+    config: Config, *, rng: Random, notify: Callable[[Event], None], shared: bool = False
 ) -> AsyncIterator[tuple[LocalManifest, Store]]:
-    """The manifest of a new run, and the store, in that order: the manifest holds the archive's lock.
+    """The manifest of a new run, and the store, in that order: the manifest holds the archive's lock. With `shared` it
+    is held together with the other workers of a queue.
 
     Raises:
         ArchiveLocked: another run holds the archive.
@@ -74,11 +81,41 @@ async def open_archive(
         objects = BucketObjects(await connect(config.destination, os.environ, patience=SMALL_OBJECT))
     else:
         root, objects = local_root(config.destination.url), None
-    async with (
-        LocalManifest.open(root, clock=utc_now, objects=objects) as manifest,
-        open_store(config, manifest.run, root / SPOOL, rng=rng, notify=notify) as store,
-    ):
-        yield manifest, store
+    async with AsyncExitStack() as stack:
+        manifest, root = await _open_manifest(stack, root, objects, shared=shared)
+        store = open_store(config, manifest.run, root / SPOOL, rng=rng, notify=notify)
+        yield manifest, await stack.enter_async_context(store)
+
+
+async def readable_manifests(destination: Destination, scratch: Path) -> Path:
+    """The directory that holds the manifests of an archive that is only looked at; those of a bucket are read into
+    `scratch`.
+
+    Raises:
+        UsageError: the destination cannot be meant.
+        FatalError: the bucket cannot be read.
+    """
+    if not is_bucket(destination.url):
+        return local_root(destination.url)
+    bucket = await connect(destination, os.environ, patience=SMALL_OBJECT)
+    await anyio.to_thread.run_sync(Mirror(BucketObjects(bucket), scratch).pull)
+    return scratch
+
+
+async def _open_manifest(
+    stack: AsyncExitStack, root: Path, objects: BucketObjects | None, *, shared: bool
+) -> tuple[LocalManifest, Path]:
+    """The manifest, and the directory it is in: each worker on this machine has its own copy of a bucket's."""
+    own_copies = shared and objects is not None
+    for number in range(1, WORKERS_HERE + 1):
+        place = root.with_name(f"{root.name}-{number}") if number > 1 else root
+        opening = LocalManifest.open(place, clock=utc_now, objects=objects, shared=shared)
+        try:
+            return await stack.enter_async_context(opening), place
+        except ArchiveLocked:
+            if not own_copies or number == WORKERS_HERE:
+                raise
+    raise AssertionError  # the last round returns or raises
 
 
 @asynccontextmanager

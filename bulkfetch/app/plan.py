@@ -1,25 +1,20 @@
 """`bulkfetch plan`: what a run would do. Calls nothing, changes nothing."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
 
-from bulkfetch.app.destination import SMALL_OBJECT, is_bucket, local_root
+from bulkfetch.app.destination import readable_manifests
+from bulkfetch.app.inputs import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import PermanentError
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import Ledger
-from bulkfetch.manifest.mirror import Mirror
 from bulkfetch.manifest.seen import Seen
 from bulkfetch.models import Delivery, Malformed
-from bulkfetch.sources import open_source
-from bulkfetch.stores.bucket_url import connect
-from bulkfetch.stores.objects import BucketObjects
 
 SHOWN_PROBLEMS = 10
 
@@ -51,13 +46,12 @@ def plan_archive(config: Config, *, source: str) -> Plan:
 
 
 async def _plan(config: Config, source: str) -> Plan:
-    rows = await anyio.to_thread.run_sync(
-        partial(open_source, source, format=config.source.format, column=config.source.column)
-    )
+    rows = await open_rows(config, source)
     keys = KeyTemplate.parse(config.destination.key)
     plan = Plan()
     with TemporaryDirectory(prefix="bulkfetch-plan-") as scratch:
-        ledger = await anyio.to_thread.run_sync(Ledger.snapshot, await _manifests(config, Path(scratch)))
+        root = await readable_manifests(config.destination, Path(scratch))
+        ledger = await anyio.to_thread.run_sync(Ledger.snapshot, root)
         seen = await anyio.to_thread.run_sync(Seen, Path(scratch) / "seen")
         try:
             async for batch in rows.batches():
@@ -68,15 +62,6 @@ async def _plan(config: Config, source: str) -> Plan:
     if config.api.rate:
         plan.seconds_at_rate = plan.to_fetch / config.api.rate
     return plan
-
-
-async def _manifests(config: Config, scratch: Path) -> Path:
-    """The directory that holds the archive's manifests; those of a bucket are read into `scratch`."""
-    if not is_bucket(config.destination.url):
-        return local_root(config.destination.url)
-    bucket = await connect(config.destination, os.environ, patience=SMALL_OBJECT)
-    await anyio.to_thread.run_sync(Mirror(BucketObjects(bucket), scratch).pull)
-    return scratch
 
 
 async def _count(

@@ -4,7 +4,6 @@ import platform
 import signal
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from importlib.metadata import version
 from random import Random
 
@@ -14,17 +13,18 @@ from bulkfetch import __version__
 from bulkfetch.app.connections import Connections, connect, token_source
 from bulkfetch.app.descriptors import reserve_descriptors
 from bulkfetch.app.destination import open_archive, utc_now
+from bulkfetch.app.inputs import Input, open_input
 from bulkfetch.config import Config
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError
 from bulkfetch.events import Event, Listener, Note, RunFinished, RunStarted
 from bulkfetch.fetch import Fetcher, RowWriter
 from bulkfetch.interfaces import Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Counts, Secret, Summary, utc_iso
+from bulkfetch.manifest import LocalManifest
+from bulkfetch.models import Secret, Summary, utc_iso
 from bulkfetch.policy import RunGuard
 from bulkfetch.pool import Pool, Stop
 from bulkfetch.retrying import RetryPolicy
-from bulkfetch.sources import open_source
 
 
 class Interrupted(Aborted):
@@ -55,60 +55,53 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
             listener(event)
 
     reserve_descriptors(config.limits.workers)
-    rows_in = await anyio.to_thread.run_sync(
-        partial(open_source, source, format=config.source.format, column=config.source.column)
-    )
-    keys = KeyTemplate.parse(config.destination.key)
-    token = token_source(config, environ_token, notify)
-    await token.current()
-    rng, stop = Random(), Stop()
-    async with (
-        open_archive(config, rng=rng, notify=notify) as (manifest, store),
-        connect(config, token, rng=rng, notify=notify) as connections,
-    ):
-        fetcher = _fetcher(config, connections, store, rng=rng, stop=stop, notify=notify)
-        pool = Pool(
-            source=rows_in,
-            manifest=manifest,
-            ledger=manifest,
-            store=store,
-            fetcher=fetcher,
-            rows=RowWriter(manifest.run, utc_now),
-            keys=keys,
-            guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
-            stop=stop,
-            notify=notify,
-            utc_now=utc_now,
-            workers=config.limits.workers,
-            drain=config.timeouts.drain,
-            adopting=manifest.adopting,
-            before_second_pass=connections.disarm,
-        )
-        began, started = utc_now(), anyio.current_time()
-        notify(RunStarted(manifest.run, rows_in.name, store.name, rows_in.estimate()))
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(_heed_signals, stop)
-            await pool.run()
-            tasks.cancel_scope.cancel()
-        if stop.cause is None and not pool.counts.read:
-            notify(Note("warning", f"{rows_in.name} holds no invoice"))
-        if stop.cause is None and (shortfall := _unexpected(pool.counts, config.source.expect)):
-            notify(Note("error", shortfall))
-        summary = await manifest.finish(
-            _summary(
-                manifest.run,
-                pool,
-                stop,
-                rows_in,
-                config,
-                connections,
-                destination=store.name,
-                began=began,
-                seconds=anyio.current_time() - started,
+    async with open_input(config, source, notify=notify) as given:
+        keys = KeyTemplate.parse(config.destination.key)
+        token = token_source(config, environ_token, notify)
+        await token.current()
+        rng, stop = Random(), Stop()
+        async with (
+            open_archive(config, rng=rng, notify=notify, shared=given.queue is not None) as (manifest, store),
+            connect(config, token, rng=rng, notify=notify, queue=given.queue) as connections,
+        ):
+            pool = Pool(
+                source=given.source,
+                manifest=manifest,
+                ledger=manifest,
+                store=store,
+                fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
+                rows=RowWriter(manifest.run, utc_now),
+                keys=keys,
+                guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
+                stop=stop,
+                notify=notify,
+                utc_now=utc_now,
+                workers=config.limits.workers,
+                drain=config.timeouts.drain,
+                adopting=manifest.adopting,
+                before_second_pass=connections.disarm,
             )
-        )
-        notify(RunFinished(summary))
-        return summary
+            began, started = utc_now(), anyio.current_time()
+            notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(_heed_signals, stop)
+                await pool.run()
+                tasks.cancel_scope.cancel()
+            shortfall = None if stop.cause else await _shortfall(config.source.expect, given, pool, manifest, notify)
+            summary = await manifest.finish(
+                _summary(
+                    manifest.run,
+                    pool,
+                    given.source,
+                    connections,
+                    verdict=_verdict(pool, stop.cause, shortfall),
+                    destination=store.name,
+                    began=began,
+                    seconds=anyio.current_time() - started,
+                )
+            )
+            notify(RunFinished(summary))
+            return summary
 
 
 def _fetcher(
@@ -143,7 +136,24 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
             stop.request(Interrupted(signum))
 
 
-def _verdict(pool: Pool, cause: BulkfetchError | None, expect: int) -> tuple[ExitCode, str | None]:
+async def _shortfall(
+    expect: int, given: Input, pool: Pool, manifest: LocalManifest, notify: Callable[[Event], None]
+) -> str | None:
+    """What is wrong with the number of invoices, if it was to be `expect`; 0 takes any. Of a queue, those count that
+    all its workers have accounted for since it was last drained."""
+    read = pool.counts.read
+    if given.queue is None and not read:
+        notify(Note("warning", f"{given.source.name} holds no invoice"))
+    if expect and given.queue is not None:
+        read = await manifest.accounted(given.source.name, read)
+    if not expect or read == expect:
+        return None
+    shortfall = f"{expect} rows were expected and {read} came"
+    notify(Note("error", shortfall))
+    return shortfall
+
+
+def _verdict(pool: Pool, cause: BulkfetchError | None, shortfall: str | None) -> tuple[ExitCode, str | None]:
     """The exit code and, where the run did not simply finish, why it ended."""
     counts = pool.counts
     if not counts.balanced():
@@ -154,34 +164,27 @@ def _verdict(pool: Pool, cause: BulkfetchError | None, expect: int) -> tuple[Exi
         return ExitCode.FAILED_RETRYABLE, None
     if counts.failed or counts.rejected:
         return ExitCode.FAILED, None
-    shortfall = _unexpected(counts, expect)
     return (ExitCode.FAILED, shortfall) if shortfall else (ExitCode.COMPLETE, None)
-
-
-def _unexpected(counts: Counts, expect: int) -> str | None:
-    """What is wrong with the number of rows, if it was to be `expect`; 0 takes any."""
-    return f"{expect} rows were expected and {counts.read} came" if expect and counts.read != expect else None
 
 
 def _summary(
     run: str,
     pool: Pool,
-    stop: Stop,
     source: Source,
-    config: Config,
     connections: Connections,
     *,
+    verdict: tuple[ExitCode, str | None],
     destination: str,
     began: datetime,
     seconds: float,
 ) -> Summary:
-    exit_code, stopped_by = _verdict(pool, stop.cause, config.source.expect)
+    exit_code, stopped_by = verdict
     digest = source.digest()
     api, links = connections.api_gate, connections.download_gate
     return Summary(
         run=run,
         exit_code=exit_code,
-        complete=stop.cause is None and exit_code is not ExitCode.BUG,
+        complete=exit_code in (ExitCode.COMPLETE, ExitCode.FAILED, ExitCode.FAILED_RETRYABLE),
         stopped_by=stopped_by,
         started_at=utc_iso(began),
         finished_at=utc_iso(utc_now()),

@@ -21,6 +21,7 @@ from bulkfetch.text import safe
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bulkfetch.cli.run:command", "Archive every invoice that SOURCE names."),
     "plan": ("bulkfetch.cli.plan:command", "Show what a run would do; calls nothing."),
+    "queue": ("bulkfetch.cli.queue:command", "Feed and look at the queue that many workers share."),
     "check": ("bulkfetch.cli.check:command", "Test configuration, token, API and destination before a run."),
     "sandbox": ("bulkfetch.cli.sandbox:command", "Serve a local stand-in for the API, with faults on demand."),
     "demo": ("bulkfetch.cli.demo:command", "Sandbox and run in one command; no account needed."),

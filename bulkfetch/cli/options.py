@@ -23,6 +23,8 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "source.format": ("FORMAT", "How SOURCE is read: auto (by its name), txt, csv or jsonl."),
     "source.column": ("NAME", "The column or field that holds the invoice ID; without it, it is found by its name."),
     "source.expect": ("N", "The number of rows SOURCE must have; 0 takes any."),
+    "source.until_empty": ("", "End when the queue is empty and no worker has anything of it in hand."),
+    "source.idle": ("SECONDS", "For how long it must have been so."),
     "api.url": ("URL", "The billing API."),
     "api.rate": ("N", "At most N links a second; 0 sets no fixed limit."),
     "api.link_seconds": ("N", "Life of a link that is asked for, in seconds."),
@@ -60,6 +62,18 @@ def config_flags(*keys: str) -> Callable[[Decorated], Decorated]:
 
 def _config_flag(key: str, metavar: str, text: str) -> Callable[[Decorated], Decorated]:
     standard = config.default(key)
+    if isinstance(standard, bool):
+        # Given or not: what a file or the environment sets is not taken back by leaving it out.
+        return click.option(
+            config.flag_name(key),
+            key.replace(".", "_"),
+            is_flag=True,
+            flag_value=True,
+            default=None,
+            help=text,
+            expose_value=False,
+            callback=lambda ctx, _, value: _remember(ctx, key, value and "true"),
+        )
     shown = f"{standard:g}" if type(standard) is float else str(standard)
     return click.option(
         config.flag_name(key),

@@ -27,7 +27,7 @@ SHOWN_FAILURES = 20
 _REASONS_OF: Mapping[Outcome, frozenset[Reason]] = {
     Outcome.STORED: frozenset({Reason.ADOPTED}),
     Outcome.SKIPPED: frozenset({Reason.ALREADY_STORED, Reason.DUPLICATE}),
-    Outcome.REJECTED: frozenset({Reason.INVALID_ID, Reason.INVALID_ROW}),
+    Outcome.REJECTED: frozenset({Reason.INVALID_ID, Reason.INVALID_ROW, Reason.POISON}),
 }
 _REASONS_ELSEWHERE = frozenset[str]().union(*_REASONS_OF.values())
 
@@ -289,15 +289,25 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         "duplicates": plan.duplicates,
         "rejected": plan.rejected,
     }
-    width = max(7, len(f"{plan.read:,}"))
-    lines = [f"{name:<15}{number:>{width},}" for name, number in numbers.items()]
+    print_numbers(numbers)
     if plan.seconds_at_rate is not None:
-        lines.append(f"{'takes at least':<15} {human_seconds(plan.seconds_at_rate)}, at the rate that is set")
-    if plan.problems:
-        lines += ["", "first problems"]
-        lines += [f"  {f'line {line}: ' if line else ''}{safe(message)}" for line, message in plan.problems]
-    for line in lines:
-        emit(sys.stdout, line)
+        emit(sys.stdout, f"{'takes at least':<15} {human_seconds(plan.seconds_at_rate)}, at the rate that is set")
+    print_problems(plan.problems)
+
+
+def print_numbers(numbers: Mapping[str, int]) -> None:
+    """Print `numbers` on stdout, each with its name, one below the other."""
+    width = max(7, *(len(f"{number:,}") for number in numbers.values()))
+    for name, number in numbers.items():
+        emit(sys.stdout, f"{name:<15}{number:>{width},}")
+
+
+def print_problems(problems: Sequence[tuple[int | None, str]]) -> None:
+    """Print what is wrong with the first rows that cannot be used, by line; nothing where there are none."""
+    if problems:
+        emit(sys.stdout, "\nfirst problems")
+    for line, message in problems:
+        emit(sys.stdout, f"  {f'line {line}: ' if line else ''}{safe(message)}")
 
 
 def print_checks(results: Sequence["CheckResult"]) -> None:

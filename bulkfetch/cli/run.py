@@ -16,6 +16,8 @@ from bulkfetch.cli.options import config_flags, configuration, destination, take
     "source.format",
     "source.column",
     "source.expect",
+    "source.until_empty",
+    "source.idle",
     "api.url",
     "api.rate",
     "api.link_seconds",
@@ -48,8 +50,9 @@ def command(
 ) -> int:
     """Archive every invoice that SOURCE names.
 
-    SOURCE is a .txt, .csv or .jsonl file, each also as .gz, or - for standard input. The same command again goes on
-    where the last one ended: what is stored is not fetched again, what failed is tried again.
+    SOURCE is a .txt, .csv or .jsonl file, each also as .gz, - for standard input, or a queue that other workers may
+    share, nats://host:4222/stream or sqs://name. The same command again goes on where the last one ended: what is
+    stored is not fetched again, what failed is tried again.
     """
     config = configuration(ctx, os.environ, config_file)
     destination(config)

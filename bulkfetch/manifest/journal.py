@@ -3,6 +3,7 @@
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
@@ -16,6 +17,7 @@ from bulkfetch.manifest.durable import fatal_if_it_fails, make_directory
 from bulkfetch.manifest.ledger import Ledger
 from bulkfetch.manifest.lock import ArchiveLock, Holder
 from bulkfetch.manifest.mirror import Mirror
+from bulkfetch.manifest.period import count_accounted
 from bulkfetch.manifest.runs import (
     MANIFESTS,
     STATE,
@@ -55,12 +57,22 @@ class Journal:
         self._segment = segment
         self._held = held
         self._indexing = True
+        self._refreshed = 0.0
 
     @classmethod
-    def open(cls, root: Path, run: str | None, clock: Callable[[], datetime], objects: Objects | None) -> Self:
+    def open(
+        cls,
+        root: Path,
+        run: str | None,
+        clock: Callable[[], datetime],
+        objects: Objects | None,
+        *,
+        shared: bool = False,
+    ) -> Self:
         """Take the archive, mend what a run that died left torn, and begin a run.
 
         With `objects` the archive is in a bucket, and `root` a local copy of its manifests, brought up to date first.
+        With `shared` the archive itself is shared with the other workers of a queue; a local copy never is.
 
         Raises:
             ArchiveLocked: another run holds the archive.
@@ -74,18 +86,22 @@ class Journal:
             with fatal_if_it_fails(f"create the archive {root}"):
                 make_directory(state, 0o700)
                 make_directory(root / MANIFESTS, 0o750)
-            lock = stack.enter_context(closing(ArchiveLock.acquire(state / "lock")))
+            lock = ArchiveLock.acquire(state / "lock", shared=shared and objects is None)
+            stack.enter_context(closing(lock))
             mirror = Mirror(objects, root) if objects is not None else None
             if mirror is not None:
                 mirror.pull()
             now = clock()
             run = run or new_run_id(now, after=max((run.id for run in list_runs(root)), default=None))
             lock.sign(Holder(pid=os.getpid(), host=socket.gethostname(), started_at=utc_iso(now), run=run))
-            for died in unfinished_runs(root):
-                if died.manifest:
-                    heal(died.manifest, state / f"{died.manifest.name}.torn")
-            adopting = must_adopt(root) or (mirror is not None and mirror.holds_foreign())
-            ledger = stack.enter_context(closing(Ledger.open(root)))
+            if lock.alone:
+                _heal_all(root)
+            # Whoever shares an archive looks at each object that another worker may have left, and asks for no more.
+            adopting = not shared and (must_adopt(root) or (mirror is not None and mirror.holds_foreign()))
+            if shared and lock.alone and mirror is None:
+                lock.share()
+            own_ledger = Ledger.beside_others if shared and mirror is None else Ledger.open
+            ledger = stack.enter_context(closing(own_ledger(root)))
             seen = stack.enter_context(closing(Seen(state / f"seen-{run}")))
             segment = stack.enter_context(closing(Segment(root / MANIFESTS / f"{run}.jsonl")))
             return cls(
@@ -121,6 +137,33 @@ class Journal:
                 # The rows are safe. The ledger may have no gap, so it rests here; the next run reads on from its end.
                 self._indexing = False
 
+    def refresh(self, asked: float) -> None:
+        """Take in what others have recorded up to `asked` (monotonic seconds).
+
+        Raises:
+            FatalError: a manifest is damaged, or cannot be read.
+        """
+        if self._refreshed > asked:
+            return
+        began = time.monotonic()
+        if self._mirror is not None:
+            self._mirror.pull(but=self.run)
+        self.ledger.refresh()
+        # It has read this run's manifest, too.
+        self._indexing = True
+        self._refreshed = began
+
+    def accounted(self, source: str, rows: int) -> int:
+        """How many invoices the workers of the queue `source` have accounted for since it was last drained; of this run
+        there are `rows` rows.
+
+        Raises:
+            FatalError: a manifest is damaged, or cannot be read.
+        """
+        if self._mirror is not None:
+            self._mirror.pull(but=self.run)
+        return count_accounted(self._root, self.run, source, idle=not rows)
+
     def finish(self, summary: Summary) -> Summary:
         """Close the segment and write the run's summary, its hashes filled in.
 
@@ -146,3 +189,9 @@ class Journal:
     def close(self) -> None:
         """Let the archive go."""
         self._held.close()
+
+
+def _heal_all(root: Path) -> None:
+    for died in unfinished_runs(root):
+        if died.manifest:
+            heal(died.manifest, root / STATE / f"{died.manifest.name}.torn")

@@ -14,12 +14,14 @@ import msgspec
 
 from bulkfetch.errors import FatalError
 from bulkfetch.manifest.durable import fatal_if_it_fails
+from bulkfetch.manifest.lock import taking_turns
 from bulkfetch.manifest.rows import read_rows
 from bulkfetch.manifest.runs import STATE, Run, list_runs
 from bulkfetch.manifest.segment import whole_size
 from bulkfetch.models import Entry, Outcome, Row
 
 LEDGER = "ledger.sqlite3"
+_TURNS = "ledger.lock"
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -64,6 +66,18 @@ class Ledger:
                 ledger.close()
                 raise
         return ledger
+
+    @classmethod
+    def beside_others(cls, root: Path) -> Self:
+        """What is stored, for one of several processes at work on the archive: an index of its own, gone when it is
+        closed. The archive's ledger is brought up to date by the way, by one process after the other.
+
+        Raises:
+            FatalError: a manifest is damaged, or the ledger cannot be written.
+        """
+        with taking_turns(root / STATE / _TURNS):
+            cls.open(root).close()
+            return cls.snapshot(root)
 
     @classmethod
     def snapshot(cls, root: Path) -> Self:
@@ -112,6 +126,15 @@ class Ledger:
         with self._transaction():
             self._take(run, rows, end)
 
+    def refresh(self) -> None:
+        """Read what the manifests hold by now.
+
+        Raises:
+            FatalError: a manifest is damaged, or the ledger can neither be read nor be built anew.
+        """
+        with _fatal():
+            self._mending(self.catch_up)
+
     def catch_up(self) -> None:
         """Read what the manifests hold beyond what is indexed; a manifest that has become shorter or was removed makes
         the ledger start anew.
@@ -121,8 +144,9 @@ class Ledger:
             sqlite3.Error: the ledger is.
         """
         with fatal_if_it_fails(f"read the manifests in {self._root}"):
-            ends = {run.id: (run.manifest, _end(run)) for run in list_runs(self._root) if run.manifest}
+            # In this order: what others index is in a manifest before, so a manifest of the index is in the list.
             indexed: dict[str, int] = dict(self._connection.execute("SELECT run, bytes FROM manifests"))
+            ends = {run.id: (run.manifest, _end(run)) for run in list_runs(self._root) if run.manifest}
             if any(run not in ends or ends[run][1] < size for run, size in indexed.items()):
                 indexed = {}
             unread = [(run, manifest, indexed.get(run, 0), end) for run, (manifest, end) in ends.items()]

@@ -1,6 +1,7 @@
 """The manifest of an archive, for a run on the event loop."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -58,12 +59,19 @@ class LocalManifest:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, root: Path, *, run: str | None = None, clock: Callable[[], datetime], objects: Objects | None = None
+        cls,
+        root: Path,
+        *,
+        run: str | None = None,
+        clock: Callable[[], datetime],
+        objects: Objects | None = None,
+        shared: bool = False,
     ) -> AsyncIterator[Self]:
         """Begin a run on the archive in `root`, which is created if need be, and hold it until the block ends.
 
         With `objects` the archive is in a bucket: its manifests are objects there, and `root` is a local copy of them
-        that holds the ledger. Then a row is durable when the object that it came with is.
+        that holds the ledger. Then a row is durable when the object that it came with is. With `shared` other runs may
+        be at work on the archive, if they say so, too.
 
         Raises:
             ArchiveLocked: another run holds the archive.
@@ -71,7 +79,7 @@ class LocalManifest:
             FatalError: the archive is damaged or cannot be written.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="manifest")
-        opening = thread.submit(Journal.open, root, run, clock, objects)
+        opening = thread.submit(Journal.open, root, run, clock, objects, shared=shared)
         try:
             yield cls(await asyncio.wrap_future(opening), thread, linger=LINGER if objects else 0.0)
         finally:
@@ -123,6 +131,23 @@ class LocalManifest:
             FatalError: the disk failed.
         """
         return await self._in_thread(self._journal.seen.repeats, rows)
+
+    async def refresh(self) -> None:
+        """Take in what other runs have recorded by now.
+
+        Raises:
+            FatalError: a manifest is damaged, or cannot be read.
+        """
+        await self._in_thread(self._journal.refresh, time.monotonic())
+
+    async def accounted(self, source: str, rows: int) -> int:
+        """How many invoices the workers of the queue `source` have accounted for since it was last drained; this run
+        has `rows` rows.
+
+        Raises:
+            FatalError: a manifest is damaged, or cannot be read.
+        """
+        return await self._in_thread(self._journal.accounted, source, rows)
 
     async def finish(self, summary: Summary) -> Summary:
         """Write the run's summary, its hashes filled in, and return it so; no row can be appended after.

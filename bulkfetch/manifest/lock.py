@@ -1,7 +1,10 @@
-"""One run at a time on one archive."""
+"""Who may be at work on an archive: one run alone, or the workers of one queue together."""
 
 import fcntl
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +15,8 @@ from bulkfetch.manifest.durable import fatal_if_it_fails, write_all
 from bulkfetch.text import safe
 
 _HOLDER_BYTES = 4096
+_SHARING_WAIT = 10.0  # seconds in which a worker that comes first sees to the archive alone
+_SHARING_STEP = 0.05
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,41 +32,88 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArchiveLock:
-    """An archive held for this process alone, until `close` or the process's end, whatever ends it."""
+    """An archive held, until `close` or the process's end, whatever ends it.
 
-    def __init__(self, fd: int) -> None:
+    `alone` says that no other process holds it.
+    """
+
+    def __init__(self, fd: int, *, alone: bool) -> None:
         self._fd = fd
+        self.alone = alone
 
     @classmethod
-    def acquire(cls, path: Path) -> Self:
-        """Hold the lock file `path`, without waiting.
+    def acquire(cls, path: Path, *, shared: bool = False) -> Self:
+        """Hold the lock file `path`, alone. With `shared`, alone if nobody else is there, and else together with others
+        who share it, for whom it waits some seconds: they may have to begin alone, too.
 
         Raises:
             ArchiveLocked: another process holds it; the message says who, as far as that one has said so.
             FatalError: the file cannot be locked here.
         """
+        deadline = time.monotonic() + (_SHARING_WAIT if shared else 0.0)
         with fatal_if_it_fails(f"lock {path}"):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.ftruncate(fd, 0)
-            except BlockingIOError as error:
-                holder = _read_holder(fd)
-                os.close(fd)
-                raise ArchiveLocked(f"another run holds this archive ({holder or 'not yet known which'})") from error
-            except OSError:
+                while True:
+                    if _locked(fd, fcntl.LOCK_EX):
+                        os.ftruncate(fd, 0)
+                        return cls(fd, alone=True)
+                    if shared and _locked(fd, fcntl.LOCK_SH):
+                        return cls(fd, alone=False)
+                    if time.monotonic() >= deadline:
+                        holder = _read_holder(fd)
+                        raise ArchiveLocked(f"another run holds this archive ({holder or 'not yet known which'})")
+                    time.sleep(_SHARING_STEP)
+            except BaseException:
                 os.close(fd)
                 raise
-        return cls(fd)
+
+    def share(self) -> None:
+        """Let others who share it in.
+
+        Raises:
+            ArchiveLocked: somebody who wants it alone was quicker.
+        """
+        with fatal_if_it_fails("share the archive's lock"):
+            if not _locked(self._fd, fcntl.LOCK_SH):
+                raise ArchiveLocked("another run has just taken this archive")
+        self.alone = False
 
     def sign(self, holder: Holder) -> None:
-        """Say who holds the archive, for whoever comes second."""
+        """Say who holds the archive, for whoever comes second; of several holders the last one is named."""
         with fatal_if_it_fails("write the archive's lock"):
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
             write_all(self._fd, msgspec.json.encode(holder))
 
     def close(self) -> None:
         """Let the archive go."""
         os.close(self._fd)
+
+
+@contextmanager
+def taking_turns(path: Path) -> Iterator[None]:
+    """Do what is in the block in one process at a time, by the lock file `path`; waits for those before.
+
+    Raises:
+        FatalError: the file cannot be locked here.
+    """
+    with fatal_if_it_fails(f"lock {path}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        with fatal_if_it_fails(f"lock {path}"):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read_holder(fd: int) -> Holder | None:

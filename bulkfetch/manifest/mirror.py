@@ -46,8 +46,8 @@ class Mirror:
         """What a summary calls the manifest of `run`."""
         return f"{run}/"
 
-    def pull(self) -> None:
-        """Bring the copy up to date: only what is new is read.
+    def pull(self, *, but: str | None = None) -> None:
+        """Bring the copy up to date: only what is new is read. The run `but` is being written here, and left alone.
 
         Raises:
             FatalError: the bucket cannot be read, or a segment in the middle of a run is missing.
@@ -62,7 +62,10 @@ class Mirror:
         with fatal_if_it_fails(f"write the local copy of the manifests in {self._root}"):
             for directory in (STATE, MANIFESTS):
                 (self._root / directory).mkdir(parents=True, exist_ok=True)
+            segments.pop(but or "", None)
             for run in list_runs(self._root):
+                if run.id == but:
+                    continue
                 if run.manifest and run.id not in segments:
                     run.manifest.unlink()
                 if run.summary and run.id not in summaries:

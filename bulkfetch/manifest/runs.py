@@ -13,7 +13,7 @@ import msgspec
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file
 from bulkfetch.manifest.rows import refuse_newer
-from bulkfetch.models import Summary
+from bulkfetch.models import Summary, utc_iso
 from bulkfetch.text import safe
 
 MANIFESTS = "manifests"
@@ -22,6 +22,9 @@ SUMMARY_VERSION = 1
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""By how much the clocks of two machines at work on one archive may differ."""
+
 _SEAL = b',\n  "seal": "'
 
 
@@ -49,6 +52,11 @@ def new_run_id(now: datetime, *, after: str | None = None) -> str:
         last = datetime.strptime(after.partition("-")[0], _STAMP).replace(tzinfo=UTC)
         moment = max(moment, last + timedelta(seconds=1))
     return f"{moment:{_STAMP}}-{secrets.token_hex(3)}"
+
+
+def started_at(run: str) -> str:
+    """When the run with the ID `run` began, UTC ISO 8601, to the second."""
+    return utc_iso(datetime.strptime(run.partition("-")[0], _STAMP).replace(tzinfo=UTC))
 
 
 def check_run_id(run: str) -> str:
@@ -125,11 +133,13 @@ def write_summary(root: Path, summary: Summary) -> Summary:
         FatalError: it cannot be written.
     """
     with fatal_if_it_fails(f"write the summary of run {summary.run}"):
-        previous = _chain_head(list_runs(root))
+        heads = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _chain_heads(list_runs(root))}
+        previous = max(heads, default=None)
         sealed = msgspec.structs.replace(
             summary,
-            previous=previous.name if previous else None,
-            previous_sha256=hashlib.sha256(previous.read_bytes()).hexdigest() if previous else None,
+            previous=previous,
+            previous_sha256=heads.pop(previous) if previous else None,
+            beside=heads,
         )
         path = root / MANIFESTS / f"{summary.run}.json"
         replace_file(path, _encode_summary(sealed), temporary=root / STATE / f"{path.name}.part")
@@ -183,31 +193,46 @@ def _manifest_problems(run: Run, summary: Summary) -> list[Problem]:
 
 def _link_problems(summaries: dict[str, Summary], digests: dict[str, str]) -> list[Problem]:
     problems = []
-    follower: dict[str | None, str] = {}
+    followers: dict[str | None, list[str]] = {}
     for name, summary in summaries.items():
-        file = f"{MANIFESTS}/{name}"
-        previous = summary.previous
-        if previous is not None and previous not in digests:
-            problems.append(Problem(f"{MANIFESTS}/{safe(previous)}", f"it is missing, but {name} follows it"))
-        elif previous is not None and digests[previous] != summary.previous_sha256:
-            problems.append(Problem(f"{MANIFESTS}/{previous}", f"it is not as it was when {name} sealed it"))
-        if previous in follower:
-            problems.append(Problem(file, f"the chain forks: {follower[previous]} follows the same summary"))
-        follower.setdefault(previous, name)
+        for previous, sha256 in _sealed_by(summary).items():
+            if previous not in digests:
+                problems.append(Problem(f"{MANIFESTS}/{safe(previous)}", f"it is missing, but {name} follows it"))
+            elif digests[previous] != sha256:
+                problems.append(Problem(f"{MANIFESTS}/{previous}", f"it is not as it was when {name} sealed it"))
+        before = followers.setdefault(summary.previous, [])
+        for other in before:
+            if not _at_the_same_time(summaries[other], summary):
+                message = f"the chain forks: {other} follows the same summary"
+                problems.append(Problem(f"{MANIFESTS}/{name}", message))
+                break
+        before.append(name)
     return problems
 
 
-def _chain_head(runs: Sequence[Run]) -> Path | None:
-    """The newest summary that no other one follows."""
-    summaries = {run.summary.name: run.summary for run in runs if run.summary}
-    heads = dict(summaries)
-    for path in summaries.values():
+def _at_the_same_time(one: Summary, other: Summary) -> bool:
+    """Whether neither run could know of the other's end: the workers of a queue, or two machines on one bucket."""
+    latest_start = datetime.fromisoformat(max(one.started_at, other.started_at))
+    return datetime.fromisoformat(min(one.finished_at, other.finished_at)) > latest_start - CLOCK_TOLERANCE
+
+
+def _sealed_by(summary: Summary) -> dict[str, str]:
+    """The summaries that `summary` seals, with their SHA-256."""
+    previous = {} if summary.previous is None else {summary.previous: summary.previous_sha256 or ""}
+    return {**previous, **summary.beside}
+
+
+def _chain_heads(runs: Sequence[Run]) -> list[Path]:
+    """The summaries that no other one follows: one, unless several runs were at work at a time."""
+    heads = {run.summary.name: run.summary for run in runs if run.summary}
+    for path in list(heads.values()):
         try:
-            previous = read_summary(path).previous
+            sealed = _sealed_by(read_summary(path))
         except FatalError:  # `verify_chain` reports it; a new run can still be chained behind it
             continue
-        heads.pop(previous or "", None)
-    return heads[max(heads)] if heads else None
+        for name in sealed:
+            heads.pop(name, None)
+    return list(heads.values())
 
 
 def _encode_summary(summary: Summary) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anyio.lowlevel
 
-from bulkfetch.models import InputRow
+from bulkfetch.models import InputRow, Row
 from bulkfetch.sources.blocks import STDIN, Unpacker, open_blocks
 from bulkfetch.sources.lines import LineSplitter, Parser
 from bulkfetch.text import safe
@@ -19,6 +19,8 @@ class FileSource:
     Nothing is kept of a row once it is handed out: what is accounted for is known from the manifest, so `ack` and
     `nack` have nothing to do.
     """
+
+    redelivers = False
 
     def __init__(self, path: Path | int, parser: ParserFactory) -> None:
         self._spec = "-" if path == STDIN else str(path)
@@ -50,10 +52,10 @@ class FileSource:
                 yield rows
             self._digest = reader.sha256(), reader.count
 
-    async def ack(self, row: InputRow) -> None:
+    async def ack(self, row: InputRow, account: Row) -> None:
         """Nothing to do."""
 
-    async def nack(self, row: InputRow) -> None:
+    async def nack(self, row: InputRow, *, later: bool = False) -> None:
         """Nothing to do."""
 
     def estimate(self) -> int | None:

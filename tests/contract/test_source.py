@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError
 from bulkfetch.keys import check_invoice_id
-from bulkfetch.models import Delivery, Malformed
+from bulkfetch.models import Delivery, Malformed, Outcome, Row
 from bulkfetch.sources import open_source
 
+ACCOUNT = Row(run="", invoice_id="", outcome=Outcome.STORED, started_at="", finished_at="")
 MOST_ROWS = 64 * 1024
 FEW_BLOCKS = 4 * 64 * 1024
 
@@ -186,8 +187,9 @@ async def test_ack_and_nack_are_accepted(kind, tmp_path):
         source = await kind.open(name)
         async for batch in source.batches():
             for row in batch:
-                await source.ack(row)
+                await source.ack(row, ACCOUNT)
                 await source.nack(row)
+                await source.nack(row, later=True)
 
 
 @pytest.mark.anyio

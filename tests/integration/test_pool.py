@@ -49,6 +49,7 @@ class Listed:
     """A source of `ROWS` rows, some repeated or malformed, that keeps what became of each by line."""
 
     name = "list"
+    redelivers = False
 
     def __init__(self, durable, tick):
         self.acked, self.nacked = Counter(), Counter()
@@ -67,13 +68,15 @@ class Listed:
             return Malformed("?", Reason.INVALID_ID, "no ID", line)
         return Delivery(invoice(line - 10 if line % 19 == 0 else line), line)
 
-    async def ack(self, row):
+    async def ack(self, row, account):
+        assert account.line == row.line
         assert row.line in self._durable, "acknowledged before the row was durable"
         await anyio.lowlevel.checkpoint()
         self.acked[row.line] += 1
         self._tick()
 
-    async def nack(self, row):
+    async def nack(self, row, *, later=False):
+        assert not later
         self.nacked[row.line] += 1
         await anyio.lowlevel.checkpoint()
 

@@ -1,6 +1,7 @@
 """Runs: names that sort, summaries that are sealed, a chain in which every change shows."""
 
 import hashlib
+import shutil
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from bulkfetch.errors import ExitCode, FatalError, UsageError
 from bulkfetch.manifest import encode_rows, list_runs, new_run_id, read_summary, unfinished_runs, verify_chain
-from bulkfetch.manifest.runs import must_adopt, write_summary
-from bulkfetch.models import Counts, Outcome, Row, Summary
+from bulkfetch.manifest.runs import must_adopt, started_at, write_summary
+from bulkfetch.models import Counts, Outcome, Row, Summary, utc_iso
 
 RUNS = ["20250101T000000Z-000001", "20250102T000000Z-000002", "20250103T000000Z-000003"]
 
@@ -25,13 +26,15 @@ def begin(root, run):
     return data
 
 
-def finish(root, run, *, complete=True):
+def finish(root, run, *, complete=True, seconds=60, source="ids.txt"):
     data = begin(root, run)
+    ended = datetime.fromisoformat(started_at(run)) + timedelta(seconds=seconds)
     return write_summary(
         root,
         Summary(
-            run=run, exit_code=0, complete=complete, stopped_by=None, started_at="", finished_at="", seconds=0.0,
-            counts=Counts(read=2, failed=2), reasons={}, bytes_stored=0, requests={}, source="ids.txt",
+            run=run, exit_code=0, complete=complete, stopped_by=None, started_at=started_at(run),
+            finished_at=utc_iso(ended), seconds=seconds,
+            counts=Counts(read=2, failed=2), reasons={}, bytes_stored=0, requests={}, source=source,
             input_sha256=None, input_bytes=None, destination="dest", versions={}, manifest=f"{run}.jsonl",
             manifest_rows=2, manifest_sha256=hashlib.sha256(data).hexdigest(),
         ),
@@ -104,6 +107,43 @@ def test_a_second_beginning_is_found(tmp_path):
     finish(other, RUNS[0])
     for path in (other / "manifests").iterdir():
         path.rename(tmp_path / "manifests" / path.name)
+    assert any("forks" in problem.message for problem in verify_chain(tmp_path))
+
+
+def side_by_side(root, run, *others):
+    """Runs that ended without knowing of each other: each is chained to what was there before all of them."""
+    for index, name in enumerate((run, *others)):
+        beside = root / f"worker-{index}"
+        shutil.copytree(root / "manifests", beside / "manifests")
+        finish(beside, name, seconds=3600)
+    for index in range(1 + len(others)):
+        for path in (root / f"worker-{index}" / "manifests").iterdir():
+            path.replace(root / "manifests" / path.name)
+        shutil.rmtree(root / f"worker-{index}")
+
+
+def test_runs_at_the_same_time_are_no_fork_and_all_are_sealed_by_the_next(tmp_path):
+    """Workers that could not know of each other's end follow the same summary; the next run seals them all, so that
+    each is missed afterwards."""
+    finish(tmp_path, RUNS[0])
+    workers = ["20250102T000000Z-00000a", "20250102T000000Z-00000b", "20250102T000007Z-00000c"]
+    side_by_side(tmp_path, *workers)
+    assert verify_chain(tmp_path) == []
+    sealed = finish(tmp_path, RUNS[2])
+    assert {sealed.previous, *sealed.beside} == {f"{run}.json" for run in workers}
+    assert verify_chain(tmp_path) == []
+    for run in workers:
+        path = tmp_path / "manifests" / f"{run}.json"
+        data = path.read_bytes()
+        path.unlink()
+        assert [problem.file for problem in verify_chain(tmp_path)] == [f"manifests/{path.name}"]
+        path.write_bytes(data)
+
+
+def test_runs_one_after_the_other_may_not_follow_the_same_summary(tmp_path):
+    """A run that began long after another's end and does not know of it is a fork."""
+    finish(tmp_path, RUNS[0])
+    side_by_side(tmp_path, "20250102T000000Z-00000a", "20250102T010200Z-00000b")
     assert any("forks" in problem.message for problem in verify_chain(tmp_path))
 
 

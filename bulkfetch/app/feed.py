@@ -1,0 +1,151 @@
+"""`bulkfetch queue`: feeding a queue, and looking after what its workers gave up."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import msgspec
+
+from bulkfetch.app.destination import readable_manifests
+from bulkfetch.app.inputs import open_rows
+from bulkfetch.config import Config
+from bulkfetch.events import Event
+from bulkfetch.interfaces import Queue
+from bulkfetch.manifest import Ledger
+from bulkfetch.manifest.seen import Seen
+from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
+from bulkfetch.queues import open_queue
+from bulkfetch.retrying import persisting
+from bulkfetch.sources.queue import encode_message
+
+SHOWN_PROBLEMS = 10
+
+
+@dataclass(slots=True)
+class Pushed:
+    """What became of an input's rows: `queued` are new in the queue, `already_queued` were there, or in a worker's
+    hands; `problems` are the first few rejected rows, by line; `shortfall` says if the input had not the length expected.
+    """
+
+    read: int = 0
+    queued: int = 0
+    already_queued: int = 0
+    already_stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    problems: list[tuple[int | None, str]] = field(default_factory=list)
+    shortfall: str | None = None
+
+
+def push_invoices(
+    config: Config, *, source: str, queue: str, skip_done: str, notify: Callable[[Event], None]
+) -> Pushed:
+    """Queue every invoice that `source` names; those that the archive `skip_done` holds are left out.
+
+    A push that was cut off is made again whole: what is queued already is not queued twice, as far as the engine can
+    tell (SQS cannot; there `skip_done` keeps what is done from being asked for again).
+
+    Raises:
+        UsageError: source, queue or archive cannot be used.
+        FatalError: the queue cannot be reached, or refuses; a manifest is damaged.
+    """
+    return anyio.run(_push, config, source, queue, skip_done, notify)
+
+
+async def _push(config: Config, source: str, url: str, skip_done: str, notify: Callable[[Event], None]) -> Pushed:
+    rows = await open_rows(config, source)
+    pushed = Pushed()
+    with TemporaryDirectory(prefix="bulkfetch-push-") as scratch:
+        root = Path(scratch) / "manifests-of-none"
+        if skip_done:
+            archive = msgspec.structs.replace(config.destination, url=skip_done)
+            root = await readable_manifests(archive, Path(scratch))
+        ledger = await anyio.to_thread.run_sync(Ledger.snapshot, root)
+        seen = await anyio.to_thread.run_sync(Seen, Path(scratch) / "seen")
+        try:
+            async with open_queue(url, os.environ, notify=notify, create=True) as queue:
+                async for batch in rows.batches():
+                    wanted = await _wanted(pushed, batch, ledger, seen)
+                    messages = [(row.invoice_id, encode_message(row)) for row in wanted]
+                    put = partial(queue.put, messages)
+                    new = await persisting(put, config.limits.max_outage) if messages else 0
+                    pushed.queued += new
+                    pushed.already_queued += len(messages) - new
+        finally:
+            await anyio.to_thread.run_sync(seen.close)
+            await anyio.to_thread.run_sync(ledger.close)
+    if config.source.expect not in (0, pushed.read):
+        pushed.shortfall = f"{config.source.expect} rows were expected and {pushed.read} came"
+    return pushed
+
+
+async def _wanted(pushed: Pushed, batch: Sequence[InputRow], ledger: Ledger, seen: Seen) -> list[Delivery]:
+    """The rows of `batch` that are to be queued; the others are counted."""
+    deliveries = [row for row in batch if isinstance(row, Delivery)]
+    repeats = await anyio.to_thread.run_sync(seen.repeats, [(row.invoice_id, row.line) for row in deliveries])
+    first = [row for index, row in enumerate(deliveries) if index not in repeats]
+    stored = await anyio.to_thread.run_sync(ledger.stored, [row.invoice_id for row in first])
+    problems = [(row.line, row.message) for row in batch if isinstance(row, Malformed)]
+    pushed.read += len(batch)
+    pushed.duplicates += len(repeats)
+    pushed.already_stored += len(stored)
+    pushed.rejected += len(problems)
+    pushed.problems += problems[: SHOWN_PROBLEMS - len(pushed.problems)]
+    return [row for row in first if row.invoice_id not in stored]
+
+
+def queue_stats(queue: str, *, notify: Callable[[Event], None]) -> QueueStats:
+    """How much there is in `queue`.
+
+    Raises:
+        UsageError, FatalError: the queue cannot be reached, or is not there.
+        TransientError: it does not answer.
+    """
+
+    async def ask() -> QueueStats:
+        async with open_queue(queue, os.environ, notify=notify) as opened:
+            return await opened.stats()
+
+    return anyio.run(ask)
+
+
+def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Callable[[Event], None]) -> None:
+    """Call `each` for every dead letter of `queue`, oldest first; none is taken away.
+
+    Raises:
+        UsageError, FatalError, TransientError: as in `queue_stats`.
+    """
+
+    async def read() -> None:
+        async with open_queue(queue, os.environ, notify=notify) as opened:
+            async for letter in opened.letters():
+                each(letter)
+
+    anyio.run(read)
+
+
+def requeue_letters(queue: str, wanted: Callable[[DeadLetter], bool], *, notify: Callable[[Event], None]) -> int:
+    """Queue again every dead letter that is `wanted`; how many.
+
+    Raises:
+        UsageError, FatalError, TransientError: as in `queue_stats`.
+    """
+    return anyio.run(_requeue, queue, wanted, notify)
+
+
+async def _requeue(url: str, wanted: Callable[[DeadLetter], bool], notify: Callable[[Event], None]) -> int:
+    async with open_queue(url, os.environ, notify=notify) as queue:
+        return await _requeue_from(queue, wanted)
+
+
+async def _requeue_from(queue: Queue, wanted: Callable[[DeadLetter], bool]) -> int:
+    count = 0
+    async for letter in queue.letters():
+        if wanted(letter):
+            await queue.requeue(letter)
+            count += 1
+    return count

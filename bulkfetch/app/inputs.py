@@ -1,0 +1,62 @@
+"""Opens what a run reads: a file, standard input, or a queue."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+
+from bulkfetch.app.destination import utc_now
+from bulkfetch.config import Config
+from bulkfetch.events import Event
+from bulkfetch.interfaces import Queue, Source
+from bulkfetch.queues import is_queue, open_queue
+from bulkfetch.sources import open_source
+from bulkfetch.sources.queue import QueueSource
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What is read; `queue` is the queue behind it, which other workers share."""
+
+    source: Source
+    queue: Queue | None = None
+
+
+@asynccontextmanager
+async def open_input(config: Config, spec: str, *, notify: Callable[[Event], None]) -> AsyncIterator[Input]:
+    """The input that `spec` names.
+
+    Raises:
+        UsageError: there is none, or it cannot be read as what it claims to be.
+        FatalError: the queue cannot be reached, or is not there.
+    """
+    if not is_queue(spec):
+        yield Input(await open_rows(config, spec))
+        return
+    async with (
+        open_queue(spec, os.environ, notify=notify) as queue,
+        QueueSource.open(
+            queue,
+            limit=config.limits.workers,
+            until_empty=config.source.until_empty,
+            idle=config.source.idle,
+            max_outage=config.limits.max_outage,
+            notify=notify,
+            utc_now=utc_now,
+        ) as source,
+    ):
+        yield Input(source, queue)
+
+
+async def open_rows(config: Config, spec: str) -> Source:
+    """The file, or standard input, that `spec` names.
+
+    Raises:
+        UsageError: there is none, or it cannot be read as what it claims to be.
+    """
+    return await anyio.to_thread.run_sync(
+        partial(open_source, spec, format=config.source.format, column=config.source.column)
+    )

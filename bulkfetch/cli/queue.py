@@ -1,0 +1,109 @@
+"""`bulkfetch queue`: feed and look at the queue that workers share."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bulkfetch.cli import CommandGroup
+from bulkfetch.cli.options import config_flags, configuration
+from bulkfetch.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from bulkfetch.models import DeadLetter
+
+COMMANDS = {
+    "push": ("bulkfetch.cli.queue:push", "Queue every invoice that SOURCE names."),
+    "status": ("bulkfetch.cli.queue:status", "Show how much there is to do, in work, and given up."),
+    "dead": ("bulkfetch.cli.queue:dead", "List the invoices that were given up, and why."),
+    "requeue": ("bulkfetch.cli.queue:requeue", "Queue dead letters once more."),
+}
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+command = CommandGroup(
+    "queue",
+    COMMANDS,
+    help="Feed and look at the queue that workers share: NATS JetStream (nats://host:4222/stream) or Amazon SQS "
+    "(sqs://name). Credentials come from NATS_CREDS, NATS_NKEY, NATS_TOKEN, or NATS_USER and NATS_PASSWORD, or from "
+    "the AWS_ variables; never from the URL.",
+)
+
+
+def _queue_option(function: Decorated) -> Decorated:
+    option = click.option("--queue", "url", metavar="URL", required=True, help="nats://host:4222/stream or sqs://name.")
+    return option(function)
+
+
+def _json_option(function: Decorated) -> Decorated:
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")(function)
+
+
+@click.command("push")
+@click.argument("source")
+@_queue_option
+@click.option("--skip-done", metavar="DEST", default="", help="Leave out what the archive DEST holds.")
+@config_flags("source.format", "source.column", "source.expect")
+@_json_option
+@click.pass_context
+def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file: Path | None, *, as_json: bool) -> int:
+    """Queue every invoice that SOURCE names, and make the queue where it is missing.
+
+    An invoice that is queued already, or in a worker's hands, is not queued twice (SQS cannot tell), so a push that was
+    cut off is simply made again. The exit code is 3 if rows were rejected, or not as many came as were expected.
+    """
+    config = configuration(ctx, os.environ, config_file)
+
+    from bulkfetch.app.feed import push_invoices
+    from bulkfetch.cli.queue_output import print_pushed, tell
+
+    pushed = push_invoices(config, source=source, queue=url, skip_done=skip_done, notify=tell)
+    print_pushed(pushed, to_json=as_json)
+    return ExitCode.FAILED if pushed.rejected or pushed.shortfall else ExitCode.COMPLETE
+
+
+@click.command("status")
+@_queue_option
+@_json_option
+def status(url: str, *, as_json: bool) -> None:
+    """Show how many invoices wait, are in workers' hands, and were given up."""
+    from bulkfetch.app.feed import queue_stats
+    from bulkfetch.cli.queue_output import print_stats, tell
+
+    print_stats(queue_stats(url, notify=tell), to_json=as_json)
+
+
+@click.command("dead")
+@_queue_option
+@_json_option
+def dead(url: str, *, as_json: bool) -> None:
+    """List the dead letters: invoices that failed for good, and those that took down their workers."""
+    from bulkfetch.app.feed import list_letters
+    from bulkfetch.cli.queue_output import letter_printer, tell
+
+    list_letters(url, letter_printer(to_json=as_json), notify=tell)
+
+
+@click.command("requeue")
+@click.argument("invoice_ids", metavar="[ID]...", nargs=-1)
+@_queue_option
+@click.option(
+    "--reason", "reasons", metavar="REASON", multiple=True, help="Those given up for this; repeatable."
+)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+def requeue(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, everything: bool) -> None:
+    """Queue dead letters once more: those of the given IDs, those of a reason, or all."""
+    if not (invoice_ids or reasons or everything):
+        raise UsageError("nothing to queue: name invoice IDs, --reason REASON, or --all")
+
+    from bulkfetch.app.feed import requeue_letters
+    from bulkfetch.cli.queue_output import print_requeued, tell
+
+    ids, words = frozenset(invoice_ids), frozenset(reasons)
+
+    def wanted(letter: "DeadLetter") -> bool:
+        return everything or letter.invoice_id in ids or letter.reason in words
+
+    print_requeued(requeue_letters(url, wanted, notify=tell))

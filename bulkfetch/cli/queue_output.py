@@ -1,0 +1,61 @@
+"""What the commands of `bulkfetch queue` print."""
+
+import sys
+from collections.abc import Callable
+
+from bulkfetch.app.feed import Pushed
+from bulkfetch.cli.output import as_json, emit, level_of, print_numbers, print_problems, sentence
+from bulkfetch.events import Event
+from bulkfetch.models import DeadLetter, QueueStats
+from bulkfetch.text import safe
+
+
+def tell(event: Event) -> None:
+    """Say on stderr what a person should know meanwhile."""
+    if level_of(event) is not None:
+        emit(sys.stderr, f"bulkfetch: {sentence(event)}")
+
+
+def print_pushed(pushed: Pushed, *, to_json: bool) -> None:
+    """Print what became of the rows, on stdout."""
+    if to_json:
+        emit(sys.stdout, as_json(pushed))
+        return
+    print_numbers(
+        {
+            "rows": pushed.read,
+            "queued": pushed.queued,
+            "already queued": pushed.already_queued,
+            "already stored": pushed.already_stored,
+            "duplicates": pushed.duplicates,
+            "rejected": pushed.rejected,
+        }
+    )
+    print_problems(pushed.problems)
+    if pushed.shortfall:
+        emit(sys.stderr, f"bulkfetch: {pushed.shortfall}")
+
+
+def print_stats(stats: QueueStats, *, to_json: bool) -> None:
+    """Print how much there is in the queue, on stdout."""
+    if to_json:
+        emit(sys.stdout, as_json(stats))
+    else:
+        print_numbers({"waiting": stats.waiting, "in work": stats.leased, "dead letters": stats.dead})
+
+
+def letter_printer(*, to_json: bool) -> Callable[[DeadLetter], None]:
+    """What prints a dead letter as one line on stdout."""
+
+    def as_text(letter: DeadLetter) -> str:
+        times = f"{letter.deliveries} {'delivery' if letter.deliveries == 1 else 'deliveries'}"
+        words = f"{letter.failed_at}  {letter.invoice_id}  {letter.reason}  {times}  {letter.message or ''}"
+        return safe(words, 1000)
+
+    write = as_json if to_json else as_text
+    return lambda letter: emit(sys.stdout, write(letter))
+
+
+def print_requeued(count: int) -> None:
+    """Print how many dead letters were queued again."""
+    print_numbers({"queued again": count})

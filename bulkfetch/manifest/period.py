@@ -1,0 +1,57 @@
+"""What the workers of one queue have done together, from the archive's manifests."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from bulkfetch.errors import FatalError
+from bulkfetch.manifest.rows import read_rows
+from bulkfetch.manifest.runs import STATE, Run, list_runs, read_summary, started_at
+from bulkfetch.manifest.seen import Seen
+from bulkfetch.manifest.segment import whole_size
+
+
+def count_accounted(root: Path, own: str, source: str, *, idle: bool) -> int:
+    """How many different invoices have a row by a worker of the queue `source` since it was last drained. `own` is the
+    run that asks; if it was `idle`, it came when all was done, and what counts is the time before.
+
+    A run that died has no summary to say what its source was: it counts.
+
+    Raises:
+        FatalError: a manifest is damaged, or cannot be read.
+    """
+    counted = 0
+    with closing(Seen(root / STATE / f"accounted-{own}")) as seen:
+        for run in _period(root, own, source, idle=idle):
+            if run.manifest is None:
+                continue
+            end = run.manifest.stat().st_size if run.summary else whole_size(run.manifest)
+            for rows, _ in read_rows(run.manifest, 0, end):
+                counted += len(rows) - len(seen.repeats([(row.invoice_id, None) for row in rows]))
+    return counted
+
+
+def _period(root: Path, own: str, source: str, *, idle: bool) -> Sequence[Run]:
+    """The runs that overlap with `own`, or with one that does, and those before that did not see the queue drained."""
+    since = started_at(own)
+    period = []
+    for run in sorted(list_runs(root), key=lambda run: run.id, reverse=True):
+        if run.id == own:
+            period.append(run)
+            continue
+        if run.summary is None:
+            period.append(run)
+            since = min(since, started_at(run.id))
+            continue
+        try:
+            summary = read_summary(run.summary)
+        except FatalError:
+            continue  # damaged: `verify` tells of it
+        if summary.source != source:
+            continue
+        if summary.complete and summary.finished_at < since and not idle:
+            break
+        idle = False
+        period.append(run)
+        since = min(since, summary.started_at)
+    return period

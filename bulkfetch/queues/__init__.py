@@ -1,0 +1,38 @@
+"""Queues of invoices that many workers share, by URL: NATS JetStream, and Amazon SQS."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+
+from bulkfetch.errors import UsageError
+from bulkfetch.events import Event
+from bulkfetch.interfaces import Queue
+from bulkfetch.text import safe
+
+SCHEMES = ("nats", "tls", "sqs")
+
+
+def is_queue(spec: str) -> bool:
+    """Whether `spec` is the URL of a queue."""
+    scheme, found, _ = spec.partition("://")
+    return bool(found) and scheme in SCHEMES
+
+
+def open_queue(
+    url: str, environ: Mapping[str, str], *, notify: Callable[[Event], None], create: bool = False
+) -> AbstractAsyncContextManager[Queue]:
+    """The queue that `url` names, open until the block ends. With `create` it is made where it is missing.
+
+    Raises:
+        UsageError: URL or credentials cannot be used, or the engine's client is not installed.
+        FatalError: the queue cannot be reached, or is not there.
+    """
+    # Each engine's client is slow to import, and only one is needed.
+    if url.startswith("sqs://"):
+        from bulkfetch.queues.sqs import SqsQueue
+
+        return SqsQueue.open(url, environ, create=create, notify=notify)
+    if is_queue(url):
+        from bulkfetch.queues.jetstream import JetStreamQueue
+
+        return JetStreamQueue.open(url, environ, create=create, notify=notify)
+    raise UsageError(f"queue {safe(url, 200)}: give it as nats://host:4222/stream or sqs://name")

@@ -1,0 +1,269 @@
+"""A queue as a source: many workers take from it, and what one of them does not finish comes again."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Self
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from bulkfetch.errors import FatalError, Reason, TransientError
+from bulkfetch.events import Event, GateClosed, GateOpened, Note
+from bulkfetch.interfaces import Queue
+from bulkfetch.keys import check_invoice_id
+from bulkfetch.models import NO_FIELDS, DeadLetter, Delivery, InputRow, Lease, Malformed, Outcome, Row, utc_iso
+from bulkfetch.sources.lines import RAW_LIMIT
+from bulkfetch.text import safe
+
+ORIGIN = "queue"
+
+POLL = 0.5
+"""Seconds that one request for messages waits for some: no cancellation takes place meanwhile, as it could lose what
+is just arriving until its lease ends."""
+
+MAX_DELIVERIES = 10
+"""How often a message is taken in hand. Crashes of neighbours and hand-backs count, too, so fewer would put good
+invoices among the dead letters; one that comes more often takes its worker down."""
+
+PUT_OFF = 30.0  # 30 s, 60 s, 120 s … before what failed is tried again
+PUT_OFF_MAX = 900.0
+_RETRY_PAUSE = 1.0
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a message's body holds, as JSON: `id` is the invoice, `fields` what else its row says of it."""
+
+    id: str
+    fields: dict[str, str] = {}
+
+
+_decode = msgspec.json.Decoder(Message).decode
+
+
+def encode_message(delivery: Delivery) -> bytes:
+    """The body that brings `delivery` to a worker."""
+    return msgspec.json.encode(Message(delivery.invoice_id, dict(delivery.fields)))
+
+
+class QueueSource:
+    """The `Source` over a `Queue`.
+
+    A lease is extended for as long as its invoice is in work. An invoice is acknowledged when its manifest row is
+    durable; one that failed for good is put among the dead letters then.
+
+    Args:
+        limit: messages leased at a time.
+        until_empty: end when nothing has been left in the queue for `idle` seconds, in any worker's hands included.
+        max_outage: seconds without an answer of the broker after which the run is stopped.
+    """
+
+    redelivers = True
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        limit: int,
+        until_empty: bool,
+        idle: float,
+        max_outage: float,
+        notify: Callable[[Event], None],
+        utc_now: Callable[[], datetime],
+    ) -> None:
+        self.name = queue.name
+        self._queue = queue
+        self._limit = limit
+        self._until_empty = until_empty
+        self._idle = idle
+        self._max_outage = max_outage
+        self._notify = notify
+        self._utc_now = utc_now
+        self._leases: dict[int, Lease] = {}
+        self._settled = 0
+        self._left = 0
+        self._empty_since: float | None = None
+        self._trouble_since: float | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        queue: Queue,
+        *,
+        limit: int,
+        until_empty: bool,
+        idle: float,
+        max_outage: float,
+        notify: Callable[[Event], None],
+        utc_now: Callable[[], datetime],
+    ) -> AsyncIterator[Self]:
+        """The source, with its leases kept alive until the block ends."""
+        source = cls(
+            queue,
+            limit=limit,
+            until_empty=until_empty,
+            idle=idle,
+            max_outage=max_outage,
+            notify=notify,
+            utc_now=utc_now,
+        )
+        async with anyio.create_task_group() as tasks:
+            await source._look()
+            tasks.start_soon(source._keep_leases, name="leases")
+            yield source
+            tasks.cancel_scope.cancel()
+
+    async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
+        while True:
+            leases = await self._fetch()
+            if leases:
+                self._empty_since = None
+                yield [self._row(lease) for lease in leases]
+            elif self._until_empty and await self._drained():
+                return
+
+    async def _fetch(self) -> Sequence[Lease]:
+        try:
+            with anyio.CancelScope(shield=True):
+                leases = await self._queue.fetch(self._limit, POLL)
+                self._leases.update((id(lease), lease) for lease in leases)
+        except TransientError as error:
+            await self._wait_for_broker(error)
+            return ()
+        self._answered()
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            await self._hand_back(leases)
+            raise
+        return leases
+
+    async def _hand_back(self, leases: Sequence[Lease]) -> None:
+        with anyio.CancelScope(shield=True):
+            for lease in leases:
+                await self._release(lease, 0.0)
+
+    async def _wait_for_broker(self, error: TransientError) -> None:
+        now = anyio.current_time()
+        if self._trouble_since is None:
+            self._trouble_since = now
+            self._notify(GateClosed(ORIGIN, _RETRY_PAUSE, str(error)))
+        if now - self._trouble_since > self._max_outage:
+            raise FatalError(f"{self.name} has been out of service for {now - self._trouble_since:.0f} s ({error})")
+        await anyio.sleep(_RETRY_PAUSE)
+
+    def _answered(self) -> None:
+        if self._trouble_since is not None:
+            self._trouble_since = None
+            self._notify(GateOpened(ORIGIN))
+
+    async def _drained(self) -> bool:
+        """Whether nothing has been left for long enough. What other workers hold may still come back."""
+        try:
+            await self._look()
+        except TransientError as error:
+            self._empty_since = None
+            await self._wait_for_broker(error)
+            return False
+        now = anyio.current_time()
+        if self._left:
+            self._empty_since = None
+            return False
+        if self._empty_since is None:
+            self._empty_since = now
+        return now - self._empty_since >= self._idle
+
+    async def _look(self) -> None:
+        stats = await self._queue.stats()
+        self._left = stats.waiting + stats.leased
+
+    def _row(self, lease: Lease) -> InputRow:
+        if lease.body.startswith(b"{"):
+            try:
+                message = _decode(lease.body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                return _rejected(lease, Reason.INVALID_ROW, f"the message is no JSON object with an id: {error}")
+            invoice_id, fields = message.id, message.fields or NO_FIELDS
+        else:
+            # A producer that is not bulkfetch may send the bare ID.
+            invoice_id, fields = lease.body.decode("utf-8", "backslashreplace").strip(" \t\r\n"), NO_FIELDS
+        if problem := check_invoice_id(invoice_id):
+            return _rejected(lease, Reason.INVALID_ID, problem)
+        if lease.deliveries > MAX_DELIVERIES:
+            problem = f"handed out {lease.deliveries} times without a result: it may be what takes its workers down"
+            return Malformed(safe(invoice_id, RAW_LIMIT), Reason.POISON, problem, tag=lease)
+        return Delivery(
+            invoice_id,
+            fields=fields,
+            tag=lease,
+            redelivered=lease.deliveries > 1,
+            last=lease.deliveries == MAX_DELIVERIES,
+        )
+
+    async def ack(self, row: InputRow, account: Row) -> None:
+        """See `interfaces.Source.ack`: what is stored or skipped is done with, else it becomes a dead letter."""
+        lease = _lease_of(row)
+        try:
+            if account.outcome in (Outcome.STORED, Outcome.SKIPPED):
+                await self._queue.ack(lease)
+            else:
+                await self._queue.dead(lease, self._letter(lease, account))
+        except (TransientError, FatalError) as error:
+            # The row is durable. The queue hands the message out once more, and then it is found to be done.
+            self._notify(Note("warning", f"{self.name}: {safe(account.invoice_id, 80)} was not acknowledged: {error}"))
+        finally:
+            self._leases.pop(id(lease), None)
+            self._settled += 1
+
+    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+        """See `interfaces.Source.nack`."""
+        lease = _lease_of(row)
+        delay = min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)) if later else 0.0
+        await self._release(lease, delay)
+
+    async def _release(self, lease: Lease, delay: float) -> None:
+        self._leases.pop(id(lease), None)
+        try:
+            await self._queue.nak(lease, delay)
+        except (TransientError, FatalError) as error:
+            self._notify(Note("warning", f"{self.name}: a message comes back only when its lease ends: {error}"))
+
+    def _letter(self, lease: Lease, account: Row) -> DeadLetter:
+        return DeadLetter(
+            invoice_id=account.invoice_id,
+            reason=account.reason or "",
+            message=account.message,
+            deliveries=lease.deliveries,
+            failed_at=utc_iso(self._utc_now()),
+            run=account.run,
+            body=lease.body.decode("utf-8", "backslashreplace"),
+        )
+
+    async def _keep_leases(self) -> None:
+        """Extend every lease in hand, three times in its life: one that ends early is work done twice."""
+        while True:
+            await anyio.sleep(self._queue.lease_seconds / 3.0)
+            try:
+                await self._queue.extend(list(self._leases.values()))
+                await self._look()
+            except (TransientError, FatalError):
+                continue  # `batches` meets the same trouble, and tells of it
+
+    def estimate(self) -> int | None:
+        """What this worker has settled and what was left in the queue when it was last looked at."""
+        return self._settled + self._left
+
+    def digest(self) -> tuple[str, int] | None:
+        return None
+
+
+def _rejected(lease: Lease, reason: Reason, problem: str) -> Malformed:
+    raw = lease.body[: 4 * RAW_LIMIT].decode("utf-8", "backslashreplace")
+    return Malformed(safe(raw, RAW_LIMIT), reason, problem, tag=lease)
+
+
+def _lease_of(row: InputRow) -> Lease:
+    assert isinstance(row.tag, Lease)  # noqa: S101 - every row of this source carries its lease
+    return row.tag
