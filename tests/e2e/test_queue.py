@@ -1,29 +1,21 @@
 """Workers that share a queue: real processes, a real NATS server, a real API stand-in."""
 
 import json
-import os
-import signal
-import subprocess
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from e2e.harness import (
     all_rows,
     assert_sound,
     bulkfetch,
-    command,
-    environment,
     ids_of,
     objects,
     pdf_of,
     sandbox,
     started,
-    until,
     write_ids,
 )
-from nats_server import nats_server
 
-from bulkfetch.manifest import list_runs, read_summary, verify_chain
 from bulkfetch.models import Outcome
 
 QUICK = ("--until-empty", "--idle", "0.5")
