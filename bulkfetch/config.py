@@ -66,6 +66,16 @@ Host = Annotated[
 ]
 
 
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+AddressOrNone = Annotated[
+    str,
+    Meta(
+        pattern=rf"\A(([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]):{_PORT})?\Z",
+        extra={"allowed": "host:port, such as 127.0.0.1:8080 or [::1]:8080"},
+    ),
+]
+
+
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of the configuration file. "", [] and 0 mean "not set", for TOML has no null."""
 
@@ -135,6 +145,12 @@ class Timeouts(Section, frozen=True, kw_only=True):
     drain: DurationOrNone = 20.0
 
 
+class Service(Section, frozen=True, kw_only=True):
+    """The run as a service: where a supervisor can ask how it is."""
+
+    health_addr: AddressOrNone = ""
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole configuration; `Config()` is every default."""
 
@@ -144,6 +160,7 @@ class Config(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
     retry: Retry = Retry()
     timeouts: Timeouts = Timeouts()
+    service: Service = Service()
 
 
 _SECTIONS: Mapping[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Config)}

@@ -33,6 +33,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "limits.max_failed_ratio": ("RATIO", "Stop when more than this share of at least 200 invoices has failed."),
     "retry.attempts": ("N", "Tries of one invoice, the first included."),
     "timeouts.drain": ("SECONDS", "Time that invoices in work get at a stop."),
+    "service.health_addr": ("HOST:PORT", "Answer a supervisor's GET /livez and GET /readyz there."),
 }
 
 

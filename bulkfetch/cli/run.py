@@ -26,6 +26,7 @@ from bulkfetch.cli.options import config_flags, configuration, destination, take
     "limits.max_failed_ratio",
     "retry.attempts",
     "timeouts.drain",
+    "service.health_addr",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write each manifest row to stdout, as a line of JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; a summary only if something is missing.")

@@ -198,6 +198,24 @@ def test_api_urls_that_are_refused(url):
     assert "CANARY" not in message
 
 
+@pytest.mark.parametrize("addr", ["", "127.0.0.1:8080", "0.0.0.0:1", "localhost:65535", "[::1]:8080", "a-b.example:80"])
+def test_health_addresses_that_are_taken(addr):
+    """Host and port, an IPv6 address in brackets as in a URL; or nothing."""
+    assert config.load(EMPTY, {}, {"service.health_addr": addr}).service.health_addr == addr
+
+
+@pytest.mark.parametrize(
+    "addr",
+    [
+        "8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:99999", "::1:8080",
+        "http://127.0.0.1:8080", "127.0.0.1:8080/livez", "127.0.0.1:8080\n", " 127.0.0.1:8080", "a b:80", "..:80",
+    ],
+)  # fmt: skip
+def test_health_addresses_that_are_refused(addr):
+    """The message names the flag and shows the form."""
+    assert "--health-addr must be host:port, such as 127.0.0.1:8080" in refused(EMPTY, service__health_addr=addr)
+
+
 def test_a_token_has_one_source(tmp_path):
     """token_file and token_command exclude each other, wherever they were set; both places are named."""
     file = write(tmp_path, '[api]\ntoken_file = "/run/token"\n')

@@ -1,0 +1,154 @@
+"""How a run is, for those who supervise it: an orchestrator that asks, a service manager that is told."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, MutableMapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import StrEnum
+
+import anyio
+
+from bulkfetch.app.sd_notify import Notifier
+from bulkfetch.events import Event, GateClosed, GateOpened, RowRecorded, RunFinished, RunStarted
+from bulkfetch.models import Outcome
+from bulkfetch.sources.queue import ORIGIN as QUEUE_ORIGIN
+
+STATUS_EVERY = 5.0
+"""Seconds between two status lines, while the counts change."""
+
+
+class State(StrEnum):
+    """Why a run is not ready, in one word; or that it is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    QUEUE = "queue"
+    STOPPING = "stopping"
+
+
+class Health:
+    """Follows a run by its events. A run that has begun to stop never gets ready again."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self._state = State.STARTING
+        self._rows: Counter[Outcome] = Counter()
+        self._changed = anyio.Event()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of `event`."""
+        match event:
+            case RowRecorded(row=row):
+                self._rows[row.outcome] += 1
+            case RunStarted():
+                self.started = True
+                self._turn(State.READY)
+            case GateClosed(origin=origin) if origin == QUEUE_ORIGIN and self._state is State.READY:
+                self._turn(State.QUEUE)
+            case GateOpened(origin=origin) if origin == QUEUE_ORIGIN and self._state is State.QUEUE:
+                self._turn(State.READY)
+            case RunFinished():
+                self.stopping()
+            case _:
+                pass
+
+    def stopping(self) -> None:
+        """The run takes no more work, and ends when what is in hand is finished."""
+        self._turn(State.STOPPING)
+
+    def _turn(self, state: State) -> None:
+        if self._state not in (state, State.STOPPING):
+            self._state = state
+            self._changed.set()
+            self._changed = anyio.Event()
+
+    @property
+    def state(self) -> State:
+        """Where the run is now."""
+        return self._state
+
+    def why_not_ready(self) -> str | None:
+        """One word; None if it is ready."""
+        return None if self._state is State.READY else str(self._state)
+
+    def status(self) -> str:
+        """The state and the numbers of rows, in one line."""
+        words = "queue out of reach" if self._state is State.QUEUE else str(self._state)
+        return ", ".join([words, *(f"{self._rows[outcome]} {outcome}" for outcome in Outcome if self._rows[outcome])])
+
+    async def changed(self) -> None:
+        """Wait until the state is another one."""
+        await self._changed.wait()
+
+
+@asynccontextmanager
+async def supervised(health: Health, addr: str, environ: MutableMapping[str, str]) -> AsyncIterator[None]:
+    """Until the block ends: answer on `addr`, host:port, unless it is ""; and keep the service manager informed that
+    `environ` names, if it does. `environ` loses what names it.
+
+    Raises:
+        UsageError: the address cannot be bound.
+    """
+    async with AsyncExitStack() as stack:
+        if notifier := Notifier.of(environ):
+            await stack.enter_async_context(_reporting(health, stack.enter_context(notifier)))
+        if addr:
+            # aiohttp's server is not needed for anything else in a run, and slow to import.
+            from bulkfetch.app.endpoint import endpoint
+
+            await stack.enter_async_context(endpoint(addr, health.why_not_ready))
+        try:
+            yield
+        finally:
+            health.stopping()
+
+
+@asynccontextmanager
+async def _reporting(health: Health, notifier: Notifier) -> AsyncIterator[None]:
+    report = _Report(health, notifier)
+    # No task group: it would wrap what ends the run, and callers know that by its type.
+    tasks = [asyncio.create_task(report.keep_up())]
+    if notifier.watchdog is not None:
+        tasks.append(asyncio.create_task(_live(notifier, notifier.watchdog / 2)))
+    try:
+        yield
+    finally:
+        report.catch_up()
+        for task in tasks:
+            task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait(tasks)
+
+
+class _Report:
+    """Brings a service manager up to date, telling each thing once; what it did not take is told again."""
+
+    def __init__(self, health: Health, notifier: Notifier) -> None:
+        self._health = health
+        self._notifier = notifier
+        self._told: Sequence[str] = ()
+
+    async def keep_up(self) -> None:
+        while True:
+            self.catch_up()
+            with anyio.move_on_after(STATUS_EVERY):
+                await self._health.changed()
+
+    def catch_up(self) -> None:
+        lines = self._lines()
+        news = [line for line in lines if line not in self._told]
+        if news and self._notifier.tell(*news):
+            self._told = lines
+
+    def _lines(self) -> Sequence[str]:
+        # A manager that was never told of the start takes even the quickest run for a failed one.
+        ready = ["READY=1"] if self._health.started else []
+        stopping = ["STOPPING=1"] if self._health.state is State.STOPPING else []
+        return [*ready, *stopping, f"STATUS={self._health.status()}"]
+
+
+async def _live(notifier: Notifier, every: float) -> None:
+    """Say so for as long as the event loop gets here: a process that hangs is silent."""
+    while True:
+        notifier.tell("WATCHDOG=1")
+        await anyio.sleep(every)
