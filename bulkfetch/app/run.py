@@ -63,7 +63,6 @@ async def _archive(
             listener(event)
 
     reserve_descriptors(config.limits.workers)
-<<<<<<< HEAD
     async with open_input(config, source, notify=notify) as given:
         keys = KeyTemplate.parse(config.destination.key)
         token = token_source(config, environ_token, notify)
@@ -89,59 +88,6 @@ async def _archive(
                 drain=config.timeouts.drain,
                 adopting=manifest.adopting,
                 before_second_pass=connections.disarm,
-=======
-    rows_in = await anyio.to_thread.run_sync(
-        partial(open_source, source, format=config.source.format, column=config.source.column)
-    )
-    keys = KeyTemplate.parse(config.destination.key)
-    token = token_source(config, environ_token, notify)
-    await token.current()
-    rng, stop = Random(), Stop()
-    async with (
-        open_archive(config, rng=rng, notify=notify) as (manifest, store),
-        connect(config, token, rng=rng, notify=notify) as connections,
-    ):
-        fetcher = _fetcher(config, connections, store, rng=rng, stop=stop, notify=notify)
-        pool = Pool(
-            source=rows_in,
-            manifest=manifest,
-            ledger=manifest,
-            store=store,
-            fetcher=fetcher,
-            rows=RowWriter(manifest.run, utc_now),
-            keys=keys,
-            guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
-            stop=stop,
-            notify=notify,
-            utc_now=utc_now,
-            workers=config.limits.workers,
-            drain=config.timeouts.drain,
-            adopting=manifest.adopting,
-            before_second_pass=connections.disarm,
-        )
-        began, started = utc_now(), anyio.current_time()
-        notify(RunStarted(manifest.run, rows_in.name, store.name, rows_in.estimate()))
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(_heed_signals, stop)
-            tasks.start_soon(_tell_of_stop, stop, health)
-            await pool.run()
-            tasks.cancel_scope.cancel()
-        if stop.cause is None and not pool.counts.read:
-            notify(Note("warning", f"{rows_in.name} holds no invoice"))
-        if stop.cause is None and (shortfall := _unexpected(pool.counts, config.source.expect)):
-            notify(Note("error", shortfall))
-        summary = await manifest.finish(
-            _summary(
-                manifest.run,
-                pool,
-                stop,
-                rows_in,
-                config,
-                connections,
-                destination=store.name,
-                began=began,
-                seconds=anyio.current_time() - started,
->>>>>>> 9447459 (A run tells its supervisors how it is, from before it opens anything until it has ended)
             )
             began, started = utc_now(), anyio.current_time()
             notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
@@ -199,7 +145,11 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
             stop.request(Interrupted(signum))
 
 
-<<<<<<< HEAD
+async def _tell_of_stop(stop: Stop, health: Health) -> None:
+    await stop.requested.wait()
+    health.stopping()
+
+
 async def _shortfall(
     expect: int, given: Input, pool: Pool, manifest: LocalManifest, notify: Callable[[Event], None]
 ) -> str | None:
@@ -218,14 +168,6 @@ async def _shortfall(
 
 
 def _verdict(pool: Pool, cause: BulkfetchError | None, shortfall: str | None) -> tuple[ExitCode, str | None]:
-=======
-async def _tell_of_stop(stop: Stop, health: Health) -> None:
-    await stop.requested.wait()
-    health.stopping()
-
-
-def _verdict(pool: Pool, cause: BulkfetchError | None, expect: int) -> tuple[ExitCode, str | None]:
->>>>>>> 9447459 (A run tells its supervisors how it is, from before it opens anything until it has ended)
     """The exit code and, where the run did not simply finish, why it ended."""
     counts = pool.counts
     if not counts.balanced():
