@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from bulkfetch import config
-from bulkfetch.cli import COMMANDS, main
+from bulkfetch.cli import main
 from bulkfetch.errors import ExitCode
 
 ROOT = Path(__file__).parents[1]
@@ -153,10 +153,8 @@ def test_keda_looks_at_the_queue_that_bulkfetch_makes():
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
-def test_bulkfetch_takes_each_command(words, request):
+def test_bulkfetch_takes_each_command(words):
     """click parses it, and the values of its flags are allowed."""
-    if words[1] not in COMMANDS:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=f"bulkfetch has no command {words[1]} yet"))
     assert words[0] in ("bulkfetch", PROGRAM)
     context = parsed(words)
     flags = context.meta.get("bulkfetch.cli.flags", {})

@@ -14,6 +14,7 @@ from bulkfetch import __version__
 from bulkfetch.app.connections import Connections, connect, token_source
 from bulkfetch.app.descriptors import reserve_descriptors
 from bulkfetch.app.destination import open_archive, utc_now
+from bulkfetch.app.health import Health, supervised
 from bulkfetch.app.inputs import Input, open_input
 from bulkfetch.config import Config
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError

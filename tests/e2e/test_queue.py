@@ -78,3 +78,148 @@ def test_a_queue_is_fed_and_worked_off(nats, tmp_path):
         assert letters(queue)["nobodys"]["reason"] == "not_found"
         stored_once(tmp_path / "archive", ids_of(running))
         assert objects(tmp_path / "archive")[f"{ids_of(running)[0]}.pdf"] == pdf_of(running, ids_of(running)[0])
+
+
+def test_a_stopped_worker_hands_back_at_once(nats, tmp_path):
+    """SIGTERM under load: what is in hand is finished, the rest is with the other workers at once, nothing is fetched
+    twice, and the exit code says that it was asked to end."""
+    with sandbox(invoices=400, faults={"latency": 0.05}) as running:
+        ids, queue, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), nats.queue(), tmp_path / "archive"
+        push(ids, queue)
+        with worker(running, queue, archive) as process:
+            until(lambda: len(objects(archive)) > 50, process)
+            process.send_signal(signal.SIGTERM)
+            asked = time.monotonic()
+            assert process.wait(timeout=20) == 128 + signal.SIGTERM
+            took = time.monotonic() - asked
+        left = stats(queue)
+        assert left["leased"] == 0
+        assert left["waiting"] == 400 - len(objects(archive)) > 0
+        assert took < 10
+        done = work(running, queue, archive, *QUICK, "--expect", 400)
+        assert done.returncode == 0, done.stderr
+        assert max(running.stats.gets.values()) == 1
+        stored_once(archive, ids_of(running))
+
+
+def test_the_workers_of_a_queue_share_an_archive_that_no_other_run_may_touch(nats, tmp_path):
+    """While workers hold the archive a run from a file is refused with exit 7, and so is a worker while a run does."""
+    with sandbox(invoices=30, faults={"latency": 0.3}) as running:
+        ids, queue, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), nats.queue(), tmp_path / "archive"
+        push(ids, queue)
+        with worker(running, queue, archive) as one, worker(running, queue, archive) as two:
+            until(lambda: len(list_runs(archive)) == 2, one)
+            refused = work(running, ids, archive)
+            assert refused.returncode == 7
+            assert "another run holds this archive" in refused.stderr
+            for process in (one, two):
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=20) == 128 + signal.SIGTERM
+        assert verify_chain(archive) == []
+
+
+def test_a_refilled_queue_is_found_to_be_done(nats, tmp_path):
+    """A queue that was lost is filled again: with --skip-done only what is missing, and without it what is stored is
+    skipped by its rows."""
+    with sandbox(invoices=30) as running:
+        half = write_ids(tmp_path / "half.txt", ids_of(running)[:15])
+        ids, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), tmp_path / "archive"
+        assert work(running, half, archive).returncode == 0
+        queue = nats.queue()
+        pushed = push(ids, queue, "--skip-done", archive)
+        assert (pushed["queued"], pushed["already_stored"]) == (15, 15)
+        assert push(ids, queue)["queued"] == 15
+        done = work(running, queue, archive, *QUICK, "--expect", 30)
+        assert done.returncode == 0, done.stderr
+        assert max(running.stats.gets.values()) == 1
+        stored_once(archive, ids_of(running))
+
+
+def test_an_invoice_that_another_worker_stored_is_not_fetched_again(nats, tmp_path):
+    """A second worker that is handed an ID which the first has recorded meanwhile finds the object and the row."""
+    with sandbox(invoices=20) as running:
+        ids, queue, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), nats.queue(), tmp_path / "archive"
+        push(write_ids(tmp_path / "none.txt", []), queue)
+        with worker(running, queue, archive, *QUICK) as late:
+            until(lambda: list_runs(archive), late)
+        with worker(running, queue, archive, "--until-empty", "--idle", "6") as late:
+            until(lambda: len(list_runs(archive)) == 2, late)
+            push(ids, queue)
+            until(lambda: stats(queue)["waiting"] == 0, late)
+            assert work(running, queue, archive, "--until-empty", "--idle", "0").returncode == 0
+            push(ids, queue)
+            assert late.wait(timeout=30) == 0
+        assert max(running.stats.gets.values()) == 1
+        stored_once(archive, ids_of(running))
+
+
+def test_what_failed_is_tried_again_later_and_dead_letters_can_be_queued_again(nats, tmp_path):
+    """A dead letter comes back with `requeue`, by its ID or its reason, and is gone from the list."""
+    with sandbox(invoices=10) as running:
+        ids, queue, archive = (
+            write_ids(tmp_path / "ids.txt", ["x-1", "x-2", *ids_of(running)]),
+            nats.queue(),
+            tmp_path / "a",
+        )
+        push(ids, queue)
+        assert work(running, queue, archive, *QUICK, "--expect", 12).returncode == 3
+        assert set(letters(queue)) == {"x-1", "x-2"}
+        assert bulkfetch("queue", "requeue", "--queue", queue, token=None).returncode == 2
+        again = bulkfetch("queue", "requeue", "x-1", "--queue", queue, token=None)
+        assert again.returncode == 0, again.stderr
+        assert set(letters(queue)) == {"x-2"}
+        assert stats(queue) == {"waiting": 1, "leased": 0, "dead": 1}
+        bulkfetch("queue", "requeue", "--reason", "not_found", "--queue", queue, token=None)
+        assert stats(queue) == {"waiting": 2, "leased": 0, "dead": 0}
+        assert work(running, queue, archive, *QUICK).returncode == 3
+        assert set(letters(queue)) == {"x-1", "x-2"}
+        shown = bulkfetch("queue", "dead", "--queue", queue, token=None).stdout
+        assert "x-1  not_found  1 delivery" in shown
+
+
+def test_the_expected_number_is_that_of_all_workers(nats, tmp_path):
+    """--expect counts what all workers since the queue was last drained have accounted for, also for one that comes
+    late and one that was killed; a wrong number is exit 3."""
+    with sandbox(invoices=60, faults={"latency": 0.05}) as running:
+        ids, queue, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), nats.queue(), tmp_path / "archive"
+        push(ids, queue)
+        with worker(running, queue, archive) as process:
+            until(lambda: len(all_rows(archive)) > 10, process)
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
+        assert work(running, queue, archive, *QUICK, "--expect", 60).returncode == 0
+        assert work(running, queue, archive, *QUICK, "--expect", 60).returncode == 0
+        done = work(running, queue, archive, *QUICK, "--expect", 61)
+        assert done.returncode == 3
+        assert "61 rows were expected and 60 came" in done.stderr
+
+
+def test_no_stream_is_told_with_the_fix(nats, tmp_path):
+    """A worker on a queue that nobody has fed names the command that makes it."""
+    with sandbox(invoices=1) as running:
+        done = work(running, nats.queue(), tmp_path / "archive")
+        assert done.returncode == 5
+        assert "bulkfetch queue push" in done.stderr
+        assert not (tmp_path / "archive").exists()
+
+
+def test_credentials_do_not_stand_in_a_url(tmp_path):
+    """A URL with a password is refused, and the password is not repeated."""
+    done = bulkfetch("run", "nats://user:canary@127.0.0.1:4222/invoices", "--to", tmp_path / "archive")
+    assert done.returncode == 2
+    assert "NATS_USER" in done.stderr
+    assert "canary" not in done.stderr
+
+
+def test_a_broker_that_comes_back_is_waited_for(tmp_path):
+    """The broker dies under a worker and comes back: the worker goes on, and nothing is lost."""
+    with sandbox(invoices=120, faults={"latency": 0.05}) as running, nats_server() as broker:
+        ids, queue, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), broker.queue(), tmp_path / "archive"
+        push(ids, queue)
+        with worker(running, queue, archive, *QUICK, "--expect", 120) as process:
+            until(lambda: len(objects(archive)) > 30, process)
+            broker.kill()
+            time.sleep(0.5)
+            broker.start()
+            assert process.wait(timeout=60) == 0
+        stored_once(archive, ids_of(running))
