@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 
 import anyio
 
@@ -46,6 +47,7 @@ async def open_input(config: Config, spec: str, *, notify: Callable[[Event], Non
             max_outage=config.limits.max_outage,
             notify=notify,
             utc_now=utc_now,
+            rng=Random(),
         ) as source,
     ):
         yield Input(source, queue)

@@ -47,7 +47,7 @@ def _period(root: Path, own: str, source: str, *, idle: bool) -> Sequence[Run]:
             summary = read_summary(run.summary)
         except FatalError:
             continue  # damaged: `verify` tells of it
-        if summary.source != source:
+        if summary.source != source or not summary.counts.read:
             continue
         if summary.complete and summary.finished_at < since and not idle:
             break

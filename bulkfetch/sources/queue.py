@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from random import Random
 from typing import Self
 
 import anyio
@@ -26,6 +27,13 @@ is just arriving until its lease ends."""
 MAX_DELIVERIES = 10
 """How often a message is taken in hand. Crashes of neighbours and hand-backs count, too, so fewer would put good
 invoices among the dead letters; one that comes more often takes its worker down."""
+
+SUSPECT = 3
+"""From which delivery on a message is taken in hand only beside no other such one. What was in hand together when a
+worker died comes back together, so the one that kills would take good ones along to the end of their deliveries."""
+
+SUSPECT_WAIT = 2.0
+"""Seconds, on average, after which a suspect that has to wait comes back: at a moment of its own."""
 
 PUT_OFF = 30.0  # 30 s, 60 s, 120 s … before what failed is tried again
 PUT_OFF_MAX = 900.0
@@ -71,6 +79,7 @@ class QueueSource:
         max_outage: float,
         notify: Callable[[Event], None],
         utc_now: Callable[[], datetime],
+        rng: Random,
     ) -> None:
         self.name = queue.name
         self._queue = queue
@@ -80,6 +89,7 @@ class QueueSource:
         self._max_outage = max_outage
         self._notify = notify
         self._utc_now = utc_now
+        self._rng = rng
         self._leases: dict[int, Lease] = {}
         self._settled = 0
         self._left = 0
@@ -98,6 +108,7 @@ class QueueSource:
         max_outage: float,
         notify: Callable[[Event], None],
         utc_now: Callable[[], datetime],
+        rng: Random,
     ) -> AsyncIterator[Self]:
         """The source, with its leases kept alive until the block ends."""
         source = cls(
@@ -108,6 +119,7 @@ class QueueSource:
             max_outage=max_outage,
             notify=notify,
             utc_now=utc_now,
+            rng=rng,
         )
         async with anyio.create_task_group() as tasks:
             await source._look()
@@ -127,7 +139,7 @@ class QueueSource:
     async def _fetch(self) -> Sequence[Lease]:
         try:
             with anyio.CancelScope(shield=True):
-                leases = await self._queue.fetch(self._limit, POLL)
+                leases = await self._apart(await self._queue.fetch(self._limit, POLL))
                 self._leases.update((id(lease), lease) for lease in leases)
         except TransientError as error:
             await self._wait_for_broker(error)
@@ -139,6 +151,20 @@ class QueueSource:
             await self._hand_back(leases)
             raise
         return leases
+
+    async def _apart(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Those of `leases` that are taken in hand now: of the suspects one, if none is in hand yet."""
+        taken = []
+        free = not any(lease.deliveries >= SUSPECT for lease in self._leases.values())
+        for lease in leases:
+            if lease.deliveries < SUSPECT or lease.deliveries > MAX_DELIVERIES:
+                taken.append(lease)
+            elif free:
+                free = False
+                taken.append(lease)
+            else:
+                await self._release(lease, self._rng.uniform(0.5, 1.5) * SUSPECT_WAIT)
+        return taken
 
     async def _hand_back(self, leases: Sequence[Lease]) -> None:
         with anyio.CancelScope(shield=True):

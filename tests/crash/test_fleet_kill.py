@@ -21,7 +21,7 @@ from nats_server import nats_server
 from bulkfetch.manifest import list_runs, unfinished_runs, verify_chain
 from bulkfetch.queues.streams import CONSUMER
 from bulkfetch.sandbox import Faults, SandboxSettings, serve
-from bulkfetch.sources.queue import MAX_DELIVERIES
+from bulkfetch.sources.queue import MAX_DELIVERIES, SUSPECT
 
 INVOICES = int(os.environ.get("BULKFETCH_TEST_INVOICES", "600"))
 """More of them make it a rehearsal: BULKFETCH_TEST_INVOICES=10000."""
@@ -114,8 +114,8 @@ async def short_leases(queue: str) -> None:
 
 @pytest.mark.timeout(300 + INVOICES // 10)
 def test_deaths_of_workers_and_broker_lose_nothing(tmp_path):
-    """One worker is killed at a third and stays dead, the broker is killed and comes back, one invoice kills ten
-    workers: each good invoice has one object and one row `stored`, the dead letters are the hopeless and the poison."""
+    """One worker is killed at a third and stays dead, the broker is killed and comes back, one invoice kills
+    workers again and again: each good invoice has one object and one row `stored`, the dead letters are the hopeless and the poison."""
     archive = tmp_path / "archive"
     book = SandboxSettings(invoices=INVOICES).book()
     ids = list(book.ids())
@@ -145,7 +145,7 @@ def test_deaths_of_workers_and_broker_lose_nothing(tmp_path):
         **dict.fromkeys(NOBODYS, "not_found"),
         POISON: "poison",
     }
-    assert sum(place.poisoned for place in places) == MAX_DELIVERIES
+    assert SUSPECT <= sum(place.poisoned for place in places) <= MAX_DELIVERIES
     assert {code for place in places for code in place.codes} <= {-signal.SIGKILL, 0, 3}
     stored_once(archive, ids)
     assert len(unfinished_runs(archive)) == len(list_runs(archive)) - 2
