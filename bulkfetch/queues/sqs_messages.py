@@ -1,0 +1,99 @@
+"""The messages of one queue of SQS: the calls that both queues of a queue of invoices are used by."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from bulkfetch.queues.sqs_client import SqsClient, attributes, for_each
+from bulkfetch.queues.sqs_errors import ENDED, LeaseEnded, check_batch, no_answer
+
+MESSAGES = 10
+"""What SQS takes or gives in one call at most."""
+
+BATCH_BYTES = 256 * 1024
+"""Bytes of messages in one call at most: what every region and every older queue takes."""
+
+# SQS takes the characters of XML. JSON escapes the others by itself, save for these two, and no ID has them.
+_ESCAPES = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
+
+_COUNTS = tuple(f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed"))
+
+
+class SqsMessages:
+    """The messages of the queue that SQS calls `queue_url`. What was received is named by its receipt.
+
+    Raises (all calls):
+        TransientError, FatalError: see `sqs_errors`.
+    """
+
+    def __init__(self, sqs: SqsClient, queue_url: str) -> None:
+        self._sqs = sqs
+        self._url = queue_url
+
+    async def send(self, messages: Iterable[tuple[str, str]]) -> None:
+        """Send `messages`, pairs of invoice ID and text: on return SQS has all of them, after an error perhaps some."""
+        await for_each(_batches((invoice_id, text.translate(_ESCAPES)) for invoice_id, text in messages), self._send)
+
+    async def _send(self, batch: Sequence[tuple[str, str]]) -> None:
+        entries = [{"Id": str(number), "MessageBody": text} for number, (_, text) in enumerate(batch)]
+        answer = await self._sqs.call("send_message_batch", QueueUrl=self._url, Entries=entries)
+        check_batch(self._sqs.name, answer, [f"the message of {invoice_id}" for invoice_id, _ in batch])
+
+    async def receive(self, limit: int, *, wait: int, lease: int) -> Sequence[Mapping[str, Any]]:
+        """Up to `limit` messages as SQS gives them, ten at most, waited for `wait` seconds and leased for `lease`."""
+        answer = await self._sqs.call(
+            "receive_message",
+            patience=wait,
+            QueueUrl=self._url,
+            MaxNumberOfMessages=min(limit, MESSAGES),
+            WaitTimeSeconds=wait,
+            VisibilityTimeout=lease,
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+        )
+        received: Sequence[Mapping[str, Any]] = answer.get("Messages", ())
+        return received
+
+    async def delete(self, receipt: str) -> bool:
+        """Remove a message. False where SQS says that its lease had ended: then it may still be there."""
+        try:
+            await self._sqs.call("delete_message", QueueUrl=self._url, ReceiptHandle=receipt)
+        except LeaseEnded:
+            return False
+        return True
+
+    async def end_in(self, seconds: int, receipts: Sequence[str]) -> None:
+        """Let the leases of `receipts` end in `seconds` from now; those that have ended already stay as they are."""
+
+        async def change(batch: Sequence[str]) -> None:
+            entries = [
+                {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+                for number, receipt in enumerate(batch)
+            ]
+            answer = await self._sqs.call("change_message_visibility_batch", QueueUrl=self._url, Entries=entries)
+            check_batch(self._sqs.name, answer, ["a lease"] * len(batch), ignored=ENDED)
+
+        await for_each((receipts[start : start + MESSAGES] for start in range(0, len(receipts), MESSAGES)), change)
+
+    async def count(self) -> tuple[int, int]:
+        """About how many messages wait, and how many are leased or put off."""
+        found = await attributes(self._sqs, self._url, *_COUNTS)
+        try:
+            waiting, leased, delayed = (int(found[name]) for name in _COUNTS)
+        except (KeyError, ValueError):
+            # Taken for zero, it would end a worker.
+            raise no_answer(self._sqs.name) from None
+        return waiting, leased + delayed
+
+
+def _batches(messages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    """`messages` in groups that one call takes; one that is too large by itself goes alone, for SQS to say so."""
+    batch: list[tuple[str, str]] = []
+    size = 0
+    for invoice_id, text in messages:
+        length = len(text.encode())
+        if batch and (len(batch) == MESSAGES or size + length > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((invoice_id, text))
+        size += length
+    if batch:
+        yield batch
