@@ -114,9 +114,9 @@ async def short_leases(queue: str) -> None:
 
 @pytest.mark.timeout(300 + INVOICES // 10)
 def test_deaths_of_workers_and_broker_lose_nothing(tmp_path):
-    """One worker is killed at a third and stays dead, the broker is killed and comes back, one invoice kills its workers
-    again and again: each good invoice has one object and one row `stored`, the dead letters are the hopeless and the
-    poison."""
+    """One worker is killed at a third and stays dead, the broker is killed and comes back, one invoice kills its
+    workers again and again: each good invoice has one object and one row `stored`, the dead letters are the hopeless
+    and the poison."""
     archive = tmp_path / "archive"
     book = SandboxSettings(invoices=INVOICES).book()
     ids = list(book.ids())
