@@ -4,6 +4,7 @@ The published contract declares 200 with `{"url"}`, 400, 404 and 422. What it le
 errors) is answered defensively here: by status alone, never by text, which is localised.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -48,6 +49,10 @@ _PERMANENT = {
 }
 _NOT_READY = frozenset({409, 423, 425})
 _FATAL = frozenset({402, 451, 501, 505})
+
+# A URL within a word, its host and port as the group, and what ends a name; both may be quoted percent-encoded.
+_URL = re.compile(r"(?:://|%3A%2F%2F)(?:[^/?#]*@)?([\w.-]*(?::[0-9]+)?).*", re.IGNORECASE)
+_EQUALS = re.compile("%3D", re.IGNORECASE)
 
 
 class ApiMinter:
@@ -222,7 +227,16 @@ def _detail(body: bytes, token: Secret) -> str:
         said = "; ".join(f"{v.property_path}: {v.message}" for v in problem.violations)
     # A server may quote the token, the link or another URL in its words; a query can be a credential.
     words = said.replace(token.reveal(), "***").split()
-    return safe(" ".join(word.split("?")[0] if "://" in word or "=" in word else word for word in words), 400)
+    return safe(" ".join(_without_secret(word) for word in words), 400)
+
+
+def _without_secret(word: str) -> str:
+    """`word`, of a URL no more than its host, of a query nothing, of `name=value` no more than the name."""
+    named, equals, _ = _EQUALS.sub("=", _URL.sub(r"://\1", word)).partition("=")
+    if not equals:
+        return named
+    path, query, _ = named.partition("?")
+    return path if query else f"{named}=***"
 
 
 def _names_seconds_valid(body: bytes) -> bool:

@@ -228,13 +228,22 @@ async def test_an_endless_answer_is_cut_off():
         ({"error": "invalid_grant"}, "invalid_grant"),
         ({"violations": [{"propertyPath": "id", "message": "leer"}]}, "id: leer"),
         ({"detail": "a\r\nb\x1b[31mc\u202ed"}, "a b\\u001b[31mc\\u202ed"),
-        ({"detail": "see https://h.example/x?X-Canary-Signature=c4n4ry now"}, "see https://h.example/x now"),
+        ({"detail": "see https://h.example/x?X-Canary-Signature=c4n4ry now"}, "see https://h.example now"),
+        ({"detail": "at https://u:c4n4ry@h.example:8443/eyJCANARY/x#1."}, "at https://h.example:8443"),
+        ({"detail": "of https://h.example&c4n4ry or h2://h.example;c4n4ry"}, "of https://h.example or h2://h.example"),
+        ({"detail": "(https://h.example/a,https://h.example/c4n4ry)"}, "(https://h.example"),
+        ({"detail": "sig=c4n4ry,see=https://h.example/x"}, "sig=***"),
+        ({"detail": "api_key=c4n4ry=="}, "api_key=***"),
+        ({"detail": "https%3A%2F%2Fh.example%2Fx%3FX-Canary-Signature%3Dc4n4ry"}, "https://h.example"),
+        ({"detail": "sig%3dc4n4ry"}, "sig=***"),
+        ({"detail": "a draft? Really? 1/2"}, "a draft? Really? 1/2"),
         ({"detail": '"/x?X-Canary-Signature=c4n4ry"'}, '"/x'),
         ({"detail": f"the token Bearer {TOKEN} has no access"}, "the token Bearer *** has no access"),
     ],
 )
 async def test_the_servers_words_are_kept_and_defused(members, said):
-    """The message tells what the problem body says in any of its shapes, without controls, queries and the token."""
+    """The message tells what the problem body says in any of its shapes, without controls, the
+    token, and what is a link's or a parameter's own."""
     assert str(await outcome(problem(400, **members))) == f"HTTP 400 from the API: {said}"
 
 
