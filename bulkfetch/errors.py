@@ -10,6 +10,7 @@
     │   │   ├── UnexpectedAnswer  outside the contract: ask once more
     │   │   ├── BadBody         whole, but not a PDF
     │   │   └── NotReady        put off to the end of the run
+    │   │       └── SingledOut  refused alone, again and again
     │   └── PermanentError      give this invoice up
     ├── FatalError              stop the run; `exit_code` says how
     │   ├── UsageError          exit 2
@@ -159,6 +160,10 @@ class NotReady(TransientError):
     """The document is not there yet (409, 423, 425): put off to the end of the run at once."""
 
     tries = 1
+
+
+class SingledOut(NotReady):
+    """A refusal that meets this invoice alone: it is put off, and stops nobody else."""
 
 
 class PermanentError(InvoiceError):

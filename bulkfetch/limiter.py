@@ -13,7 +13,7 @@ from random import Random
 
 import anyio
 
-from bulkfetch.errors import FatalError, LinkAged, OriginError, Throttled
+from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
 from bulkfetch.events import Event, GateClosed, GateOpened
 from bulkfetch.interfaces import Fleet
 from bulkfetch.policy import MAX_RETRY_AFTER
@@ -149,6 +149,8 @@ class Gate:
         self._given_up: str | None = None
         self.requests = 0
         self.refused = 0
+        self.answered = 0
+        """Answers to what was asked after the latest refusal or failure: what was under way then proves nothing."""
 
     def join(self, fleet: Fleet) -> None:
         """Start no request before `fleet` gives a moment for it, and tell its workers of every pause."""
@@ -253,15 +255,19 @@ class Gate:
                 self._throttled(ticket, error, now)
             case OriginError():
                 self._failed(ticket, error, now)
+            case SingledOut():
+                self.refused += 1  # says nothing about the others, neither that they may go on nor that they must wait
             case LinkAged():
                 self.requests -= 1  # nothing was sent, so nothing is known of the origin
             case None | Exception():
-                self._well(now)
+                self._well(ticket, now)
             case _:
                 pass  # cancelled: says nothing about the origin
         self._changed.set()
 
-    def _well(self, now: float) -> None:
+    def _well(self, ticket: Ticket, now: float) -> None:
+        if ticket.started >= self._last_cut:
+            self.answered += 1
         self._pace.passed()
         self._failures = self._throttles = self._failed_probes = 0
         self._trouble_since = None

@@ -22,6 +22,7 @@ from bulkfetch.errors import (
     OriginError,
     PermanentError,
     Reason,
+    SingledOut,
     Throttled,
     UnexpectedAnswer,
 )
@@ -32,6 +33,10 @@ from bulkfetch.session import fatal_if_certificate, vendor_errors
 from bulkfetch.text import safe
 
 ORIGIN = "API"
+SINGLED_OUT = 3
+"""Refusals of one invoice, others answered before each, after which it is that invoice and not the pace."""
+
+MAX_REFUSED = 10_000
 MAX_ANSWER = 64 * 1024
 
 _PERMANENT = {
@@ -84,6 +89,9 @@ class ApiMinter:
         self._link_seconds = link_seconds
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
         self._utc_now = utc_now
+        # ID → how often it was refused while others were answered, and the gate's count of answers at the last time. It
+        # stays there until a link is granted: in the second pass one refusal is enough.
+        self._refused: dict[str, tuple[int, int]] = {}
 
     async def mint(self, invoice_id: str) -> Link:
         """A fresh link; a refused token is renewed once."""
@@ -122,8 +130,22 @@ class ApiMinter:
             if response.status == 401:
                 return None
             if response.status != 200:
-                raise self._refusal(response, body, token)
+                refusal = self._refusal(response, body, token)
+                if isinstance(refusal, Throttled) and self._is_singled_out(invoice_id):
+                    raise SingledOut(refusal.reason, f"{refusal} (only this invoice)", http_status=refusal.http_status)
+                raise refusal
+            self._refused.pop(invoice_id, None)
             return Link(_link_in(response, body), minted_at, self._link_seconds)
+
+    def _is_singled_out(self, invoice_id: str) -> bool:
+        """Count a refusal of `invoice_id`: must it be put off, so that it does not stop everybody again and again?"""
+        times, answered = self._refused.get(invoice_id, (0, -1))
+        if self._gate.answered > answered:
+            times += 1
+        if len(self._refused) >= MAX_REFUSED:
+            self._refused.clear()  # costs those in it a few pauses more
+        self._refused[invoice_id] = (times, self._gate.answered)
+        return times >= SINGLED_OUT
 
     def _refusal(self, response: aiohttp.ClientResponse, body: bytes, token: Secret) -> Exception:
         status = response.status

@@ -21,10 +21,12 @@ from bulkfetch.errors import (
     OriginError,
     PermanentError,
     Reason,
+    SingledOut,
     Throttled,
     TransientError,
     UnexpectedAnswer,
 )
+from bulkfetch.events import GateClosed
 
 pytestmark = pytest.mark.anyio
 
@@ -348,6 +350,73 @@ async def test_a_refusal_closes_the_gate_for_everybody():
                     tasks.start_soon(minter.mint, f"INV-{number}")
         assert len(api.requests) == 1
         assert "HTTP 429" in events[0].reason
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A gate pauses for some ten milliseconds."""
+    monkeypatch.setattr("bulkfetch.limiter.PROBE_WAIT_FIRST", 0.01)
+    monkeypatch.setattr("bulkfetch.limiter.PROBE_WAIT_MAX", 0.02)
+
+
+async def refused(minter, invoice_id="BAD"):
+    """The error by which `invoice_id` is refused."""
+    with pytest.raises(TransientError) as caught:
+        await minter.mint(invoice_id)
+    assert (caught.value.reason, caught.value.http_status) == (Reason.RATE_LIMITED, 429)
+    return caught.value
+
+
+async def test_an_invoice_that_alone_is_refused_stops_nobody_any_more(quick):
+    """Refused three times while others are answered, an invoice is put off, and the gate stays open: also when it is
+    asked for again in the second pass. Once granted, it is like any other."""
+    events = []
+    async with fault_server() as api, minting(api.url, gate=(gate := new_gate(notify=events.append))) as minter:
+        api.on("/", GRANTED)
+        api.on("/invoices/BAD", *[reply(429)] * 4, GRANTED, reply(429))
+        for _ in range(2):
+            assert type(await refused(minter)) is Throttled
+            await minter.mint("GOOD")
+        pauses = len(events)
+        for _ in range(2):
+            error = await refused(minter)
+            assert type(error) is SingledOut
+            assert (error.tries, error.second_pass) == (1, True)
+        assert len(events) == pauses
+        assert (gate.refused, gate.requests) == (4, 6)
+        await minter.mint("BAD")
+        assert type(await refused(minter)) is Throttled
+
+
+async def test_a_refusal_of_everybody_singles_out_nobody(quick):
+    """While nobody is answered, refusals are the pace's, however many; and one that was singled out before does not
+    open the gate for the others."""
+    events = []
+    async with fault_server() as api, minting(api.url, gate=new_gate(notify=events.append)) as minter:
+        api.on("/invoices/BAD", reply(429))
+        api.on("/", GRANTED, GRANTED, reply(429))
+        for _ in range(2):
+            await refused(minter)
+            await minter.mint("GOOD")
+        assert type(await refused(minter)) is SingledOut
+        events.clear()
+        for _ in range(3):
+            assert type(await refused(minter, "A")) is Throttled
+            assert type(await refused(minter)) is SingledOut
+        assert {type(event) for event in events} == {GateClosed}
+
+
+async def test_answers_to_what_was_under_way_single_out_nobody(quick):
+    """What was asked for before a refusal, and is answered after it, does not show that others are let through."""
+    async with fault_server() as api, minting(api.url) as minter, anyio.create_task_group() as tasks:
+        api.on("/invoices/BAD", reply(429))
+        for number in range(1, 4):
+            api.on(f"/invoices/SLOW-{number}", [0.1 * number, GRANTED])
+            tasks.start_soon(minter.mint, f"SLOW-{number}")
+        await anyio.sleep(0.05)
+        for _ in range(4):
+            assert type(await refused(minter)) is Throttled
+            await anyio.sleep(0.11)
 
 
 @pytest.fixture
