@@ -104,7 +104,9 @@ class Fetcher:
         link = await self._minter.mint(job.delivery.invoice_id)
         effort.links += 1
         async with self._downloader.open(link, suspect=effort.suspect) as body:
-            return await self._store.put(job.key, body, received=slot.release, fields=job.delivery.fields)
+            return await self._store.put(
+                job.key, body, received=slot.release, fields=job.delivery.fields, tried=effort.tried
+            )
 
 
 class RowWriter:

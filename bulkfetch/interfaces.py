@@ -115,7 +115,13 @@ class Store(Protocol):
     """Whether a run can afford `head` for every object that the manifests name; else it takes their word."""
 
     async def put(
-        self, key: str, body: Body, *, received: Callable[[], None], fields: Mapping[str, str] = NO_FIELDS
+        self,
+        key: str,
+        body: Body,
+        *,
+        received: Callable[[], None],
+        fields: Mapping[str, str] = NO_FIELDS,
+        tried: dict[str, int] | None = None,
     ) -> PutResult:
         """Read `body` to its end, then publish it under `key`: on return the object is durable.
 
@@ -123,6 +129,10 @@ class Store(Protocol):
         are kept aside and the put fails. `received` is called once when `body` is read to its end and out of memory.
         From there on a cancellation waits: the put ends in an object or an error, not in between. `fields` are the
         input's other columns, from which a store may take how long the object is to be kept.
+
+        `tried` is kept by the caller from one put of an invoice to the next: a store where the answer to a put can get
+        lost notes in it what it has put (SHA-256 and size), and takes any of that for the invoice's own content. So it
+        must not be shared by two invoices.
 
         Raises:
             PermanentError: `conflict`.

@@ -38,6 +38,8 @@ class Effort:
     links: int = 0
     charged: int = 0
     suspect: str | None = None
+    tried: dict[str, int] = field(default_factory=dict)
+    """What was put for this invoice, SHA-256 → size: an answer may have been lost, and the next body may differ."""
     met: Counter[type[InvoiceError]] = field(default_factory=Counter)
 
     def begin(self, utc_now: datetime, now: float) -> None:

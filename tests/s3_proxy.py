@@ -52,6 +52,21 @@ class S3Proxy:
             return web.Response(status=response.status, headers=headers, body=await response.read())
 
 
+class Forgetful(S3Proxy):
+    """Lets a PUT through and cuts the connection before the answer, once for each time that `forget` is set."""
+
+    forget = False
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one request, or not."""
+        answer = await super().handle(request)
+        if self.forget and request.method == "PUT":
+            self.forget = False
+            assert request.transport
+            request.transport.abort()
+        return answer
+
+
 @asynccontextmanager
 async def serving(handle: Callable[[web.Request], object]) -> AsyncIterator[str]:
     """`handle` answers everything at the URL given."""

@@ -131,7 +131,13 @@ class BucketStore:
                 await anyio.sleep(_SETTLE_SECONDS)
 
     async def put(
-        self, key: str, body: Body, *, received: Callable[[], None], fields: Mapping[str, str] = NO_FIELDS
+        self,
+        key: str,
+        body: Body,
+        *,
+        received: Callable[[], None],
+        fields: Mapping[str, str] = NO_FIELDS,
+        tried: dict[str, int] | None = None,
     ) -> PutResult:
         """See `interfaces.Store.put`. A body counts as received when it is on disk, or as an object in the bucket."""
         key_path(key)
@@ -143,7 +149,7 @@ class BucketStore:
                 in_memory = content.in_memory
                 if not in_memory:
                     received()
-                result = await self._publish(key, content, body, retention)
+                result = await self._publish(key, content, body, retention, {} if tried is None else tried)
                 del content
         if in_memory:
             received()
@@ -196,8 +202,12 @@ class BucketStore:
         async for chunk in self._chunks(await self._open(key)):
             yield chunk
 
-    async def _publish(self, key: str, content: Content, body: Body, retention: Retention | None) -> PutResult:
+    async def _publish(
+        self, key: str, content: Content, body: Body, retention: Retention | None, tried: dict[str, int]
+    ) -> PutResult:
         sha256, size = body.sha256, content.size
+        # The answer may get lost on the way from a store that took it: the next try can then meet this body.
+        tried[sha256] = size
         try:
             with self._errors.mapping(), anyio.fail_after(self._answer_seconds + size / SLOWEST):
                 done = await obstore.put_async(
@@ -211,8 +221,8 @@ class BucketStore:
         except FileNotFoundError:
             raise self._errors.no_bucket() from None
         except FileExistsError:
-            found = await self._compare(key, content, sha256)
-            return await self._result(key, found, sha256, body.content_type, adopted=True)
+            found, there = await self._compare(key, content, sha256, tried)
+            return await self._result(key, found, there, body.content_type, adopted=True)
         made = _Found(size, sha256, done["e_tag"], done["version"])
         result = await self._result(key, made, sha256, body.content_type, adopted=False)
         if retention and not result.lock_mode:
@@ -222,8 +232,9 @@ class BucketStore:
             )
         return result
 
-    async def _compare(self, key: str, content: Content, sha256: str) -> _Found:
-        """What is under `key`, which has the same content.
+    async def _compare(self, key: str, content: Content, sha256: str, tried: Mapping[str, int]) -> tuple[_Found, str]:
+        """What is under `key`, with its SHA-256: the same content, or that of an earlier put for this invoice whose
+        answer was lost, where the server's PDF is another each time.
 
         Raises:
             PermanentError: `conflict`: it differs. What is there stays, `content` is kept on this machine: in a locked
@@ -235,8 +246,8 @@ class BucketStore:
             there = found.sha256 or await self._digest(key)
         except FileNotFoundError:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
-        if there == sha256 and found.size == content.size:
-            return found
+        if tried.get(there) == found.size:
+            return found, there
         kept = await self._spool.keep(key, content)
         raise PermanentError(
             Reason.CONFLICT,

@@ -64,6 +64,7 @@ class LocalStore:
         *,
         received: Callable[[], None],
         fields: Mapping[str, str] = NO_FIELDS,  # noqa: ARG002 - a directory knows no retention
+        tried: dict[str, int] | None = None,  # noqa: ARG002 - nor does it lose an answer
     ) -> PutResult:
         """See `interfaces.Store.put`. A body up to 1 MiB is held in memory, of a larger one no more than that.
 

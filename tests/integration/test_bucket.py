@@ -10,7 +10,7 @@ import anyio
 import pytest
 from aiohttp import web
 from buckets import a_gate, connected
-from s3_proxy import S3Proxy, s3_error, s3_proxy, serving
+from s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
 from seaweed import SECRET_KEY, Seaweed
 
 from bulkfetch.config import Destination
@@ -380,23 +380,30 @@ async def test_bytes_damaged_on_the_way_are_refused(seaweed: Seaweed, tmp_path: 
 async def test_an_answer_that_was_lost_ends_in_adoption(seaweed: Seaweed, tmp_path: Path) -> None:
     """When the store kept an object but its answer did not arrive, the next try finds the object its own."""
     bucket = seaweed.bucket(versioned=True)
-
-    class Forgetful(S3Proxy):
-        forget = False
-
-        async def handle(self, request: web.Request) -> web.Response:
-            answer = await super().handle(request)
-            if self.forget and request.method == "PUT":
-                self.forget = False
-                request.transport.abort()
-            return answer
-
     async with proxied(seaweed, tmp_path, bucket=bucket, kind=Forgetful) as (proxy, store):
         proxy.forget = True
         with pytest.raises(OriginError):
             await put(store)
         assert (await put(store)).adopted
     assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1
+
+
+async def test_an_earlier_body_of_the_same_invoice_is_its_own(seaweed: Seaweed, tmp_path: Path) -> None:
+    """Where the server's PDF is another each time, what an answer was lost for is the invoice's own on a later try, as
+    it is in the bucket; for another invoice with the same key, at the same time, it is a conflict."""
+    bucket = seaweed.bucket(versioned=True)
+    tried: dict[str, int] = {}
+    async with proxied(seaweed, tmp_path, bucket=bucket, kind=Forgetful) as (proxy, store):
+        proxy.forget = True
+        with pytest.raises(OriginError):
+            await store.put("INV-1.pdf", Pdf(), received=lambda: None, tried=tried)
+        with pytest.raises(PermanentError):
+            await store.put("INV-1.pdf", Pdf(PDF + b"of another"), received=lambda: None, tried={})
+        result = await store.put("INV-1.pdf", Pdf(PDF + b"changed"), received=lambda: None, tried=tried)
+
+    assert (result.adopted, result.sha256, result.size) == (True, hashlib.sha256(PDF).hexdigest(), len(PDF))
+    assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1
+    assert [path.read_bytes() for path in left_in(tmp_path / "quarantine" / "run-1")] == [PDF + b"of another"]
 
 
 async def test_the_buckets_own_retention_is_read_back(seaweed: Seaweed, tmp_path: Path) -> None:

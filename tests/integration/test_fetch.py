@@ -11,9 +11,12 @@ from random import Random
 
 import anyio
 import pytest
+from buckets import connected
 from edges import CANARIES, PDF, assert_keeps_secrets, downloading, minting
 from fault_server import CLOSE, RESET, FaultServer, fault_server, head, reply
+from s3_proxy import Forgetful, s3_proxy
 
+from bulkfetch.config import Destination
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, PermanentError, Reason, TransientError
 from bulkfetch.events import RetryScheduled
 from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
@@ -245,12 +248,12 @@ class WatchedStore:
         self.received = anyio.Event()
         self.go_on = anyio.Event()
 
-    async def put(self, key, body, *, received, fields):
+    async def put(self, key, body, *, received, **more):
         def noted():
             received()
             self.received.set()
 
-        result = await self._store.put(key, body, received=noted, fields=fields)
+        result = await self._store.put(key, body, received=noted, **more)
         if key == "INV-1.pdf":
             await self.go_on.wait()
         return result
@@ -313,3 +316,21 @@ async def test_no_secret_is_logged(tmp_path, caplog, capfd):
     said = caplog.text + repr(made.events) + "".join(capfd.readouterr())
     said += "".join(str(path) for path in made.root.rglob("*"))
     assert not [canary for canary in CANARIES if canary in said]
+
+
+async def test_a_pdf_that_is_new_each_time_and_an_answer_that_was_lost(seaweed, tmp_path):
+    """Where the store took the first body without saying so and the second differs, the first is the invoice's object:
+    it is no conflict, and nothing is kept aside."""
+    spool, again = tmp_path / "spool", PDF.replace(b"0123", b"3210")
+    async with s3_proxy(seaweed, Forgetful) as proxy:
+        settings = Destination(url=f"s3://{seaweed.bucket()}/invoices", endpoint=proxy.endpoint)
+        async with (
+            connected(settings, seaweed, spool=spool) as store,
+            bench(tmp_path, store=lambda local: store) as made,
+        ):
+            made.files.on("/", reply(200, PDF), reply(200, again))
+            proxy.forget = True
+            result, job = await made.fetch()
+    assert (result.adopted, result.sha256, result.size) == (True, hashlib.sha256(PDF).hexdigest(), len(PDF))
+    assert job.effort.attempts == 2
+    assert not (spool / "quarantine").exists()

@@ -294,9 +294,9 @@ class FailsOnceLate:
     def __getattr__(self, name):
         return getattr(self._inner, name)
 
-    async def put(self, key, body, *, received, fields):
+    async def put(self, key, body, *, received, **more):
         if self.failed or not key.startswith(LATE):
-            return await self._inner.put(key, body, received=received, fields=fields)
+            return await self._inner.put(key, body, received=received, **more)
         self.failed = True
         async for _ in body:
             pass
