@@ -175,6 +175,11 @@ class Manifest(Protocol):
         """
         ...
 
+    def hurry(self) -> None:
+        """Have no more patience with a medium in trouble: an `append` under way, and any later one, ends soon, if need
+        be with an error. Returns at once."""
+        ...
+
 
 class Ledger(Protocol):
     """Knows, in memory that does not grow with the archive, what earlier runs stored and what this run has seen."""

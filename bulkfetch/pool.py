@@ -129,6 +129,7 @@ class Pool:
         with anyio.move_on_after(self._drain):
             await self._stop.hurried.wait()
         self._working.cancel()
+        self._manifest.hurry()
 
     async def _produce(self, send: MemoryObjectSendStream[Job]) -> None:
         estimate = None

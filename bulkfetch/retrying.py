@@ -1,5 +1,6 @@
 """The one retry loop: which errors are tried again, how often, and how long to wait in between."""
 
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -96,15 +97,17 @@ def retrying(
     )
 
 
-def persistent(call: Callable[[], T], seconds: float) -> T:
+def persistent(call: Callable[[], T], seconds: float, hurry: threading.Event) -> T:
     """What `call` returns, tried for `seconds`, in a thread: for what the whole run hangs on, such as its manifest.
+    Once `hurry` is set nothing is waited for: the try under way is the last, or the one that was waited for.
 
     Raises:
         TransientError: the last one, when patience is at an end. Any other error goes through at once.
     """
     loop = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_delay(seconds),
+        stop=tenacity.stop_after_delay(seconds) | tenacity.stop_when_event_set(hurry),
+        sleep=tenacity.sleep_using_event(hurry),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
         reraise=True,
     )

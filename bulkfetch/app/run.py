@@ -3,7 +3,8 @@
 import os
 import platform
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.metadata import version
 from random import Random
@@ -17,10 +18,11 @@ from bulkfetch.app.destination import open_archive, utc_now
 from bulkfetch.app.health import Health, supervised
 from bulkfetch.app.inputs import Input, open_input
 from bulkfetch.config import Config
+from bulkfetch.credentials import TokenSource
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError
 from bulkfetch.events import Event, Listener, Note, RunFinished, RunStarted
 from bulkfetch.fetch import Fetcher, RowWriter
-from bulkfetch.interfaces import Source, Store
+from bulkfetch.interfaces import Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import LocalManifest
 from bulkfetch.models import Secret, Summary, utc_iso
@@ -52,66 +54,74 @@ def run_archive(
 async def archive(config: Config, source: str, environ_token: Secret | None, listeners: Sequence[Listener]) -> Summary:
     """The same on a running event loop, in its main thread."""
     health = Health()
-    async with supervised(health, config.service.health_addr, os.environ):
-        return await _archive(config, source, environ_token, [*listeners, health], health)
+    told = (*listeners, health)
 
-
-async def _archive(
-    config: Config, source: str, environ_token: Secret | None, listeners: Sequence[Listener], health: Health
-) -> Summary:
     def notify(event: Event) -> None:
-        for listener in listeners:
+        for listener in told:
             listener(event)
 
     reserve_descriptors(config.limits.workers)
-    async with open_input(config, source, notify=notify) as given:
+    async with (
+        supervised(health, config.service.health_addr, os.environ),
+        open_input(config, source, notify=notify) as given,
+    ):
         keys = KeyTemplate.parse(config.destination.key)
         token = token_source(config, environ_token, notify)
         await token.current()
-        rng, stop = Random(), Stop()
-        async with (
-            open_archive(config, rng=rng, notify=notify, shared=given.queue is not None) as (manifest, store),
-            connect(config, token, rng=rng, notify=notify, queue=given.queue) as connections,
-        ):
-            pool = Pool(
-                source=given.source,
-                manifest=manifest,
-                ledger=manifest,
-                store=store,
-                fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
-                rows=RowWriter(manifest.run, utc_now),
-                keys=keys,
-                guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
-                stop=stop,
-                notify=notify,
-                utc_now=utc_now,
-                workers=config.limits.workers,
-                drain=config.timeouts.drain,
-                adopting=manifest.adopting,
-                before_second_pass=connections.disarm,
+        return await _archive(config, given, keys, token, health, notify)
+
+
+async def _archive(
+    config: Config,
+    given: Input,
+    keys: KeyTemplate,
+    token: TokenSource,
+    health: Health,
+    notify: Callable[[Event], None],
+) -> Summary:
+    rng, stop = Random(), Stop()
+    async with (
+        open_archive(config, rng=rng, notify=notify, shared=given.queue is not None) as (manifest, store),
+        connect(config, token, rng=rng, notify=notify, queue=given.queue) as connections,
+        _heeding_signals(stop) as tasks,
+    ):
+        pool = Pool(
+            source=given.source,
+            manifest=manifest,
+            ledger=manifest,
+            store=store,
+            fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
+            rows=RowWriter(manifest.run, utc_now),
+            keys=keys,
+            guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
+            stop=stop,
+            notify=notify,
+            utc_now=utc_now,
+            workers=config.limits.workers,
+            drain=config.timeouts.drain,
+            adopting=manifest.adopting,
+            before_second_pass=connections.disarm,
+        )
+        tasks.start_soon(_tell_of_stop, stop, health)
+        began, started = utc_now(), anyio.current_time()
+        notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
+        await pool.run()
+        tasks.start_soon(_hurry, manifest, stop, config.timeouts.drain)
+        shortfall = None if stop.cause else await _shortfall(config.source.expect, given, pool, manifest, notify)
+        summary = await manifest.finish(
+            _summary(
+                manifest.run,
+                pool,
+                given.source,
+                connections,
+                verdict=_verdict(pool, stop.cause, shortfall),
+                destination=store.name,
+                began=began,
+                seconds=anyio.current_time() - started,
             )
-            began, started = utc_now(), anyio.current_time()
-            notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(_heed_signals, stop)
-                tasks.start_soon(_tell_of_stop, stop, health)
-                await pool.run()
-                tasks.cancel_scope.cancel()
-            shortfall = None if stop.cause else await _shortfall(config.source.expect, given, pool, manifest, notify)
-            summary = await manifest.finish(
-                _summary(
-                    manifest.run,
-                    pool,
-                    given.source,
-                    connections,
-                    verdict=_verdict(pool, stop.cause, shortfall),
-                    destination=store.name,
-                    began=began,
-                    seconds=anyio.current_time() - started,
-                )
-            )
-            notify(RunFinished(summary))
-            return summary
+        )
+        notify(RunFinished(summary))
+        return summary
 
 
 def _fetcher(
@@ -135,6 +145,26 @@ def _fetcher(
         stopping=stop.requested.is_set,
         notify=notify,
     )
+
+
+@asynccontextmanager
+async def _heeding_signals(stop: Stop) -> AsyncIterator[anyio.abc.TaskGroup]:
+    """Until the block ends a signal asks for a stop, and a second one for haste. What the block raises goes through."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_heed_signals, stop)
+            yield tasks
+            tasks.cancel_scope.cancel()
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+
+
+async def _hurry(manifest: Manifest, stop: Stop, drain: float) -> None:
+    """What the pool does while it runs, for the summary: a bucket in trouble gets no more time than work in hand."""
+    await stop.requested.wait()
+    with anyio.move_on_after(drain):
+        await stop.hurried.wait()
+    manifest.hurry()
 
 
 async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:

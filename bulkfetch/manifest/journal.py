@@ -115,9 +115,16 @@ class Journal:
                 held=stack.pop_all(),
             )
 
+    def hurry(self) -> None:
+        """See `interfaces.Manifest.hurry`. May be called from any thread."""
+        if self._mirror is not None:
+            self._mirror.hurry()
+
     def check(self) -> None:
         """Raise the FatalError that keeps rows from being written, if there is one."""
         self._segment.check()
+        if self._mirror is not None:
+            self._mirror.check()
 
     def commit(self, lines: bytes, rows: Sequence[Row]) -> None:
         """Make `lines`, which are `rows` encoded, durable; then index them.
@@ -125,7 +132,7 @@ class Journal:
         Raises:
             FatalError: the lines are not recorded.
         """
-        self._segment.check()
+        self.check()
         # The bucket first: what is in the local copy alone would be news to every other machine.
         if self._mirror is not None:
             self._mirror.append(self.run, lines)
@@ -170,7 +177,7 @@ class Journal:
         Raises:
             FatalError: the manifest failed before, or the summary cannot be written.
         """
-        self._segment.check()
+        self.check()
         self._segment.close()
         written = write_summary(
             self._root,

@@ -149,6 +149,10 @@ class LocalManifest:
         """
         return await self._in_thread(self._journal.accounted, source, rows)
 
+    def hurry(self) -> None:
+        """See `interfaces.Manifest.hurry`."""
+        self._journal.hurry()
+
     async def finish(self, summary: Summary) -> Summary:
         """Write the run's summary, its hashes filled in, and return it so; no row can be appended after.
 

@@ -6,6 +6,7 @@ chain and everything else read that copy. The bucket is the truth; the copy can 
 """
 
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from bulkfetch.errors import FatalError, TransientError
+from bulkfetch.errors import FatalError, InvoiceError
 from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file
 from bulkfetch.manifest.runs import MANIFESTS, RUN_ID, STATE, list_runs
@@ -41,6 +42,17 @@ class Mirror:
         self._objects = objects
         self._root = root
         self._number = 0
+        self._failure: str | None = None
+        self._hurry = threading.Event()
+
+    def hurry(self) -> None:
+        """See `interfaces.Manifest.hurry`. May be called from any thread."""
+        self._hurry.set()
+
+    def check(self) -> None:
+        """Raise the FatalError that keeps this run from going on, if there is one."""
+        if self._failure is not None:
+            raise FatalError(self._failure)
 
     def name(self, run: str) -> str:
         """What a summary calls the manifest of `run`."""
@@ -54,7 +66,7 @@ class Mirror:
         """
         segments: dict[str, dict[int, ObjectMeta]] = defaultdict(dict)
         summaries: dict[str, ObjectMeta] = {}
-        for meta in _insist(lambda: list(self._objects.list(f"{MANIFESTS}/")), "list the manifests"):
+        for meta in self._insist(lambda: list(self._objects.list(f"{MANIFESTS}/")), "list the manifests"):
             if found := _SEGMENT.fullmatch(meta.key):
                 segments[found["run"]][int(found["number"])] = meta
             elif found := _SUMMARY.fullmatch(meta.key):
@@ -82,14 +94,15 @@ class Mirror:
         if any(run.manifest for run in list_runs(self._root)):
             return False
         own = (f"{MANIFESTS}/", f"{STATE}/")
-        first = _insist(lambda: list(islice(self._objects.list(""), _READERS)), "list the bucket")
+        first = self._insist(lambda: list(islice(self._objects.list(""), _READERS)), "list the bucket")
         return any(not meta.key.startswith(own) for meta in first)
 
     def append(self, run: str, lines: bytes) -> None:
         """Put `lines` up as the next segment of `run`; durable on return.
 
         Raises:
-            FatalError: it could not be done.
+            FatalError: it could not be done, nor will anything more of this run: rows behind a gap, or a summary, would
+                say that no object is without its row.
         """
         self._create(f"{MANIFESTS}/{run}/{self._number + 1:05}.jsonl", lines)
         self._number += 1
@@ -105,6 +118,8 @@ class Mirror:
         self._create(f"{MANIFESTS}/{run}.json", data)
 
     def _create(self, key: str, data: bytes) -> None:
+        self.check()
+
         def put() -> None:
             try:
                 self._objects.create(key, data)
@@ -113,7 +128,11 @@ class Mirror:
                 if self._objects.read(key) != data:
                     raise FatalError(f"{key} is there already with other content: who else writes this run?") from None
 
-        _insist(put, f"write {key}", RUNNING)
+        try:
+            self._insist(put, f"write {key}", RUNNING)
+        except FatalError as error:
+            self._failure = str(error)
+            raise
 
     def _pull_rows(self, run: str, segments: Sequence[ObjectMeta]) -> None:
         path = self._root / MANIFESTS / f"{run}.jsonl"
@@ -137,7 +156,7 @@ class Mirror:
                 yield from readers.map(self._read, segments[start : start + 8 * _READERS])
 
     def _read(self, segment: ObjectMeta) -> bytes:
-        data = _insist(lambda: self._objects.read(segment.key), f"read {segment.key}")
+        data = self._insist(lambda: self._objects.read(segment.key), f"read {segment.key}")
         if len(data) != segment.size:
             raise FatalError(f"{safe(segment.key)} has changed while it was read")
         return data
@@ -147,9 +166,8 @@ class Mirror:
         if not path.exists() or path.stat().st_size != meta.size:
             replace_file(path, self._read(meta), temporary=self._root / STATE / f"{path.name}.part")
 
-
-def _insist(call: Callable[[], T], doing: str, seconds: float = OPENING) -> T:
-    try:
-        return persistent(call, seconds)
-    except (TransientError, FileNotFoundError) as error:
-        raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error
+    def _insist(self, call: Callable[[], T], doing: str, seconds: float = OPENING) -> T:
+        try:
+            return persistent(call, seconds, self._hurry)
+        except (InvoiceError, FileNotFoundError) as error:
+            raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error

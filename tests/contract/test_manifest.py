@@ -78,6 +78,18 @@ async def test_a_row_that_cannot_be_encoded_hurts_its_caller_alone(tmp_path):
     assert await recorded(tmp_path) == ["INV-1"]
 
 
+async def test_haste_loses_nothing(tmp_path):
+    """`hurry` may be called at any time, and what can be recorded is."""
+    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(manifest.append, [row("INV-1")])
+            await anyio.lowlevel.checkpoint()
+            manifest.hurry()
+        await manifest.append([row("INV-2")])
+        await manifest.finish(summary())
+    assert await recorded(tmp_path) == ["INV-1", "INV-2"]
+
+
 async def test_a_cancelled_caller_has_recorded_its_rows(tmp_path):
     """A cancellation of one caller waits for the write: its rows and everybody else's are recorded."""
     async with LocalManifest.open(tmp_path, clock=clock) as manifest:

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import signal
 import time
 from collections import Counter
 
+import pytest
+from anyio.from_thread import start_blocking_portal
 from e2e.harness import bulkfetch, ids_of, pdf_of, sandbox, started, until, write_ids
+from s3_proxy import S3Proxy, s3_error, s3_proxy
 
 from bulkfetch.models import Outcome, Row
 
@@ -164,3 +168,39 @@ def test_plan_reads_the_bucket_and_leaves_nothing(seaweed, tmp_path):
     assert json.loads(plan.stdout)["to_fetch"] == 20
     assert seaweed.keys(bucket) == before
     assert not (tmp_path / "two").exists()
+
+
+class NoSummaries(S3Proxy):
+    """Answers every PUT of a summary with a refusal."""
+
+    async def handle(self, request):
+        if request.method == "PUT" and request.path.endswith(".json"):
+            self.seen.append((request.method, request.raw_path))
+            return s3_error(503, "SlowDown")()
+        return await super().handle(request)
+
+
+@pytest.mark.parametrize(("drain", "signals"), [(1, 1), (300, 2)])
+def test_a_signal_ends_the_wait_for_the_summary(seaweed, tmp_path, drain, signals):
+    """A bucket that does not take the summary holds up a run that is to end no longer than the drain, and not at all
+    after a second signal: exit 5, all rows are safe, and the next run completes it."""
+    bucket = seaweed.bucket()
+    with sandbox(invoices=20) as served, start_blocking_portal() as portal:
+        args = ("run", write_ids(tmp_path / "ids.txt", ids_of(served)), "--to", f"s3://{bucket}/{PREFIX}")
+        args += ("--api-url", served.api_url, "--drain", drain)
+        environ = machine(seaweed, tmp_path / "one")
+        with (
+            portal.wrap_async_context_manager(s3_proxy(seaweed, NoSummaries)) as proxy,
+            started(*args, **environ | {"AWS_ENDPOINT_URL": proxy.endpoint}) as process,
+        ):
+            until(lambda: any(path.endswith(".json") for _, path in proxy.seen), process)
+            for _ in range(signals):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            _, err = process.communicate(timeout=20)
+        assert process.returncode == 5, err.decode()
+        assert b"cannot write" in err
+        assert b"Traceback" not in err
+        rows, summaries = manifests(seaweed, bucket)
+        assert (len(rows), summaries) == (20, {})
+        assert bulkfetch(*args, **environ).returncode == 0

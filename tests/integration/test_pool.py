@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import threading
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -151,6 +152,9 @@ class Recording:
         await self._manifest.append(rows)
         self._durable.update(row.line for row in rows)
 
+    def hurry(self):
+        self._manifest.hurry()
+
 
 class Moments:
     """Calls `act` at the moment numbered `at`."""
@@ -166,7 +170,7 @@ class Moments:
 
 
 @asynccontextmanager
-async def pool_on(root, tick, *, drain=5.0, fatal_at=0):
+async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None):
     """A pool with its parts, on an archive in `root`."""
     durable: set[int] = set()
     source, server, stop = Listed(durable, tick), Server(tick, fatal_at), Stop()
@@ -175,7 +179,10 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0):
         server.served = server.served or getattr(getattr(event, "row", None), "outcome", "") == Outcome.STORED
         tick()
 
-    async with LocalManifest.open(root, clock=clock) as manifest, LocalStore.open(root, manifest.run) as store:
+    async with (
+        LocalManifest.open(root, clock=clock, objects=objects) as manifest,
+        LocalStore.open(root, manifest.run) as store,
+    ):
         fetcher = Fetcher(
             server, server, store, policy=RetryPolicy(attempts=2, wait_initial=1e-4, wait_max=1e-4, timeout=0),
             rng=Random(0), stopping=stop.requested.is_set, notify=notify,
@@ -314,3 +321,36 @@ async def test_a_late_failure_of_the_store_finds_a_place_again(tmp_path):
             await pool.run()
     assert late.failed
     account(pool, source, tmp_path)
+
+
+class Overloaded:
+    """A bucket for manifests that can be listed and takes nothing."""
+
+    def __init__(self):
+        self.asked = threading.Event()
+
+    def create(self, key, data):
+        self.asked.set()
+        raise TransientError(Reason.STORE_ERROR, "busy")
+
+    def list(self, prefix):
+        return iter(())
+
+
+@pytest.mark.parametrize("way", ["hurry", "drain"])
+async def test_a_stopped_run_does_not_wait_for_its_manifest(tmp_path, monkeypatch, way):
+    """Rows that wait for a bucket in trouble hold up no longer than other work in hand: they go back, with no ack."""
+    monkeypatch.setattr("bulkfetch.manifest.mirror.RUNNING", 40.0)
+    bucket = Overloaded()
+    drain = 0.2 if way == "drain" else 60.0
+    async with pool_on(tmp_path, lambda: None, drain=drain, objects=bucket) as (pool, source, _server, stop):
+        with anyio.fail_after(15.0):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pool.run)
+                await anyio.to_thread.run_sync(bucket.asked.wait)
+                stop.request(Aborted("stopped"))
+                if way == "hurry":
+                    stop.hurry()
+    assert not source.acked
+    assert set(source.nacked.values()) == {1}
+    assert pool.counts.read == 0

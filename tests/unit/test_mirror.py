@@ -1,5 +1,6 @@
 """The manifests of a bucket and their local copy: the bucket is the truth, and only what is new is read."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from bulkfetch.errors import FatalError, Reason, TransientError
+from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
 from bulkfetch.manifest import LocalManifest, verify_chain
 from bulkfetch.models import Counts, ObjectMeta, Outcome, Row, Summary
 
@@ -24,6 +25,8 @@ class Bucket:
         self.kept: dict[str, bytes] = {}
         self.reads: list[str] = []
         self.trouble = 0
+        self.error: Exception = TransientError(Reason.STORE_ERROR, "busy")
+        self.failed = threading.Event()
         self.lost_answers = 0
 
     def create(self, key: str, data: bytes) -> None:
@@ -47,7 +50,8 @@ class Bucket:
     def _fail(self) -> None:
         if self.trouble:
             self.trouble -= 1
-            raise TransientError(Reason.STORE_ERROR, "busy")
+            self.failed.set()
+            raise self.error
 
 
 def row(number: int) -> Row:
@@ -203,3 +207,60 @@ async def test_the_chain_holds_in_the_copy(bucket, opened, tmp_path):
             written = await manifest.finish(summary(1))
     assert written.previous is not None
     assert await anyio.to_thread.run_sync(verify_chain, tmp_path / "c") == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError(Reason.STORE_ERROR, "busy"),
+        PermanentError(Reason.TOO_LARGE, "too large"),
+        FatalError("access is denied"),
+    ],
+)
+async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, tmp_path, monkeypatch, error):
+    """Once a segment has failed for good the run has died, though the bucket is well again: it gets neither later rows
+    nor a summary, and the next run looks for objects without a row."""
+    monkeypatch.setattr("bulkfetch.manifest.mirror.RUNNING", 0.0)
+    async with opened(tmp_path) as manifest:
+        await manifest.append([row(1)])
+        bucket.trouble, bucket.error = 1, error
+        with pytest.raises(FatalError, match=str(error)):
+            await manifest.append([row(2)])
+        with pytest.raises(FatalError, match=str(error)):
+            await manifest.append([row(3)])
+        with pytest.raises(FatalError, match=str(error)):
+            await manifest.finish(summary(1))
+    assert list(bucket.kept) == [f"manifests/{manifest.run}/00001.jsonl"]
+    assert not list((tmp_path / "manifests").glob("*.json"))
+    async with opened(tmp_path) as again:
+        assert again.adopting
+        assert sorted(await again.stored(["id-1", "id-2", "id-3"])) == ["id-1"]
+
+
+async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_path, monkeypatch):
+    """`hurry` ends an append that waits for the bucket, and what comes after it."""
+    monkeypatch.setattr("bulkfetch.manifest.mirror.RUNNING", 20.0)
+    async with opened(tmp_path) as manifest:
+        bucket.trouble = 1_000_000
+        with anyio.fail_after(10.0):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_refused, manifest.append, [row(1)])
+                await anyio.to_thread.run_sync(bucket.failed.wait)
+                manifest.hurry()
+            await _refused(manifest.append, [row(2)])
+            await _refused(manifest.finish, summary(0))
+    assert bucket.kept == {}
+
+
+async def test_haste_does_not_harm_what_the_bucket_takes(bucket, opened, tmp_path):
+    """After `hurry` rows and summary are still put, where that works at once."""
+    async with opened(tmp_path) as manifest:
+        manifest.hurry()
+        await manifest.append([row(1)])
+        await manifest.finish(summary(1))
+    assert sorted(bucket.kept) == [f"manifests/{manifest.run}.json", f"manifests/{manifest.run}/00001.jsonl"]
+
+
+async def _refused(act, argument):
+    with pytest.raises(FatalError, match="busy"):
+        await act(argument)

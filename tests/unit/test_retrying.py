@@ -1,5 +1,7 @@
 """The retry loop on a virtual clock: what is tried again, how often, and how long it waits."""
 
+import threading
+import time
 from datetime import UTC, datetime
 from random import Random
 
@@ -20,7 +22,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.retrying import Effort, RetryPolicy, retrying
+from bulkfetch.retrying import Effort, RetryPolicy, persistent, retrying
 
 POLICY = RetryPolicy(attempts=5, wait_initial=0.5, wait_max=30.0, timeout=0.0)
 
@@ -147,3 +149,68 @@ def test_a_second_pass_has_the_full_allowance_and_one_account():
     assert (effort.started_at, effort.started) == (first, 500.0)
     assert (effort.attempts, effort.links, effort.suspect) == (5, 4, "aa")
     assert (effort.charged, sum(effort.met.values())) == (0, 0)
+
+
+class Troubled:
+    """Fails `times` times, and calls `then` with each try's number; notes which tries began in haste."""
+
+    def __init__(self, times, then=lambda number: None):
+        self.hurry = threading.Event()
+        self.tries = []
+        self._times, self._then = times, then
+
+    def __call__(self):
+        self.tries.append(self.hurry.is_set())
+        self._then(len(self.tries))
+        if len(self.tries) <= self._times:
+            raise transient()
+        return "done"
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How long `persistent` waits between two tries."""
+    lengths = [0.0]
+    monkeypatch.setattr("tenacity.wait.random.uniform", lambda low, high: lengths[0])
+    return lengths
+
+
+def test_persistence_ends_in_success_or_in_time(waits):
+    """What the run hangs on is tried until it succeeds, or until its time is over; another error goes through."""
+    call = Troubled(50)
+    assert persistent(call, 60.0, call.hurry) == "done"
+    call = Troubled(1)
+    with pytest.raises(TransientError):
+        persistent(call, 0.0, call.hurry)
+    assert len(call.tries) == 1
+
+    def fail(number):
+        raise FatalError("denied")
+
+    call = Troubled(0, fail)
+    with pytest.raises(FatalError):
+        persistent(call, 60.0, call.hurry)
+
+
+def test_haste_ends_a_wait(waits):
+    """Nothing is waited for once it is in a hurry: the wait under way ends, and one last try follows."""
+    waits[0] = 40.0
+    began, call = time.monotonic(), Troubled(5)
+    threading.Timer(0.05, call.hurry.set).start()
+    with pytest.raises(TransientError):
+        persistent(call, 60.0, call.hurry)
+    assert time.monotonic() - began < 10.0
+    assert call.tries == [False, True]
+
+
+def test_the_try_under_way_when_it_hurries_is_the_last(waits):
+    """In haste from the start there is one try; and none follows one during which haste began."""
+    call = Troubled(5)
+    call.hurry.set()
+    with pytest.raises(TransientError):
+        persistent(call, 60.0, call.hurry)
+    assert call.tries == [True]
+    call = Troubled(5, lambda number: number == 3 and call.hurry.set())
+    with pytest.raises(TransientError):
+        persistent(call, 60.0, call.hurry)
+    assert call.tries == [False] * 3
