@@ -14,7 +14,8 @@
     │   └── PermanentError      give this invoice up
     ├── FatalError              stop the run; `exit_code` says how
     │   ├── UsageError          exit 2
-    │   └── ArchiveLocked       exit 7
+    │   ├── ArchiveLocked       exit 7
+    │   └── DamagedManifest     what is there is not what a run wrote
     └── Aborted                 the run is closing: not a failure of anything
 
 `str(error)` is always safe to print: vendor errors, whose text may hold a link or a token, are mapped to these once,
@@ -186,6 +187,10 @@ class ArchiveLocked(FatalError):
     """Another run holds this archive."""
 
     exit_code = ExitCode.LOCKED
+
+
+class DamagedManifest(FatalError):
+    """A manifest holds something that is not a whole row."""
 
 
 class Aborted(BulkfetchError):

@@ -12,6 +12,7 @@ from typing import Self
 
 import msgspec
 
+from bulkfetch.errors import DamagedManifest
 from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.durable import fatal_if_it_fails, make_directory
 from bulkfetch.manifest.ledger import Ledger
@@ -100,8 +101,7 @@ class Journal:
             adopting = not shared and (must_adopt(root) or (mirror is not None and mirror.holds_foreign()))
             if shared and lock.alone and mirror is None:
                 lock.share()
-            own_ledger = Ledger.beside_others if shared and mirror is None else Ledger.open
-            ledger = stack.enter_context(closing(own_ledger(root)))
+            ledger = stack.enter_context(closing(_open_ledger(root, mirror, shared=shared)))
             seen = stack.enter_context(closing(Seen(state / f"seen-{run}")))
             segment = stack.enter_context(closing(Segment(root / MANIFESTS / f"{run}.jsonl")))
             return cls(
@@ -202,3 +202,17 @@ def _heal_all(root: Path) -> None:
     for died in unfinished_runs(root):
         if died.manifest:
             heal(died.manifest, root / STATE / f"{died.manifest.name}.torn")
+
+
+def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> Ledger:
+    if shared and mirror is None:
+        return Ledger.beside_others(root)
+    try:
+        return Ledger.open(root)
+    except DamagedManifest:
+        if mirror is None:
+            raise
+    # A power failure can leave the copy with its size but without its bytes; the bucket has the truth.
+    mirror.forget()
+    mirror.pull()
+    return Ledger.open(root)

@@ -14,10 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from bulkfetch.errors import FatalError, InvoiceError
+from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file
-from bulkfetch.manifest.runs import MANIFESTS, RUN_ID, STATE, list_runs
+from bulkfetch.manifest.runs import MANIFESTS, RUN_ID, STATE, list_runs, read_summary
+from bulkfetch.manifest.segment import whole_size
 from bulkfetch.models import ObjectMeta
 from bulkfetch.retrying import persistent
 from bulkfetch.text import safe
@@ -53,6 +54,14 @@ class Mirror:
         """Raise the FatalError that keeps this run from going on, if there is one."""
         if self._failure is not None:
             raise FatalError(self._failure)
+
+    def forget(self) -> None:
+        """Delete the local copies: what is not as it was pulled is of no use."""
+        with fatal_if_it_fails(f"delete the local copy of the manifests in {self._root}"):
+            for run in list_runs(self._root):
+                for path in (run.manifest, run.summary):
+                    if path is not None:
+                        path.unlink()
 
     def name(self, run: str) -> str:
         """What a summary calls the manifest of `run`."""
@@ -136,13 +145,14 @@ class Mirror:
 
     def _pull_rows(self, run: str, segments: Sequence[ObjectMeta]) -> None:
         path = self._root / MANIFESTS / f"{run}.jsonl"
-        have = path.stat().st_size if path.exists() else 0
+        size = path.stat().st_size if path.exists() else 0
+        have = whole_size(path) if size else 0
         end, known = 0, 0
         for segment in segments:
             if end + segment.size > have:
                 break
             end, known = end + segment.size, known + 1
-        if have == end and known == len(segments):
+        if size == end and known == len(segments):
             return
         with path.open("r+b" if have else "wb") as file:
             file.truncate(end)
@@ -163,7 +173,7 @@ class Mirror:
 
     def _pull_summary(self, run: str, meta: ObjectMeta) -> None:
         path = self._root / MANIFESTS / f"{run}.json"
-        if not path.exists() or path.stat().st_size != meta.size:
+        if not path.exists() or path.stat().st_size != meta.size or not _is_whole(path):
             replace_file(path, self._read(meta), temporary=self._root / STATE / f"{path.name}.part")
 
     def _insist(self, call: Callable[[], T], doing: str, seconds: float = OPENING) -> T:
@@ -171,3 +181,14 @@ class Mirror:
             return persistent(call, seconds, self._hurry)
         except (InvoiceError, FileNotFoundError) as error:
             raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error
+
+
+def _is_whole(summary: Path) -> bool:
+    """Whether `summary` is as its run wrote it: the next one seals the bytes that are here."""
+    try:
+        read_summary(summary)
+    except UsageError:
+        return True  # of a newer version, which is for others to say
+    except FatalError:
+        return False
+    return True

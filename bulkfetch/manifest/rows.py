@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from bulkfetch.errors import FatalError, UsageError
+from bulkfetch.errors import DamagedManifest, UsageError
 from bulkfetch.models import Row
 from bulkfetch.text import safe
 
@@ -57,7 +57,7 @@ def read_rows(path: Path, start: int = 0, end: int | None = None) -> Iterator[tu
     offset where it ends. Without `end`, to the file's end.
 
     Raises:
-        FatalError: a line is not a whole row; the message names file and line.
+        DamagedManifest: a line is not a whole row; the message names file and line.
         UsageError: a newer bulkfetch wrote a row.
         OSError: the file cannot be read.
     """
@@ -87,7 +87,7 @@ def _decode_block(block: bytes) -> list[Row] | None:
     return rows
 
 
-def _damaged(path: Path, offset: int, block: bytes) -> FatalError:
+def _damaged(path: Path, offset: int, block: bytes) -> DamagedManifest | UsageError:
     """The error for the first line of `block`, which begins at `offset`, that is not a whole row."""
     for number, line in enumerate(block.splitlines(keepends=True), _lines_before(path, offset) + 1):
         try:
@@ -97,8 +97,8 @@ def _damaged(path: Path, offset: int, block: bytes) -> FatalError:
             return newer
         except ValueError:
             pass
-        return FatalError(f"the manifest {safe(str(path))} is damaged in line {number}: it is not a whole row")
-    return FatalError(f"the manifest {safe(str(path))} is damaged: its lines are not one row each")
+        return DamagedManifest(f"the manifest {safe(str(path))} is damaged in line {number}: it is not a whole row")
+    return DamagedManifest(f"the manifest {safe(str(path))} is damaged: its lines are not one row each")
 
 
 def _lines_before(path: Path, offset: int) -> int:

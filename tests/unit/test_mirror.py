@@ -264,3 +264,69 @@ async def test_haste_does_not_harm_what_the_bucket_takes(bucket, opened, tmp_pat
 async def _refused(act, argument):
     with pytest.raises(FatalError, match="busy"):
         await act(argument)
+
+
+@pytest.mark.parametrize("damaged", [".jsonl", ".json"])
+async def test_a_copy_with_the_right_size_and_the_wrong_bytes_is_pulled_again(bucket, opened, tmp_path, damaged):
+    """Rows or a summary that a power failure left partly as zeros come from the bucket, and the chain goes on whole."""
+    for number in range(3):
+        async with opened(tmp_path) as manifest:
+            await manifest.append([row(number), row(10 + number)])
+            if number < 2:
+                await manifest.finish(summary(1))
+    files = sorted((tmp_path / "manifests").iterdir())
+    truth = [file.read_bytes() for file in files]
+    assert len(truth) == 5
+    for file, data in zip(files, truth, strict=True):
+        if file.suffix == damaged:
+            file.write_bytes(bytes(10) + data[10:])
+    (tmp_path / ".bulkfetch" / "ledger.sqlite3").unlink()
+    async with opened(tmp_path) as again:
+        assert sorted(await again.stored(["id-0", "id-1", "id-2"])) == ["id-0", "id-1", "id-2"]
+        await again.append([row(9)])
+        await again.finish(summary(1))
+    assert await anyio.to_thread.run_sync(verify_chain, tmp_path) == []
+    assert [file.read_bytes() for file in files] == truth
+
+
+async def test_a_copy_of_a_run_that_died_is_no_torn_end(bucket, opened, tmp_path):
+    """Where a power failure left zeros at the end of a run without a summary, its rows are still known."""
+    async with opened(tmp_path) as died:
+        await died.append([row(1)])
+        await died.append([row(2)])
+    async with opened(tmp_path) as manifest:
+        await manifest.finish(summary(0))
+    path = tmp_path / "manifests" / f"{died.run}.jsonl"
+    truth = path.read_bytes()
+    path.write_bytes(truth[: len(truth) // 2] + bytes(len(truth) // 2))
+    async with opened(tmp_path) as again:
+        assert sorted(await again.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+    assert path.read_bytes() == truth
+    assert len(bucket.reads) == 1
+
+
+async def test_damage_in_the_bucket_itself_stops_the_run(bucket, opened, tmp_path):
+    """What is damaged in the bucket too is read once more, and then named."""
+    async with opened(tmp_path) as manifest:
+        await manifest.append([row(1)])
+        await manifest.finish(summary(1))
+    key = f"manifests/{manifest.run}/00001.jsonl"
+    bucket.kept[key] = bytes(len(bucket.kept[key]))
+    with pytest.raises(FatalError, match="is damaged in line 1"):
+        async with opened(tmp_path / "other"):
+            pass
+    assert bucket.reads.count(key) == 2
+
+
+async def test_a_ledger_that_cannot_be_written_costs_no_copy(bucket, opened, tmp_path):
+    """What is wrong with this machine's disk is no reason to read the bucket anew."""
+    async with opened(tmp_path) as manifest:
+        await manifest.append([row(1)])
+        await manifest.finish(summary(1))
+    database = tmp_path / ".bulkfetch" / "ledger.sqlite3"
+    database.unlink()
+    database.mkdir()
+    with pytest.raises(FatalError, match="ledger"):
+        async with opened(tmp_path):
+            pass
+    assert bucket.reads == []
