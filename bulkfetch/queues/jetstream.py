@@ -10,6 +10,7 @@ import msgspec
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import MsgAlreadyAckdError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 
@@ -25,6 +26,7 @@ from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 5.0
+ACK_TIMEOUT = 2.0
 PING_INTERVAL = 4
 """Seconds between two pings. The second that stays without answer ends the connection, so a line that is dead without
 saying so is noticed after about 12 s; the client's own default takes six minutes."""
@@ -118,12 +120,16 @@ class JetStreamQueue:
 
     async def ack(self, lease: Lease) -> None:
         """See `interfaces.Queue.ack`."""
-        with nats_errors(self.name):
-            await _message(lease).ack_sync(timeout=ANSWER_TIMEOUT)
+        with nats_errors(self.name), suppress(MsgAlreadyAckdError):
+            try:
+                await _message(lease).ack_sync(timeout=ACK_TIMEOUT)
+            except TimeoutError:
+                # A message that is gone, as its lease had ended and another worker was quicker, gets no answer.
+                await self._js.consumer_info(self._names.stream, CONSUMER)
 
     async def nak(self, lease: Lease, delay: float) -> None:
         """See `interfaces.Queue.nak`."""
-        with nats_errors(self.name):
+        with nats_errors(self.name), suppress(MsgAlreadyAckdError):
             await _message(lease).nak(delay=delay or None)
 
     async def extend(self, leases: Sequence[Lease]) -> None:

@@ -1,11 +1,11 @@
 """The contract of `Queue`, written against the Protocol alone: every engine passes this one suite.
 
-An engine joins by an entry in `ENGINES` and, where it needs a server, that server's fixture among those of `engine`.
+An engine joins by an entry in `ENGINES` and a function that makes an `Engine` of its server.
 """
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -13,12 +13,15 @@ import anyio
 import pytest
 from edges import everything_said
 from ministack import SECRET_KEY, Ministack
+from nats_server import NatsServer
 
 from bulkfetch.errors import FatalError
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Queue
 from bulkfetch.models import DeadLetter, Lease, QueueStats
+from bulkfetch.queues.jetstream import JetStreamQueue
 from bulkfetch.queues.sqs import SqsQueue
+from bulkfetch.queues.streams import CONSUMER
 
 pytestmark = pytest.mark.anyio
 
@@ -63,14 +66,41 @@ def sqs(ministack: Ministack) -> Engine:
     )
 
 
-ENGINES: Mapping[str, Callable[[Mapping[str, object]], Engine]] = {
-    "sqs": lambda servers: sqs(servers["ministack"]),
-}
+def jetstream(server: NatsServer) -> Engine:
+    @contextlib.asynccontextmanager
+    async def open_jetstream(
+        url: str, create: bool, lease_seconds: float, notify: Callable[[Event], None]
+    ) -> AsyncIterator[Queue]:
+        async with JetStreamQueue.open(url, environ, create=create, notify=notify) as queue:
+            if lease_seconds == queue.lease_seconds:
+                yield queue
+                return
+            # The length of a lease is the consumer's, for all workers.
+            client, stream = queue._js, url.rpartition("/")[2]
+            config = (await client.consumer_info(stream, CONSUMER)).config
+            await client.add_consumer(stream, config.evolve(ack_wait=lease_seconds))
+        async with JetStreamQueue.open(url, environ, create=create, notify=notify) as queue:
+            assert queue.lease_seconds == lease_seconds
+            yield queue
+
+    environ = {"NATS_USER": "somebody", "NATS_PASSWORD": SECRET_KEY}
+    return Engine(
+        fresh=server.queue,
+        open=open_jetstream,
+        secrets=(SECRET_KEY,),
+        tells_duplicates=True,
+        exact_stats=True,
+    )
+
+
+ENGINES = {"jetstream": "nats", "sqs": "ministack"}
+"""Each engine, with the fixture that is its server."""
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, ministack: Ministack) -> Engine:
-    return ENGINES[request.param]({"ministack": ministack})
+def engine(request: pytest.FixtureRequest) -> Engine:
+    server = request.getfixturevalue(ENGINES[request.param])
+    return jetstream(server) if request.param == "jetstream" else sqs(server)
 
 
 class Opened:
@@ -156,7 +186,7 @@ async def test_what_is_put_is_handed_out_and_gone_when_acknowledged(queue: Queue
     assert {lease.deliveries for lease in leases} == {1}
     for lease in leases:
         await queue.ack(lease)
-    assert (await settled_stats(queue, engine, QueueStats(0, 0, 0))).empty
+    assert await settled_stats(queue, engine, QueueStats(0, 0, 0)) == QueueStats(0, 0, 0)
     assert await queue.fetch(10, 0.1) in ([], ())
 
 
@@ -355,7 +385,7 @@ async def test_stats_say_what_waits_and_what_is_in_work(queue: Queue, engine: En
     assert await settled_stats(queue, engine, expected) == expected
     await queue.nak(leases[0], 60.0)
     stats = await settled_stats(queue, engine, expected)
-    assert (stats.waiting + stats.leased, stats.empty) == (5, False)
+    assert stats.waiting + stats.leased == 5
 
 
 async def test_calls_may_be_made_from_many_tasks(queue: Queue, engine: Engine) -> None:
