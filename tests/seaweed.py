@@ -87,11 +87,24 @@ class Seaweed:
 
     def keys(self, bucket: str) -> list[str]:
         """Every key in `bucket`."""
-        return self._do("GET", f"/{bucket}", {"list-type": "2"}).texts("Key")
+        keys: list[str] = []
+        while more := self._do("GET", f"/{bucket}", {"list-type": "2", "start-after": keys[-1] if keys else ""}).texts(
+            "Key"
+        ):
+            keys += more
+        return keys
 
     def versions(self, bucket: str) -> list[str]:
         """The key of every object version in `bucket`, as often as there are versions of it."""
-        return self._do("GET", f"/{bucket}", {"versions": ""}).texts("Key")
+        keys: list[str] = []
+        marker = {}
+        while True:
+            page = self._do("GET", f"/{bucket}", {"versions": "", **marker})
+            keys += page.texts("Key")
+            if page.texts("IsTruncated") != ["true"]:
+                return keys
+            names = {"key-marker": "NextKeyMarker", "version-id-marker": "NextVersionIdMarker"}
+            marker = {name: "".join(page.texts(tag)) for name, tag in names.items()}
 
     def uploads(self, bucket: str) -> list[str]:
         """The key of every multipart upload in `bucket` that was neither completed nor aborted."""
