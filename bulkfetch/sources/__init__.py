@@ -32,7 +32,8 @@ def open_source(spec: str, *, format: str = "auto", column: str = "") -> Source:
     if "://" in spec:
         scheme = spec.partition("://")[0]
         raise UsageError(
-            f"source {safe(scheme, 80)}://: such a source is not known; use a file, or - for standard input"
+            f"source {safe(scheme, 80)}://: such a source is not known here; use a file, or - for standard input "
+            "(a run also takes a queue, nats://host:4222/stream or sqs://name)"
         )
     path = _standard_input() if spec == "-" else _regular(spec)
     chosen = _format_of(spec, column) if format == "auto" else format

@@ -93,6 +93,7 @@ class QueueSource:
         self._leases: dict[int, Lease] = {}
         self._settled = 0
         self._left = 0
+        self._expected = 0
         self._empty_since: float | None = None
         self._trouble_since: float | None = None
 
@@ -204,6 +205,7 @@ class QueueSource:
     async def _look(self) -> None:
         stats = await self._queue.stats()
         self._left = stats.waiting + stats.leased
+        self._expected = self._settled + self._left
 
     def _row(self, lease: Lease) -> InputRow:
         if lease.body.startswith(b"{"):
@@ -278,8 +280,8 @@ class QueueSource:
                 continue  # `batches` meets the same trouble, and tells of it
 
     def estimate(self) -> int | None:
-        """What this worker has settled and what was left in the queue when it was last looked at."""
-        return self._settled + self._left
+        """What this worker had settled and what was left in the queue when it was last looked at."""
+        return max(self._settled, self._expected)
 
     def digest(self) -> tuple[str, int] | None:
         return None
