@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 
@@ -16,7 +17,7 @@ from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, Transi
 from bulkfetch.fetch import Fetcher, RowWriter
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import LocalManifest
-from bulkfetch.models import Delivery, Link, Malformed, Outcome
+from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
 from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
 from bulkfetch.pool import Pool, Stop
 from bulkfetch.retrying import RetryPolicy
@@ -170,17 +171,17 @@ class Moments:
 
 
 @asynccontextmanager
-async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None):
-    """A pool with its parts, on an archive in `root`."""
+async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Listed):
+    """A pool with its parts, on an archive in `root`; one on a queue shares it."""
     durable: set[int] = set()
-    source, server, stop = Listed(durable, tick), Server(tick, fatal_at), Stop()
+    source, server, stop = source(durable, tick), Server(tick, fatal_at), Stop()
 
     def notify(event):
         server.served = server.served or getattr(getattr(event, "row", None), "outcome", "") == Outcome.STORED
         tick()
 
     async with (
-        LocalManifest.open(root, clock=clock, objects=objects) as manifest,
+        LocalManifest.open(root, clock=clock, objects=objects, shared=source.redelivers) as manifest,
         LocalStore.open(root, manifest.run) as store,
     ):
         fetcher = Fetcher(
@@ -354,3 +355,108 @@ async def test_a_stopped_run_does_not_wait_for_its_manifest(tmp_path, monkeypatc
     assert not source.acked
     assert set(source.nacked.values()) == {1}
     assert pool.counts.read == 0
+
+
+class Queued(Listed):
+    """A source that hands out again what comes back; each row is `(invoice ID, redelivered, last)`."""
+
+    redelivers = True
+
+    def __init__(self, durable, tick, rows):
+        super().__init__(durable, tick)
+        self.accounts, self.put_off = [], []
+        self._waiting = [
+            Delivery(invoice_id, line, redelivered=redelivered, last=last)
+            for line, (invoice_id, redelivered, last) in enumerate(rows, 1)
+        ]
+        self._left = len(self._waiting)
+
+    async def batches(self):
+        while self._left:
+            batch, self._waiting = self._waiting, []
+            if batch:
+                yield batch
+            await anyio.sleep(0.001)
+
+    async def ack(self, row, account):
+        await super().ack(row, account)
+        self.accounts.append((row.invoice_id, str(account.outcome), account.reason and str(account.reason)))
+        self._left -= 1
+
+    async def nack(self, row, *, later=False):
+        assert later
+        self.put_off.append(row.invoice_id)
+        self._waiting.append(replace(row, redelivered=True))
+
+
+@asynccontextmanager
+async def queue_pool(root, *rows):
+    """A pool on a queue of `rows`, and the API it asks."""
+    async with pool_on(root, lambda: None, source=lambda durable, tick: Queued(durable, tick, rows)) as parts:
+        yield parts[:3]
+
+
+async def test_what_failed_goes_back_to_a_queue_once(tmp_path):
+    """An invoice that fails is handed back for later, and given up when it fails again here, or was handed out for the
+    last time; what it cannot mend is given up at once. The account adds up."""
+    async with queue_pool(
+        tmp_path, (invoice(5), False, False), (invoice(18), True, True), (invoice(3), False, False)
+    ) as (
+        pool,
+        source,
+        server,
+    ):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert source.put_off == [invoice(5)]
+    assert sorted(source.accounts) == [
+        (invoice(3), "failed", "not_found"),
+        (invoice(5), "failed", "server_error"),
+        (invoice(18), "failed", "server_error"),
+    ]
+    assert server.asked == 2 * 2 + 2 + 1
+    assert pool.counts.balanced()
+    assert (pool.counts.read, pool.counts.failed) == (3, 3)
+
+
+async def test_a_second_row_of_a_queue_is_no_duplicate(tmp_path):
+    """An ID that comes twice is fetched once, and its second row says that it is stored already."""
+    async with queue_pool(tmp_path, *[(invoice(1), False, False)] * 3) as (pool, source, _):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    outcomes = Counter((outcome, reason) for _, outcome, reason in source.accounts)
+    assert outcomes[("stored", None)] == 1
+    assert set(outcomes) <= {("stored", None), ("stored", "adopted"), ("skipped", "already_stored")}
+    assert pool.counts.balanced()
+    assert pool.counts.read == 3
+
+
+async def test_what_another_worker_left_is_looked_for(tmp_path):
+    """An object with another worker's row is skipped, one without a row is adopted, and neither is fetched; what is not
+    there is."""
+    with_row, without_row, missing = (invoice(number) for number in (1, 2, 4))
+    pdf = b"%PDF-1.4\n%%EOF\n"
+    async with (
+        queue_pool(tmp_path, *((each, True, False) for each in (with_row, without_row, missing))) as (
+            pool,
+            source,
+            server,
+        ),
+        LocalManifest.open(tmp_path, clock=clock, shared=True) as other,
+    ):
+        for each in (with_row, without_row):
+            await anyio.Path(tmp_path / pool._keys.key_for(each, {})).write_bytes(pdf)
+        await other.append(
+            [
+                Row(run=other.run, invoice_id=with_row, outcome=Outcome.STORED, key=pool._keys.key_for(with_row, {}),
+                    size=len(pdf), sha256=hashlib.sha256(pdf).hexdigest(), started_at="", finished_at="")
+            ]
+        )  # fmt: skip
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert sorted(source.accounts) == [
+        (with_row, "skipped", "already_stored"),
+        (without_row, "stored", "adopted"),
+        (missing, "stored", None),
+    ]
+    assert server.asked == 1
