@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, sandbox, started, until, write_ids
 from nats_server import nats_server
@@ -211,3 +212,28 @@ def test_a_broker_that_comes_back_is_waited_for(tmp_path):
             broker.start()
             assert process.wait(timeout=60) == 0
         stored_once(archive, ids_of(running))
+
+
+def test_the_brokers_password_is_told_to_nobody_else(tmp_path):
+    """With a password the workers are let in, and without it refused with a hint; it is in no output, no command line,
+    no file of the archive, no dead letter, and no message."""
+    canary = "CANARYcanaryCANARY"
+    with sandbox(invoices=20) as running, nats_server("--user", "somebody", "--pass", canary) as broker:
+        ids, queue, archive = ["nobodys", *ids_of(running)], broker.queue(), tmp_path / "archive"
+        login = {"NATS_USER": "somebody", "NATS_PASSWORD": canary}
+        source = write_ids(tmp_path / "ids.txt", ids)
+        said = [bulkfetch("queue", "push", source, "--queue", queue, token=None, **login)]
+        assert said[0].returncode == 0, said[0].stderr
+        with worker(running, queue, archive, *QUICK, "-vv", "--json", **login) as process:
+            cmdline = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            out, err = process.communicate(timeout=40)
+        assert process.returncode == 3, err.decode()
+        said.append(bulkfetch("queue", "dead", "--queue", queue, "--json", token=None, **login))
+        assert "nobodys" in said[-1].stdout
+        refused = bulkfetch("queue", "status", "--queue", queue, token=None, NATS_USER="x", NATS_PASSWORD=f"{canary}x")
+        assert refused.returncode == 5
+        assert "credentials" in refused.stderr
+    written = [path.read_bytes() for path in archive.rglob("*") if path.is_file() and path.suffix != ".pdf"]
+    told = [done.stdout + done.stderr for done in (*said, refused)]
+    assert len(written) >= 3
+    assert canary.encode() not in b"".join([cmdline, out, err, *written, *(text.encode() for text in told)])
