@@ -1,5 +1,6 @@
 """Opens download links and verifies what comes: the bytes are right before anybody may keep them."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
-import anyio
 from yarl import URL
 
 from bulkfetch.checks import PdfCheck
@@ -28,7 +28,7 @@ from bulkfetch.errors import (
 from bulkfetch.limiter import Gate, Ticket
 from bulkfetch.models import Link
 from bulkfetch.policy import parse_retry_after
-from bulkfetch.session import LinkRules, vendor_errors
+from bulkfetch.session import LinkRules, VendorErrors
 from bulkfetch.text import safe
 
 ORIGIN = "download host"
@@ -37,6 +37,7 @@ KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PERMANENT = frozenset({402, 451, 501, 505})
+_VENDOR_ERRORS = VendorErrors(ORIGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,13 @@ class HttpDownloader:
         self._timeout = aiohttp.ClientTimeout(total=limits.total or None, sock_connect=limits.connect)
         self._kept_hosts: set[str] = set()
         self._utc_now = utc_now
+        self._time = asyncio.get_running_loop().time
 
     @asynccontextmanager
     async def open(self, link: Link, *, suspect: str | None = None) -> AsyncIterator["HttpBody"]:
         """The link's body; see `interfaces.Downloader`."""
-        ticket = await self._gate.enter()
-        try:
-            if anyio.current_time() - link.minted_at > 0.8 * link.valid_seconds:
+        with await self._gate.enter() as ticket:
+            if self._time() - link.minted_at > 0.8 * link.valid_seconds:
                 raise LinkAged("the link aged while waiting for its host")
             response = await self._get(link)
             try:
@@ -86,16 +87,10 @@ class HttpDownloader:
                     digest = await self._digest_once(response)
                     response.close()
                     response = await self._get(link)
-                body = HttpBody(response, ticket, limits=self._limits, suspect=suspect, expected=digest)
-                yield body
+                yield HttpBody(response, ticket, limits=self._limits, suspect=suspect, expected=digest)
             finally:
                 # Closes a connection with unread bytes in it; a body read to its end has given it back already.
                 response.close()
-        except BaseException as error:
-            ticket.close(error)
-            raise
-        else:
-            ticket.close()
 
     async def _digest_once(self, response: aiohttp.ClientResponse) -> str:
         sha256 = hashlib.sha256()
@@ -105,22 +100,23 @@ class HttpDownloader:
         return sha256.hexdigest()
 
     async def _get(self, link: Link) -> aiohttp.ClientResponse:
-        with vendor_errors(ORIGIN):
+        with _VENDOR_ERRORS:
             # As received, byte for byte: a signature covers the URL's exact spelling.
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
             problem = self._rules.problem(url)
             if problem is not None:
                 raise PermanentError(Reason.BAD_RESPONSE, problem)
-            with vendor_errors(ORIGIN), anyio.fail_after(self._limits.connect + self._limits.first_byte):
-                response = await self._session.get(
-                    url, headers=self._connection(url), allow_redirects=False, timeout=self._timeout
-                )
+            with _VENDOR_ERRORS:
+                async with asyncio.timeout(self._limits.connect + self._limits.first_byte):
+                    response = await self._session.get(
+                        url, headers=self._connection(url), allow_redirects=False, timeout=self._timeout
+                    )
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 break
             response.close()
-            with vendor_errors(ORIGIN):
+            with _VENDOR_ERRORS:
                 url = url.join(URL(location, encoded=True))
         else:
             raise PermanentError(Reason.BAD_RESPONSE, f"the link redirects more than {MAX_REDIRECTS} times")
@@ -140,30 +136,30 @@ class HttpDownloader:
     def _check(self, response: aiohttp.ClientResponse, link: Link) -> None:
         status = response.status
         message = f"HTTP {status} from the download host"
-        retry_after = parse_retry_after(
-            response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
-        )
         if status == 200:
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise TransientError(Reason.BAD_RESPONSE, f"{message} with an encoding that was not asked for")
             _check_size(response.content_length or 0, self._limits.max_size)
-        elif status == 429 or (status == 503 and retry_after is not None):
+            return
+        retry_after = parse_retry_after(
+            response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
+        )
+        if status == 429 or (status == 503 and retry_after is not None):
             reason = Reason.RATE_LIMITED if status == 429 else Reason.SERVER_ERROR
             raise Throttled(reason, message, http_status=status, retry_after=retry_after)
-        elif status == 408:
+        if status == 408:
             raise OriginError(Reason.TIMEOUT, message, http_status=status)
-        elif status in {409, 425}:
+        if status in {409, 425}:
             raise TransientError(Reason.BAD_RESPONSE, message, http_status=status)
-        elif status in _PERMANENT:
+        if status in _PERMANENT:
             raise PermanentError(Reason.BAD_RESPONSE, message, http_status=status)
-        elif 400 <= status < 500:
-            expired = anyio.current_time() - link.minted_at >= link.valid_seconds
+        if 400 <= status < 500:
+            expired = self._time() - link.minted_at >= link.valid_seconds
             reason = Reason.LINK_EXPIRED if expired else Reason.LINK_REFUSED
             raise LinkRefused(reason, message, http_status=status)
-        elif status >= 500:
+        if status >= 500:
             raise OriginError(Reason.SERVER_ERROR, message, http_status=status)
-        else:
-            raise UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
+        raise UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
 
 
 class HttpBody:
@@ -229,6 +225,7 @@ class _Arrival:
     def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits) -> None:
         self._content = response.content
         self._limits = limits
+        self._time = asyncio.get_running_loop().time
         self._size = 0
         self._waited = 0.0
         self._mark = 0
@@ -236,8 +233,8 @@ class _Arrival:
     async def next(self) -> bytes:
         """The next chunk; empty at the end."""
         limits = self._limits
-        # Only what is not here yet has to be waited for, under a scope that costs more than the read.
-        with vendor_errors(ORIGIN):
+        # Only what is not here yet has to be waited for, under a timeout that costs more than the read.
+        with _VENDOR_ERRORS:
             chunk = self._content.read_nowait()
         if not chunk and not self._content.at_eof():
             chunk = await self._wait()
@@ -252,10 +249,11 @@ class _Arrival:
         return chunk
 
     async def _wait(self) -> bytes:
-        asked = anyio.current_time()
-        with vendor_errors(ORIGIN), anyio.fail_after(self._limits.idle):
-            chunk = await self._content.readany()
-        self._waited += anyio.current_time() - asked
+        asked = self._time()
+        with _VENDOR_ERRORS:
+            async with asyncio.timeout(self._limits.idle):
+                chunk = await self._content.readany()
+        self._waited += self._time() - asked
         return chunk
 
 

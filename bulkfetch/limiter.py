@@ -7,9 +7,9 @@ concurrency alone cannot find a limit in requests a second when one request take
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from random import Random
+from typing import Self
 
 import anyio
 
@@ -87,7 +87,7 @@ class Pace:
 
 
 class Ticket:
-    """One request under way; closed once, with what became of it."""
+    """One request under way; closed once, with what became of it: by `close`, or as a context, by an error inside."""
 
     __slots__ = ("_gate", "_open", "probe", "started")
 
@@ -96,6 +96,12 @@ class Ticket:
         self._open = True
         self.started = started
         self.probe = probe
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self.close(error)
 
     def close(self, error: BaseException | None = None) -> None:
         """Say how the request ended: None or an answer about the invoice means that the origin is well."""
@@ -160,27 +166,11 @@ class Gate:
         """Close the gate for `seconds`, as another worker was told to wait."""
         self._close(self._time(), seconds, "another worker was asked for a pause")
 
-    @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
-        """Hold a place for one request; an error raised inside tells how the origin fared.
+    async def enter(self) -> Ticket:
+        """Wait, in order of arrival, until a request may start; the ticket is a place for it until it is closed.
 
         Raises:
             FatalError: the outage lasted too long, or the server asked for a pause of over an hour.
-        """
-        ticket = await self.enter()
-        try:
-            yield
-        except BaseException as error:
-            ticket.close(error)
-            raise
-        else:
-            ticket.close()
-
-    async def enter(self) -> Ticket:
-        """Wait, in order of arrival, until a request may start.
-
-        Raises:
-            FatalError: as in `admit`.
         """
         if not self._may_start_now():
             async with self._turnstile:

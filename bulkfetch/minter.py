@@ -4,13 +4,13 @@ The published contract declares 200 with `{"url"}`, 400, 404 and 422. What it le
 errors) is answered defensively here: by status alone, never by text, which is localised.
 """
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 import aiohttp
-import anyio
 import msgspec
 from yarl import URL
 
@@ -29,7 +29,7 @@ from bulkfetch.errors import (
 from bulkfetch.limiter import Gate
 from bulkfetch.models import Link, Secret
 from bulkfetch.policy import parse_retry_after
-from bulkfetch.session import fatal_if_certificate, vendor_errors
+from bulkfetch.session import VendorErrors, fatal_if_certificate
 from bulkfetch.text import safe
 
 ORIGIN = "API"
@@ -38,6 +38,8 @@ SINGLED_OUT = 3
 
 MAX_REFUSED = 10_000
 MAX_ANSWER = 64 * 1024
+
+_VENDOR_ERRORS = VendorErrors(ORIGIN)
 
 _PERMANENT = {
     400: Reason.INVALID_REQUEST,
@@ -92,6 +94,7 @@ class ApiMinter:
         # ID → how often it was refused while others were answered, and the gate's count of answers at the last time. It
         # stays there until a link is granted: in the second pass one refusal is enough.
         self._refused: dict[str, tuple[int, int]] = {}
+        self._time = asyncio.get_running_loop().time
 
     async def mint(self, invoice_id: str) -> Link:
         """A fresh link; a refused token is renewed once."""
@@ -116,10 +119,10 @@ class ApiMinter:
             encoded=True,
         )
         headers = {"Authorization": f"Bearer {token.reveal()}"}
-        async with self._gate.admit():
+        with await self._gate.enter():
             try:
-                with vendor_errors(ORIGIN):
-                    minted_at = anyio.current_time()
+                with _VENDOR_ERRORS:
+                    minted_at = self._time()
                     async with self._session.put(
                         url, headers=headers, allow_redirects=False, timeout=self._timeout
                     ) as response:
@@ -185,7 +188,7 @@ def _target(response: aiohttp.ClientResponse) -> str:
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         body += chunk
         if len(body) > MAX_ANSWER:
             response.close()

@@ -1,5 +1,6 @@
 """The pipeline: a producer, a bounded pool of workers, and the order object durable → row durable → ack."""
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -83,6 +84,7 @@ class Pool:
         self._stop = stop
         self._notify = notify
         self._utc_now = utc_now
+        self._time = asyncio.get_running_loop().time
         self._workers = workers
         self._drain = drain
         self._adopting = adopting
@@ -273,7 +275,7 @@ class Pool:
 
     async def _process(self, job: Job, slot: Slot) -> None:
         """Bring one job to its row, put it off, or hand it back; never neither."""
-        job.effort.begin(self._utc_now(), anyio.current_time())
+        job.effort.begin(self._utc_now(), self._time())
         try:
             row = await self._outcome(job, slot)
             if row is not None:

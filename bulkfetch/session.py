@@ -7,8 +7,8 @@ proxy settings by itself: a proxy would see signed links.
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -135,7 +135,8 @@ async def api_session(*, connections: int) -> AsyncIterator[aiohttp.ClientSessio
     """The session for the API's origin; the token is added by request, as it can change in a run."""
     connector = aiohttp.TCPConnector(limit=connections, ttl_dns_cache=60)
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-    async with _session(connector, headers) as session:
+    # A PUT without a body has no content, and so no type of it.
+    async with _session(connector, headers, skip_auto_headers=("Content-Type",)) as session:
         yield session
 
 
@@ -149,11 +150,13 @@ async def download_session(*, connections: int, rules: LinkRules) -> AsyncIterat
         yield session
 
 
-def _session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+def _session(
+    connector: aiohttp.TCPConnector, headers: dict[str, str], *, skip_auto_headers: Sequence[str] | None = None
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         headers=headers,
-        skip_auto_headers=("Content-Type",),
+        skip_auto_headers=skip_auto_headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
@@ -164,9 +167,8 @@ def _session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohtt
     )
 
 
-@contextmanager
-def vendor_errors(origin: str) -> Iterator[None]:
-    """Turn what aiohttp and the system raise into our errors.
+class VendorErrors:
+    """A context that turns what aiohttp and the system raise into our errors; it may be entered any number of times.
 
     The originals are dropped: their text holds the whole link, their repr the request's headers.
 
@@ -175,15 +177,23 @@ def vendor_errors(origin: str) -> Iterator[None]:
         PermanentError: a link whose host may not be reached, or whose certificate is wrong.
         UnexpectedAnswer: the answer is not HTTP as we know it.
     """
-    try:
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
-            yield
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _mapped(error, origin) from None
-    except InvoiceError as error:
-        # `from None` hides the original, but leaves it within reach of whoever prints a whole chain.
-        error.__context__ = None
-        raise
+            if isinstance(error, aiohttp.ClientError | OSError | ValueError):
+                raise _mapped(error, self._origin) from None
+        except InvoiceError as mapped:
+            # `from None` hides the original, but leaves it within reach of whoever prints a whole chain.
+            mapped.__context__ = None
+            raise
 
 
 def _mapped(error: Exception, origin: str) -> InvoiceError:

@@ -20,7 +20,7 @@ from bulkfetch.events import Event
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Secret
 from bulkfetch.policy import parse_http_date
-from bulkfetch.session import api_session, vendor_errors
+from bulkfetch.session import VendorErrors, api_session
 
 CLOCK_TOLERANCE = 60.0
 NOBODYS_INVOICE = "bulkfetch-check"
@@ -85,7 +85,7 @@ async def _token(config: Config, value: Secret | None, found: list[TokenSource])
 async def _clock(config: Config) -> str:
     """The local clock beside the API's: an hour of difference breaks signed requests and every record."""
     async with api_session(connections=1) as session:
-        with vendor_errors("API"):
+        with VendorErrors("API"):
             async with session.head(
                 config.api.url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=config.timeouts.first_byte)
             ) as response:

@@ -23,7 +23,7 @@ from bulkfetch.interfaces import Body
 from bulkfetch.limiter import Gate
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
-from bulkfetch.session import api_session, vendor_errors
+from bulkfetch.session import VendorErrors, api_session
 from bulkfetch.stores.bucket_errors import BucketErrors
 from bulkfetch.stores.bucket_probe import probe
 from bulkfetch.stores.bucket_url import Bucket
@@ -143,9 +143,9 @@ class BucketStore:
         key_path(key)
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
-        async with self._spool.receive(key, body) as content, self._gate.admit():
+        async with self._spool.receive(key, body) as content:
             # Half an upload is worth nothing, and its time is bounded.
-            with CancelScope(shield=True):
+            with await self._gate.enter(), CancelScope(shield=True):
                 in_memory = content.in_memory
                 if not in_memory:
                     received()
@@ -189,7 +189,7 @@ class BucketStore:
             return None
         if check.flaw() is not None:
             return None
-        async with self._gate.admit():
+        with await self._gate.enter():
             return await self._result(key, _Found.of(result), check.sha256, None, adopted=True)
 
     def uri(self, key: str) -> str:
@@ -289,7 +289,7 @@ class BucketStore:
         with self._errors.mapping():
             link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
-        with vendor_errors(self.name):
+        with VendorErrors(self.name):
             async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
                 if response.status != 200:
                     raise OriginError(
@@ -298,7 +298,7 @@ class BucketStore:
                 return response.headers.get(MODE_HEADER), response.headers.get(UNTIL_HEADER)
 
     async def _head(self, key: str) -> ObjectMeta | None:
-        async with self._gate.admit():
+        with await self._gate.enter():
             try:
                 with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
                     meta = await obstore.head_async(self._objects, key)
@@ -307,9 +307,8 @@ class BucketStore:
         return ObjectMeta(key, meta["size"])
 
     async def _open(self, key: str) -> "GetResult":
-        async with self._gate.admit():
-            with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
-                return await obstore.get_async(self._objects, key)
+        with await self._gate.enter(), self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+            return await obstore.get_async(self._objects, key)
 
     async def _chunks(self, result: "GetResult") -> AsyncIterator[bytes]:
         stream = aiter(result.stream(min_chunk_size=MIB))

@@ -90,7 +90,7 @@ def test_the_allowed_rate_is_found_and_used(rate: float, burst: float, share: fl
         api = gate()
 
         async def request() -> None:
-            async with api.admit():
+            with await api.enter():
                 await server.answer()
 
         failed = await work_off(int(min(rate * 100, 20_000)), 64, request, [])
@@ -112,7 +112,7 @@ def test_no_request_starts_while_a_retry_after_runs() -> None:
         started: list[float] = []
 
         async def request() -> None:
-            async with api.admit():
+            with await api.enter():
                 started.append(anyio.current_time())
                 await anyio.sleep(0.1)
                 if len(started) == 4:
@@ -139,7 +139,7 @@ def test_an_outage_is_charged_to_nobody(length: float) -> None:
 
         async def request() -> None:
             nonlocal calls
-            async with api.admit():
+            with await api.enter():
                 calls += 1
                 await server.answer()
 
@@ -162,7 +162,7 @@ def test_an_outage_past_the_limit_stops_the_run() -> None:
         api = gate(max_outage=300.0)
 
         async def request() -> None:
-            async with api.admit():
+            with await api.enter():
                 await server.answer()
 
         with pytest.raises(BaseExceptionGroup) as caught:
@@ -182,7 +182,7 @@ def test_links_that_age_in_the_queue_do_not_hide_an_outage() -> None:
 
         async def attempt() -> None:
             minted_at = anyio.current_time()
-            async with host.admit():
+            with await host.enter():
                 if anyio.current_time() - minted_at > 480.0:
                     raise LinkAged("aged")
                 await anyio.sleep(0.02)
@@ -207,7 +207,7 @@ def test_a_server_that_refuses_for_ever_stops_the_run(retry_after: float) -> Non
         api = gate(max_outage=900.0)
 
         async def request() -> None:
-            async with api.admit():
+            with await api.enter():
                 raise Throttled(Reason.RATE_LIMITED, "no", http_status=429, retry_after=retry_after)
 
         with pytest.raises(BaseExceptionGroup) as caught:
@@ -247,9 +247,8 @@ def test_a_quota_pause_stops_the_run() -> None:
 
     async def main() -> None:
         api = gate()
-        with pytest.raises(Throttled):
-            async with api.admit():
-                raise Throttled(Reason.RATE_LIMITED, "quota", http_status=429, retry_after=40_000.0)
+        with pytest.raises(Throttled), await api.enter():
+            raise Throttled(Reason.RATE_LIMITED, "quota", http_status=429, retry_after=40_000.0)
         with pytest.raises(FatalError, match="40000 s"):
             await api.enter()
 
@@ -264,7 +263,7 @@ def test_a_bucket_that_was_empty_from_the_start_teaches_no_rate() -> None:
         answers = iter([True] * 5)
 
         async def request() -> None:
-            async with api.admit():
+            with await api.enter():
                 await anyio.sleep(0.01)
                 if next(answers, False):
                     raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=0.0)
@@ -285,7 +284,7 @@ def test_a_fixed_rate_is_never_exceeded() -> None:
         api = gate(rate=20.0)
 
         async def request() -> None:
-            async with api.admit():
+            with await api.enter():
                 await server.answer()
 
         await work_off(400, 32, request, [])
@@ -305,7 +304,7 @@ def test_concurrency_stays_under_the_ceiling_and_starts_small() -> None:
         api = gate(ceiling=12)
 
         async def request() -> None:
-            async with api.admit():
+            with await api.enter():
                 await server.answer()
 
         await work_off(8, 32, request, [])
@@ -324,7 +323,7 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
         async with anyio.create_task_group() as tasks:
 
             async def hang() -> None:
-                async with api.admit():
+                with await api.enter():
                     await anyio.sleep_forever()
 
             tasks.start_soon(hang)
@@ -332,7 +331,7 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
             await anyio.sleep(1.0)
             tasks.cancel_scope.cancel()
         with anyio.fail_after(1.0):
-            async with api.admit():
+            with await api.enter():
                 pass
         assert not api.outage
 
