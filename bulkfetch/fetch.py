@@ -29,6 +29,10 @@ class Slot:
             await self._places.acquire()
             self._held = True
 
+    def take_over(self) -> None:
+        """Hold a place that was acquired for this worker."""
+        self._held = True
+
     def release(self) -> None:
         """Give the place up, if it is held."""
         if self._held:

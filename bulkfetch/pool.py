@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.events import Estimated, Event, RowRecorded
 from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
+from bulkfetch.handoff import Handoff
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, Row
@@ -95,7 +95,7 @@ class Pool:
         self._parked: deque[Job] = deque()
         # A dictionary for its order.
         self._put_off: dict[str, None] = {}
-        self._offered: Job | None = None
+        self._handoff = Handoff[Job]()
         self._in_hand = 0
         self._all_settled = anyio.Event()
         self._producing = anyio.CancelScope()
@@ -110,16 +110,15 @@ class Pool:
 
         A stop is not an error here: its cause is in the `Stop`.
         """
-        send, receive = anyio.create_memory_object_stream[Job](0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, name="stop")
-            with receive, self._working:
+            with self._working:
                 async with anyio.create_task_group() as workers:
                     for number in range(self._workers + COMMIT_BACKLOG):
-                        workers.start_soon(self._work, receive, name=f"worker-{number}")
-                    async with send:
-                        with self._producing:
-                            await self._produce(send)
+                        workers.start_soon(self._work, name=f"worker-{number}")
+                    with self._producing:
+                        await self._produce()
+                    self._handoff.close()
             tasks.cancel_scope.cancel()
         # Parked and then stopped: they go back like everything else that was not finished.
         self.counts.read -= len(self._parked)
@@ -133,24 +132,24 @@ class Pool:
         self._working.cancel()
         self._manifest.hurry()
 
-    async def _produce(self, send: MemoryObjectSendStream[Job]) -> None:
+    async def _produce(self) -> None:
         estimate = None
         try:
             async for batch in self._source.batches():
                 if estimate != (estimate := self._source.estimate()):
                     self._notify(Estimated(estimate))
-                await self._take(batch, send)
+                await self._take(batch)
             # What was parked is tried once more when everything else is done: the trouble may have passed.
             await self._settled()
             self._before_second_pass()
             self.counts.read -= len(self._parked)
             second = [replace(job, last=True) for job in self._parked]
             self._parked.clear()
-            await self._hand_out(second, send)
+            await self._hand_out(second)
         except FatalError as error:
             self._stop.request(error)
 
-    async def _take(self, batch: Sequence[InputRow], send: MemoryObjectSendStream[Job]) -> None:
+    async def _take(self, batch: Sequence[InputRow]) -> None:
         try:
             settled, jobs = await self._admit(batch)
             with anyio.CancelScope(shield=True):
@@ -159,31 +158,23 @@ class Pool:
         except BaseException:
             await self._return(batch)
             raise
-        await self._hand_out(jobs, send)
+        await self._hand_out(jobs)
 
-    async def _hand_out(self, jobs: Sequence[Job], send: MemoryObjectSendStream[Job]) -> None:
+    async def _hand_out(self, jobs: Sequence[Job]) -> None:
         waiting = deque(jobs)
-        offering = False
         try:
             while waiting:
-                offering = False
-                # Nothing is handed out before there is a place for it. Idle workers hold none: they would starve a job
-                # that gave its own up while it was made durable, and has to try again.
-                async with self._places:
-                    pass
-                offering = True
-                self._offered = waiting[0]
-                self._in_hand += 1
-                self.counts.read += 1
-                await send.send(waiting[0])
-                waiting.popleft()
+                # Each job gets a place before a worker gets the job. Idle workers hold none, nor is one held for them:
+                # they would starve a job that gave its own up while it was made durable, and has to try again.
+                await self._handoff.wanted()
+                await self._places.acquire()
+                if self._handoff.give(waiting[0]):
+                    waiting.popleft()
+                    self._in_hand += 1
+                    self.counts.read += 1
+                else:
+                    self._places.release()
         except BaseException:
-            if offering and self._offered is None:
-                # A worker took it after the send was cancelled and before the send knew.
-                waiting.popleft()
-            elif offering:
-                self._in_hand -= 1
-                self.counts.read -= 1
             await self._return([job.delivery for job in waiting])
             raise
 
@@ -258,16 +249,11 @@ class Pool:
         others_at_work = self._source.redelivers and self._store.looks_are_cheap
         return self._adopting or delivery.redelivered or others_at_work
 
-    async def _work(self, receive: MemoryObjectReceiveStream[Job]) -> None:
+    async def _work(self) -> None:
         slot = Slot(self._places)
         try:
-            while True:
-                try:
-                    job = await receive.receive()
-                except anyio.EndOfStream:
-                    return
-                if job is self._offered:
-                    self._offered = None
+            while (job := await self._handoff.take()) is not None:
+                slot.take_over()
                 await self._process(job, slot)
                 slot.release()
         finally:
