@@ -69,7 +69,7 @@ class HttpDownloader:
         self._rules = rules
         self._limits = limits
         self._timeout = aiohttp.ClientTimeout(total=limits.total or None, sock_connect=limits.connect)
-        self._kept_hosts: set[str] = set()
+        self._kept: set[tuple[str, str]] = set()
         self._utc_now = utc_now
         self._time = asyncio.get_running_loop().time
 
@@ -104,13 +104,11 @@ class HttpDownloader:
             # As received, byte for byte: a signature covers the URL's exact spelling.
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
-            problem = self._rules.problem(url)
-            if problem is not None:
-                raise PermanentError(Reason.BAD_RESPONSE, problem)
+            headers = self._admitted(url)
             with _VENDOR_ERRORS:
                 async with asyncio.timeout(self._limits.connect + self._limits.first_byte):
                     response = await self._session.get(
-                        url, headers=self._connection(url), allow_redirects=False, timeout=self._timeout
+                        url, headers=headers, allow_redirects=False, timeout=self._timeout
                     )
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
@@ -127,11 +125,24 @@ class HttpDownloader:
             raise
         return response
 
-    def _connection(self, url: URL) -> dict[str, str] | None:
-        """Connections are kept for the first few hosts only: links may lead to any number, an idle one each."""
-        if len(self._kept_hosts) < KEPT_HOSTS:
-            self._kept_hosts.add(url.raw_authority)
-        return None if url.raw_authority in self._kept_hosts else {"Connection": "close"}
+    def _admitted(self, url: URL) -> dict[str, str] | None:
+        """Headers for a request to `url`, whose host may be reached. Connections are kept for the first few hosts only:
+        links may lead to any number, an idle one each.
+
+        Raises:
+            PermanentError: the rules do not allow it.
+        """
+        # All that the rules look at.
+        where = url.scheme, url.raw_authority
+        if where in self._kept:
+            return None
+        problem = self._rules.problem(url)
+        if problem is not None:
+            raise PermanentError(Reason.BAD_RESPONSE, problem)
+        if len(self._kept) >= KEPT_HOSTS:
+            return {"Connection": "close"}
+        self._kept.add(where)
+        return None
 
     def _check(self, response: aiohttp.ClientResponse, link: Link) -> None:
         status = response.status
@@ -207,9 +218,9 @@ class HttpBody:
             raise TransientError(Reason.TRUNCATED, f"{self._check.size} of {promised} bytes arrived")
         if self._expected is not None and self.sha256 != self._expected:
             raise TransientError(Reason.TRUNCATED, "two downloads without a length differ: one of them was cut")
-        found = {"sha-256": self._check.digest(), "md5": self._md5.digest()}
         for promise in self._promised:
-            if promise.digest != found[promise.algorithm]:
+            found = self._md5 if promise.algorithm == "md5" else self._check
+            if promise.digest != found.digest():
                 raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
         flaw = self._check.flaw()
         if flaw is not None:
@@ -279,19 +290,19 @@ class _Promise:
 
 
 _LENGTHS = {"sha-256": 32, "md5": 16}
+_BARE = (("x-amz-checksum-sha256", "sha-256"), ("Content-MD5", "md5"))
+_LISTS = ("Repr-Digest", "Content-Digest")
 
 
 def _promised(response: aiohttp.ClientResponse) -> Sequence[_Promise]:
     """What can be compared; digests in other algorithms, of parts (S3: `…-3`) or without sense promise nothing."""
     headers = response.headers
-    named = [
-        ("x-amz-checksum-sha256", "sha-256", headers.get("x-amz-checksum-sha256", "")),
-        ("Content-MD5", "md5", headers.get("Content-MD5", "")),
-    ]
-    for field in ("Repr-Digest", "Content-Digest"):
-        for item in ",".join(headers.getall(field, [])).split(","):
-            algorithm, _, value = item.strip().partition("=")
-            named.append((field, algorithm, value.strip(":")))
+    named = [(field, algorithm, headers[field]) for field, algorithm in _BARE if field in headers]
+    for field in _LISTS:
+        if field in headers:
+            for item in ",".join(headers.getall(field)).split(","):
+                algorithm, _, value = item.strip().partition("=")
+                named.append((field, algorithm, value.strip(":")))
     promises = [
         _Promise(field, algorithm, digest)
         for field, algorithm, value in named
@@ -311,10 +322,11 @@ def _decoded(value: str) -> bytes:
 def _s3_md5(headers: Mapping[str, str]) -> bytes | None:
     """The ETag's MD5: it is one on S3, for objects uploaded in one part without KMS or customer keys (AWS: Common
     response headers). Elsewhere 32 hex digits may mean anything."""
+    if "x-amz-request-id" not in headers:
+        return None
     tag = headers.get("ETag", "").strip('"')
     is_md5 = (
-        "x-amz-request-id" in headers
-        and headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
+        headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
         and "x-amz-server-side-encryption-customer-algorithm" not in headers
         and re.fullmatch(r"[0-9a-fA-F]{32}", tag)
     )

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from bulkfetch.errors import PermanentError, Reason, UsageError
@@ -79,17 +80,17 @@ class _Placeholder:
         return value if self.cut is None else value[self.cut]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Segment:
     """What stands between two slashes of a template."""
 
     parts: tuple[str | _Placeholder, ...]
 
-    @property
+    @cached_property
     def places(self) -> list[_Placeholder]:
         return [part for part in self.parts if isinstance(part, _Placeholder)]
 
-    @property
+    @cached_property
     def fixed(self) -> str:
         return "".join(part for part in self.parts if isinstance(part, str))
 

@@ -241,6 +241,8 @@ class Gate:
             self._probing = False
         now = self._time()
         match error:
+            case None:
+                self._well(ticket, now)
             case Throttled():
                 self._throttled(ticket, error, now)
             case OriginError():
@@ -249,8 +251,8 @@ class Gate:
                 self.refused += 1  # says nothing about the others, neither that they may go on nor that they must wait
             case LinkAged():
                 self.requests -= 1  # nothing was sent, so nothing is known of the origin
-            case None | Exception():
-                self._well(ticket, now)
+            case Exception():
+                self._well(ticket, now)  # an answer about the invoice
             case _:
                 pass  # cancelled: says nothing about the origin
         self._changed.set()

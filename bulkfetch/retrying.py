@@ -1,7 +1,6 @@
 """The one retry loop: which errors are tried again, how often, and how long to wait in between."""
 
 import threading
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,7 +40,7 @@ class Effort:
     suspect: str | None = None
     tried: dict[str, int] = field(default_factory=dict)
     """What was put for this invoice, SHA-256 → size: an answer may have been lost, and the next body may differ."""
-    met: Counter[type[InvoiceError]] = field(default_factory=Counter)
+    met: dict[type[InvoiceError], int] = field(default_factory=dict)
 
     def begin(self, utc_now: datetime, now: float) -> None:
         """Start a pass: with the full allowance, and with the account of the pass before."""
@@ -54,7 +53,7 @@ class Effort:
     def failed(self, error: TransientError) -> None:
         """Charge a failed try."""
         self.charged += error.charged
-        self.met[type(error)] += 1
+        self.met[type(error)] = self.met.get(type(error), 0) + 1
         if isinstance(error, BadBody):
             self.suspect = error.sha256
 
