@@ -39,7 +39,7 @@ class Handoff(Generic[T]):
         """Wait for an item; None if there will be none any more."""
         if self._closed:
             return None
-        taker = asyncio.get_running_loop().create_future()
+        taker: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         self._takers.append(taker)
         if self._giver is not None and not self._giver.done():
             self._giver.set_result(None)

@@ -144,7 +144,8 @@ class Archive:
 
 def seal(temp: Temp) -> None:
     """Make `temp` as readable as objects are, and its content durable."""
-    os.fchmod(temp.fd, OBJECT_MODE)
+    if not temp.ready:
+        os.fchmod(temp.fd, OBJECT_MODE)
     temp.sync()
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ _LOCK_TRIES = 8
 
 @dataclass(slots=True)
 class Temp:
-    """A temporary file. `fd` is -1 once it is closed. Where it is not `visible`, `name` is but a label."""
+    """A temporary file. `fd` is -1 once it is closed. Where it is not `visible`, `name` is but a label. `ready` says
+    that it was created with the mode that objects have."""
 
     name: str
     fd: int
     visible: bool
+    ready: bool = False
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """Append all of `chunks`, and let the disk begin on them."""
@@ -63,6 +66,7 @@ class Scratch:
         self._run = run
         self._numbers = itertools.count(1)
         self._nameless = bool(_NAMELESS)
+        self._mode: int | None = None
         lock = _lock(fd, run)
         if lock is None:
             raise FatalError(f"run {run} is already at work on this archive")
@@ -85,7 +89,11 @@ class Scratch:
         name = f"{self._run}.{next(self._numbers)}.part"
         if self._nameless:
             # Nobody can open it before it is linked, so it may have its final mode at once.
-            return Temp(name, os.open(".", _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, OBJECT_MODE, dir_fd=self.fd), False)
+            fd = os.open(".", _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, OBJECT_MODE, dir_fd=self.fd)
+            if self._mode is None:
+                # The umask takes away of it what it takes of each.
+                self._mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            return Temp(name, fd, visible=False, ready=self._mode == OBJECT_MODE)
         return Temp(name, os.open(name, _CREATE, 0o600, dir_fd=self.fd), True)
 
     def link(self, temp: Temp, name: str, directory: int) -> None:
