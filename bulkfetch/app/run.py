@@ -1,6 +1,5 @@
 """`bulkfetch run`, composed: opens everything in order, heeds signals, drains, and closes with the summary."""
 
-import gc
 import os
 import platform
 import signal
@@ -31,9 +30,6 @@ from bulkfetch.policy import RunGuard
 from bulkfetch.pool import Pool, Stop
 from bulkfetch.retrying import RetryPolicy
 
-GC_THRESHOLD = 20_000
-"""Allocations between two looks for garbage in cycles; Python's own is 700 or 2,000."""
-
 
 class Interrupted(Aborted):
     """A person or a supervisor asked the run to end."""
@@ -52,7 +48,6 @@ def run_archive(
         UsageError: source, key template, token or destination cannot be used; nothing was begun.
         FatalError: the archive cannot be opened or its manifest written.
     """
-    _relieve_garbage_collector()
     return anyio.run(archive, config, source, environ_token, listeners)
 
 
@@ -127,13 +122,6 @@ async def _archive(
         )
         notify(RunFinished(summary))
         return summary
-
-
-def _relieve_garbage_collector() -> None:
-    """What is imported by now stays, and need not be looked through again and again; hardly anything of a job is a
-    cycle, so there is no hurry to look for those either."""
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
 def _fetcher(

@@ -1,5 +1,6 @@
 """`bulkfetch run`: the main job."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def command(
     from bulkfetch.cli.output import print_summary
     from bulkfetch.cli.progress import display
 
+    # What is imported by now stays: no need to look through it again and again.
+    gc.freeze()
     with display(log_format=log_format, verbosity=-1 if quiet else verbose, rows_to_stdout=as_json) as listeners:
         summary = run_archive(config, source=source, environ_token=take_token(os.environ), listeners=listeners)
     if not quiet or summary.exit_code:

@@ -84,13 +84,14 @@ class LocalStore:
             await self._abandon(spool)
             raise
         # The body is verified and in hand: what is left are milliseconds, and half of it would be worth nothing.
+        sha256 = body.sha256
         with CancelScope(shield=True):
-            adopted = await self._commit(path, spool, body.sha256, received)
+            adopted = await self._commit(path, spool, sha256, received)
         return PutResult(
             key=key,
             uri=self._archive.uri(key),
             size=spool.size,
-            sha256=body.sha256,
+            sha256=sha256,
             content_type=body.content_type,
             adopted=adopted,
         )
