@@ -216,7 +216,10 @@ def test_without_the_client() -> None:
     program = (
         "import sys; sys.modules['aiobotocore'] = sys.modules['botocore'] = None\n"
         "from bulkfetch.errors import UsageError\nfrom bulkfetch.queues import open_queue\n"
-        "try: open_queue('sqs://q', {}, notify=print)\nexcept UsageError as error: print(error)\n"
+        "async def main():\n"
+        "    async with open_queue('sqs://q', {}, notify=print): pass\n"
+        "import anyio\n"
+        "try: anyio.run(main)\nexcept UsageError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert "pip install 'bulkfetch[sqs]'" in done.stdout, done.stderr
