@@ -76,7 +76,7 @@ class HttpDownloader:
     @asynccontextmanager
     async def open(self, link: Link, *, suspect: str | None = None) -> AsyncIterator["HttpBody"]:
         """The link's body; see `interfaces.Downloader`."""
-        with await self._gate.enter() as ticket:
+        with await self._gate.enter(link.invoice_id) as ticket:
             if self._time() - link.minted_at > 0.8 * link.valid_seconds:
                 raise LinkAged("the link aged while waiting for its host")
             response = await self._get(link)

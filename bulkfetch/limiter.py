@@ -21,6 +21,9 @@ from bulkfetch.policy import MAX_RETRY_AFTER
 START_LIMIT = 4.0
 DECREASE = 0.7
 BREAKER_FAILURES = 20
+"""Invoices that fail one after the other, none answered in between, before it is the origin that is taken to be down. A
+few that always fail, at the end of a list, are not: they fail again and again, but are few."""
+
 PROBE_WAIT_FIRST = 1.0  # 1 s, 2 s, 4 s … between the probes of an outage
 PROBE_WAIT_MAX = 30.0
 FRUITLESS_THROTTLES = 20
@@ -89,11 +92,12 @@ class Pace:
 class Ticket:
     """One request under way; closed once, with what became of it: by `close`, or as a context, by an error inside."""
 
-    __slots__ = ("_gate", "_open", "probe", "started")
+    __slots__ = ("_gate", "_open", "invoice", "probe", "started")
 
-    def __init__(self, gate: "Gate", *, started: float, probe: bool) -> None:
+    def __init__(self, gate: "Gate", invoice: str | None, *, started: float, probe: bool) -> None:
         self._gate = gate
         self._open = True
+        self.invoice = invoice
         self.started = started
         self.probe = probe
 
@@ -148,7 +152,7 @@ class Gate:
         self._probing = False
         self._last_cut = 0.0
         self._armed = True
-        self._failures = 0
+        self._failing: set[object] = set()
         self._failed_probes = 0
         self._throttles = 0
         self._trouble_since: float | None = None
@@ -166,8 +170,9 @@ class Gate:
         """Close the gate for `seconds`, as another worker was told to wait."""
         self._close(self._time(), seconds, "another worker was asked for a pause")
 
-    async def enter(self) -> Ticket:
+    async def enter(self, invoice: str | None = None) -> Ticket:
         """Wait, in order of arrival, until a request may start; the ticket is a place for it until it is closed.
+        Requests for the same `invoice` (None: one of its own) that fail are no sign of an outage.
 
         Raises:
             FatalError: the outage lasted too long, or the server asked for a pause of over an hour.
@@ -178,7 +183,7 @@ class Gate:
         self._in_flight += 1
         self._probing = self._half_open
         self.requests += 1
-        return Ticket(self, started=self._time(), probe=self._half_open)
+        return Ticket(self, invoice, started=self._time(), probe=self._half_open)
 
     def _may_start_now(self) -> bool:
         """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
@@ -202,7 +207,7 @@ class Gate:
     @property
     def outage(self) -> bool:
         """Whether the breaker is open: what fails now is the origin's fault, and charged to nobody."""
-        return self._armed and self._failures >= BREAKER_FAILURES
+        return self._armed and len(self._failing) >= BREAKER_FAILURES
 
     def disarm(self) -> None:
         """Take no row of failures for an outage any more: what is asked for from here on has failed before, while
@@ -261,7 +266,8 @@ class Gate:
         if ticket.started >= self._last_cut:
             self.answered += 1
         self._pace.passed()
-        self._failures = self._throttles = self._failed_probes = 0
+        self._failing.clear()
+        self._throttles = self._failed_probes = 0
         self._trouble_since = None
         if self._half_open and now >= self._closed_until:
             self._half_open = False
@@ -294,7 +300,8 @@ class Gate:
             self._fleet.pause(pause)
 
     def _failed(self, ticket: Ticket, error: OriginError, now: float) -> None:
-        self._failures += 1
+        if len(self._failing) < BREAKER_FAILURES:
+            self._failing.add(ticket.invoice or ticket)
         if ticket.started >= self._last_cut:
             self._cut(now)
         if not self.outage:

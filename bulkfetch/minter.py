@@ -119,7 +119,7 @@ class ApiMinter:
             encoded=True,
         )
         headers = {"Authorization": f"Bearer {token.reveal()}"}
-        with await self._gate.enter():
+        with await self._gate.enter(invoice_id):
             try:
                 with _VENDOR_ERRORS:
                     minted_at = self._time()
@@ -138,7 +138,7 @@ class ApiMinter:
                     raise SingledOut(refusal.reason, f"{refusal} (only this invoice)", http_status=refusal.http_status)
                 raise refusal
             self._refused.pop(invoice_id, None)
-            return Link(_link_in(response, body), minted_at, self._link_seconds)
+            return Link(_link_in(response, body), minted_at, self._link_seconds, invoice_id)
 
     def _is_singled_out(self, invoice_id: str) -> bool:
         """Count a refusal of `invoice_id`: must it be put off, so that it does not stop everybody again and again?"""

@@ -72,12 +72,13 @@ class Secret:
 class Link:
     """A minted download link. The URL is a credential, so it is in no repr.
 
-    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for.
+    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for. `invoice_id` is for whom.
     """
 
     url: str = field(repr=False)
     minted_at: float
     valid_seconds: int
+    invoice_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,9 @@ class Pool:
         self._places = anyio.Semaphore(min(CANARY_IN_FLIGHT, workers), fast_acquire=True)
         self._withheld = max(0, workers - CANARY_IN_FLIGHT)
         self._parked: deque[Job] = deque()
-        # A dictionary for its order.
-        self._put_off: dict[str, None] = {}
+        # ID → how many invoices had been answered for when it was put off.
+        self._put_off: dict[str, int] = {}
+        self._answers = 0
         self._handoff = Handoff[Job]()
         self._in_hand = 0
         self._all_settled = anyio.Event()
@@ -236,10 +237,7 @@ class Pool:
         looked = [(delivery, key) for delivery, key in to_fetch if self._may_be_there(delivery)]
         found = await self._store.head([key for _, key in looked]) if looked else []
         there = {key for (_, key), meta in zip(looked, found, strict=True) if meta is not None}
-        return [
-            Job(delivery, key, adopt=key in there, last=delivery.last or delivery.invoice_id in self._put_off)
-            for delivery, key in to_fetch
-        ]
+        return [Job(delivery, key, adopt=key in there, last=delivery.last) for delivery, key in to_fetch]
 
     def _may_be_there(self, delivery: Delivery) -> bool:
         """Whether to look for an object that nothing known here tells of, before it is fetched."""
@@ -301,15 +299,19 @@ class Pool:
             return self._rows.failed(job, error)
 
     async def _postponed(self, job: Job) -> bool:
-        """Put `job` off until time may have mended it, if there is room to remember that: each is given two passes."""
+        """Put `job` off until time may have mended it: each is given two passes. Of a queue's, the second one counts if
+        others were answered for in between: else it is not the invoice that failed."""
         if not self._source.redelivers:
             if room := len(self._parked) < MAX_PARKED:
                 self._parked.append(job)
             return room
+        invoice_id = job.delivery.invoice_id
+        if self._put_off.get(invoice_id, self._answers) < self._answers:
+            return False
         if len(self._put_off) >= MAX_PARKED:
             # Most likely another worker got it; if not, it is given one pass more than others.
             del self._put_off[next(iter(self._put_off))]
-        self._put_off[job.delivery.invoice_id] = None
+        self._put_off[invoice_id] = self._answers
         self.counts.read -= 1
         with anyio.CancelScope(shield=True):
             await self._source.nack(job.delivery, later=True)
@@ -340,6 +342,7 @@ class Pool:
     def _count(self, rows: Iterable[Row]) -> None:
         counts = self.counts
         for row in rows:
+            self._answers += row.outcome is Outcome.STORED or (row.outcome is Outcome.FAILED and not row.retryable)
             if row.reason is not None:
                 self.reasons[row.reason] += 1
             match row.outcome:

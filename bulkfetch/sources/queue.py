@@ -35,8 +35,8 @@ worker died comes back together, so the one that kills would take good ones alon
 SUSPECT_WAIT = 2.0
 """Seconds, on average, after which a suspect that has to wait comes back: at a moment of its own."""
 
-PUT_OFF = 30.0  # 30 s, 60 s, 120 s … before what failed is tried again
-PUT_OFF_MAX = 900.0
+PUT_OFF = 30.0  # 30 s, 60 s, 120 s, 120 s … before what failed is tried again
+PUT_OFF_MAX = 120.0
 _RETRY_PAUSE = 1.0
 
 

@@ -364,7 +364,7 @@ class Queued(Listed):
 
     def __init__(self, durable, tick, rows):
         super().__init__(durable, tick)
-        self.accounts, self.put_off = [], []
+        self.accounts, self.put_off, self._held = [], [], []
         self._waiting = [
             Delivery(invoice_id, line, redelivered=redelivered, last=last)
             for line, (invoice_id, redelivered, last) in enumerate(rows, 1)
@@ -382,11 +382,20 @@ class Queued(Listed):
         await super().ack(row, account)
         self.accounts.append((row.invoice_id, str(account.outcome), account.reason and str(account.reason)))
         self._left -= 1
+        if account.outcome is Outcome.STORED:
+            self._waiting, self._held = self._held, []
 
     async def nack(self, row, *, later=False):
         assert later
         self.put_off.append(row.invoice_id)
-        self._waiting.append(replace(row, redelivered=True))
+        again = replace(row, redelivered=True)
+        if len(self.put_off) < 3:
+            self._waiting.append(again)
+        else:
+            # From here on another one fares better.
+            self._held.append(again)
+            self._waiting.append(Delivery(invoice(1), 99))
+            self._left += 1
 
 
 @asynccontextmanager
@@ -396,27 +405,31 @@ async def queue_pool(root, *rows):
         yield parts[:3]
 
 
-async def test_what_failed_goes_back_to_a_queue_once(tmp_path):
-    """An invoice that fails is handed back for later, and given up when it fails again here, or was handed out for the
-    last time; what it cannot mend is given up at once. The account adds up."""
-    async with queue_pool(
-        tmp_path, (invoice(5), False, False), (invoice(18), True, True), (invoice(3), False, False)
-    ) as (
-        pool,
-        source,
-        server,
-    ):
+async def test_what_failed_goes_back_to_a_queue(tmp_path):
+    """An invoice that fails is handed back for later, and again while no other is answered for; then it is given up, as
+    is one that was handed out for the last time. The account adds up."""
+    rows = [(invoice(5), False, False), (invoice(18), True, True)]
+    async with queue_pool(tmp_path, *rows) as (pool, source, server):
         with anyio.fail_after(10.0):
             await pool.run()
-    assert source.put_off == [invoice(5)]
+    assert source.put_off == [invoice(5)] * 3
     assert sorted(source.accounts) == [
-        (invoice(3), "failed", "not_found"),
+        (invoice(1), "stored", None),
         (invoice(5), "failed", "server_error"),
         (invoice(18), "failed", "server_error"),
     ]
-    assert server.asked == 2 * 2 + 2 + 1
+    assert server.asked == 4 * 2 + 2 + 1
     assert pool.counts.balanced()
-    assert (pool.counts.read, pool.counts.failed) == (3, 3)
+    assert (pool.counts.read, pool.counts.failed, pool.counts.stored) == (3, 2, 1)
+
+
+async def test_what_no_retry_mends_is_given_up_at_once(tmp_path):
+    """It does not go back to the queue."""
+    async with queue_pool(tmp_path, (invoice(3), False, False)) as (pool, source, _):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert source.accounts == [(invoice(3), "failed", "not_found")]
+    assert source.put_off == []
 
 
 async def test_a_second_row_of_a_queue_is_no_duplicate(tmp_path):

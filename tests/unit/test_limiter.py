@@ -1,6 +1,8 @@
 """The gate, by simulation on a virtual clock: what a server allows is found, an outage is charged to nobody."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from random import Random
 
 import anyio
@@ -336,3 +338,31 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
         assert not api.outage
 
     run_virtual(main)
+
+
+def test_a_few_invoices_that_always_fail_are_no_outage() -> None:
+    """Ten that fail whatever is tried, with no other left to be answered, use up their tries and are charged; twenty in
+    a row that fail are an outage."""
+    efforts: list[Effort] = []
+
+    async def fail(door: Gate, invoice: str) -> None:
+        with await door.enter(invoice):
+            raise OriginError(Reason.SERVER_ERROR, "500")
+
+    async def scenario(count: int) -> bool:
+        door = gate()
+        efforts[:] = [Effort() for _ in range(count)]
+
+        async def one(number: int) -> None:
+            loop = retrying(efforts[number], POLICY, rng=Random(number), before_wait=lambda *_: None)
+            with anyio.move_on_after(600.0), suppress(OriginError):
+                await loop(partial(fail, door, f"inv-{number}"))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(count):
+                tasks.start_soon(one, number)
+        return door.outage
+
+    assert run_virtual(lambda: scenario(10)) is False
+    assert [effort.charged for effort in efforts] == [5] * 10
+    assert run_virtual(lambda: scenario(20)) is True
