@@ -35,4 +35,5 @@ def open_queue(
         from bulkfetch.queues.jetstream import JetStreamQueue
 
         return JetStreamQueue.open(url, environ, create=create, notify=notify)
-    raise UsageError(f"queue {safe(url, 200)}: give it as nats://host:4222/stream or sqs://name")
+    shown = "…" if "@" in url else url  # what stands before it may be a password
+    raise UsageError(f"queue {safe(shown, 200)}: give it as nats://host:4222/stream or sqs://name")
