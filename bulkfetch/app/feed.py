@@ -28,7 +28,8 @@ SHOWN_PROBLEMS = 10
 @dataclass(slots=True)
 class Pushed:
     """What became of an input's rows: `queued` are new in the queue, `already_queued` were there, or in a worker's
-    hands; `problems` are the first few rejected rows, by line; `shortfall` says if the input had not the length expected.
+    hands; `problems` are the first few rejected rows, by line; `shortfall` says if the input was not as long as
+    expected.
     """
 
     read: int = 0

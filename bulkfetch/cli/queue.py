@@ -89,9 +89,7 @@ def dead(url: str, *, as_json: bool) -> None:
 @click.command("requeue")
 @click.argument("invoice_ids", metavar="[ID]...", nargs=-1)
 @_queue_option
-@click.option(
-    "--reason", "reasons", metavar="REASON", multiple=True, help="Those given up for this; repeatable."
-)
+@click.option("--reason", "reasons", metavar="REASON", multiple=True, help="Those given up for this; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def requeue(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, everything: bool) -> None:
     """Queue dead letters once more: those of the given IDs, those of a reason, or all."""

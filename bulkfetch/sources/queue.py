@@ -1,7 +1,7 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Self
 
@@ -109,8 +109,10 @@ class QueueSource:
             notify=notify,
             utc_now=utc_now,
         )
-        async with anyio.create_task_group() as tasks:
+        # Only for the estimate: what lasts is found when messages are asked for.
+        with suppress(TransientError):
             await source._look()
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(source._keep_leases, name="leases")
             yield source
             tasks.cancel_scope.cancel()
@@ -180,15 +182,12 @@ class QueueSource:
         self._left = stats.waiting + stats.leased
 
     def _row(self, lease: Lease) -> InputRow:
-        if lease.body.startswith(b"{"):
-            try:
-                message = _decode(lease.body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                return _rejected(lease, Reason.INVALID_ROW, f"the message is no JSON object with an id: {error}")
-            invoice_id, fields = message.id, message.fields or NO_FIELDS
-        else:
-            # A producer that is not bulkfetch may send the bare ID.
-            invoice_id, fields = lease.body.decode("utf-8", "backslashreplace").strip(" \t\r\n"), NO_FIELDS
+        try:
+            message = _read(lease.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            why = f"the message is neither an ID nor a JSON object with an id: {error}"
+            return _rejected(lease, Reason.INVALID_ROW, why)
+        invoice_id, fields = message.id, message.fields or NO_FIELDS
         if problem := check_invoice_id(invoice_id):
             return _rejected(lease, Reason.INVALID_ID, problem)
         if lease.deliveries > MAX_DELIVERIES:
@@ -257,6 +256,12 @@ class QueueSource:
 
     def digest(self) -> tuple[str, int] | None:
         return None
+
+
+def _read(body: bytes) -> Message:
+    """What a message says; a producer that is not bulkfetch may send the bare ID."""
+    words = body.strip(b" \t\r\n")
+    return _decode(words) if words.startswith(b"{") else Message(words.decode())
 
 
 def _rejected(lease: Lease, reason: Reason, problem: str) -> Malformed:
