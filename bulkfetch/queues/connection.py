@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from random import uniform
-from ssl import SSLCertVerificationError
 from typing import Any, Self
 
 import anyio
@@ -45,6 +44,7 @@ class Connection:
         self._servers = 1
         self._established = False
         self._attempt = anyio.CancelScope()
+        self._asking: set[anyio.CancelScope] = set()
 
     @classmethod
     @asynccontextmanager
@@ -75,13 +75,15 @@ class Connection:
         """
         place = place or self.name
         self.check(place)
-        try:
-            with nats_errors(place):
-                yield
-        except TransientError:
-            # The server tells of a missing permission beside, and never answers the question.
+        with anyio.CancelScope() as scope:
+            self._asking.add(scope)
+            try:
+                with nats_errors(place):
+                    yield
+            finally:
+                self._asking.discard(scope)
+        if scope.cancelled_caught:
             self.check(place)
-            raise
 
     def check(self, place: str) -> None:
         """Raise if it is known already that there will be no answer."""
@@ -129,7 +131,10 @@ class Connection:
         said = safe(str(error) or type(error).__name__, 200)
         self._said = said
         if "permissions violation" in said.lower():
+            # The server tells of it beside, and never answers the question itself.
             self._refused = said
+            for scope in self._asking:
+                scope.cancel()
         elif not self._established and _is_hopeless(error):
             self._hopeless += 1
             if self._hopeless >= self._servers:
@@ -147,11 +152,15 @@ class Connection:
         client = self.client
         with anyio.move_on_after(ANSWER_TIMEOUT):
             # Not `drain`: after a fetch that found nothing it waits for its whole time-out (nats-py 2.16).
-            if client.is_connected:
-                # What was not sent comes back when its lease ends.
-                with suppress(errors.Error, OSError):
+            # What was not sent comes back when its lease ends.
+            with suppress(errors.Error, OSError):
+                if client.is_connected:
                     await client.flush(timeout=_FLUSH)
-            await client.close()
+            if not client.is_connected:
+                # It would write them to the connection that is gone, and leave everything else open when that fails.
+                client._pending, client._pending_data_size = [], 0  # noqa: SLF001 - the client has no way to do that
+            with suppress(errors.Error, OSError):
+                await client.close()
         _abort(client)
 
 
@@ -167,15 +176,14 @@ class _TlsClient(Client):
 def _is_hopeless(error: Exception) -> bool:
     """Whether a first connection that failed with `error` fails in the same way next time."""
     said = str(error).lower()
-    return (
-        isinstance(error, errors.SecureConnWantedError | errors.AuthorizationError | SSLCertVerificationError)
-        or "authorization" in said
-        or "authentication" in said
-    )
+    hopeless = isinstance(error, errors.SecureConnWantedError | errors.AuthorizationError)
+    return hopeless or any(word in said for word in ("authorization", "authentication", "certificate"))
 
 
 def _abort(client: Client) -> None:
-    """Drop what is left of a connection that a silent peer kept from closing."""
+    """Drop what is left of a connection that a silent or vanished peer kept from closing."""
+    for subscription in client._subs.values():  # noqa: SLF001 - as above
+        subscription._stop_processing()  # noqa: SLF001
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - the client has no way to do that
     if writer is not None:
         writer.transport.abort()

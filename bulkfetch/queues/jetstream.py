@@ -31,6 +31,7 @@ _ROOM = 4096
 _FREE: Mapping[str, str] = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE: "0"}
 """Let the server refuse a message whose subject holds one, however the stream is set up."""
 
+_STARTING = 2.0
 _SETTLING = 2.0
 _LOOK_AGAIN = 0.1
 
@@ -66,7 +67,7 @@ class JetStreamQueue:
             queue = cls(connection, address.stream, notify)
             try:
                 # A server that has just started may need a moment for its streams.
-                await persisting(partial(queue._set_up, create), ANSWER_TIMEOUT)
+                await persisting(partial(queue._set_up, create), _STARTING)
             except TransientError as error:
                 raise FatalError(f"{error}; is JetStream switched on there (nats-server -js)?") from None
             try:
@@ -85,20 +86,20 @@ class JetStreamQueue:
     async def put(self, messages: Sequence[tuple[str, bytes]]) -> int:
         """See `interfaces.Queue.put`. An ID that is still queued, or in a worker's hands, is refused by the server;
         what a call that failed has queued counts as new in the call that repeats it."""
-        new = 0
+        new, before = 0, frozenset(self._put_before)
         for start in range(0, len(messages), _IN_FLIGHT):
-            new += await self._put_some(messages[start : start + _IN_FLIGHT])
+            new += await self._put_some(messages[start : start + _IN_FLIGHT], before)
         self._put_before.clear()
         return new
 
-    async def _put_some(self, messages: Sequence[tuple[str, bytes]]) -> int:
+    async def _put_some(self, messages: Sequence[tuple[str, bytes]], before: frozenset[str]) -> int:
         puts = (self._put(invoice_id, body) for invoice_id, body in messages)
         # All of them to their end: one that went on by itself would count nowhere.
         results = await asyncio.gather(*puts, return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         new = 0
         for (invoice_id, _), result in zip(messages, results, strict=True):
-            new += result is True or (result is False and invoice_id in self._put_before)
+            new += result is True or (result is False and invoice_id in before)
             if result is True or isinstance(result, TransientError):
                 self._put_before.add(invoice_id)
         if failures:
