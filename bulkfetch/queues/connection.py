@@ -84,6 +84,7 @@ class Connection:
                 self._asking.discard(scope)
         if scope.cancelled_caught:
             self.check(place)
+            raise TransientError(Reason.CONNECTION, f"{place}: the connection was lost")
 
     def check(self, place: str) -> None:
         """Raise if it is known already that there will be no answer."""
@@ -133,14 +134,19 @@ class Connection:
         if "permissions violation" in said.lower():
             # The server tells of it beside, and never answers the question itself.
             self._refused = said
-            for scope in self._asking:
-                scope.cancel()
+            self._end_waiting()
         elif not self._established and _is_hopeless(error):
             self._hopeless += 1
             if self._hopeless >= self._servers:
                 self._attempt.cancel()
 
+    def _end_waiting(self) -> None:
+        for scope in self._asking:
+            scope.cancel()
+
     async def _on_lost(self) -> None:
+        # The client itself lets them wait for answers that cannot come any more.
+        self._end_waiting()
         if self._established and not self.client.is_closed:
             self._notify(Note("warning", f"{self.name}: the connection is lost; connecting again"))
 

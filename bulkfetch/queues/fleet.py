@@ -88,6 +88,7 @@ class JetStreamFleet:
         self._slots: deque[float] = deque()
         self._count = 0
         self._used = 0
+        self._last = 0.0
         self._needed = anyio.Event()
         self._changed = anyio.Event()
         self._given_up: str | None = None
@@ -157,6 +158,7 @@ class JetStreamFleet:
         while True:
             await self._needed.wait()
             self._needed = anyio.Event()
+            self._count = self._next_count()
             try:
                 await self._take_slots()
             except FatalError as error:
@@ -186,7 +188,7 @@ class JetStreamFleet:
             await anyio.sleep(min(ahead, _LONGEST_NAP))
             await self._read_cursor()
             return False
-        count = self._next_count()
+        count = self._count
         # Where an answer takes long, a slot that begins now would be over when it is known to be ours.
         start = now + self._lead if ahead > 0.0 else max(now + self._lead, self._cursor)
         end = start + count / self._rate
@@ -199,14 +201,20 @@ class JetStreamFleet:
             return False
         self._cursor = end
         self._slots.extend(start - self._offset + number / self._rate for number in range(count))
-        self._count, self._used = count, 0
-        self._lead = _lead(self._lead, self._now() - began)
+        took = self._now() - began
+        # Slots that were over when they came say nothing of how much there is to do.
+        self._used, self._last = count if took > LATE else 0, end - self._offset
+        self._lead = _lead(self._lead, took)
         return True
 
     def _next_count(self) -> int:
         """As many slots as are likely to be used in time: the others would be lost to everybody."""
         most = max(1, round(self._rate * max(RESERVED, 3.0 * self._lead)))
-        return min(most, max(1, 2 * self._used))
+        if not self._last:
+            return most
+        # Who asks when the last ones are long over has little to do, however many of them he used.
+        busy = self._now() < self._last + LATE
+        return min(most, max(1, self._used * (2 if busy else 1)))
 
     async def _read_cursor(self) -> None:
         try:

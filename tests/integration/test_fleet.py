@@ -124,8 +124,8 @@ async def test_workers_with_little_to_do_leave_the_rate_to_the_busy(nats) -> Non
             for number, fleet in enumerate(others):
                 tasks.start_soon(now_and_then, fleet, Random(number))
             tasks.start_soon(lambda: use(busy, until, starts, waiters=8))
-        # Four times five a second are used by the others.
-        assert len(starts) > 3 * 100 * 0.65
+        # Four times five a second are used by the others; how little they need is known after the first.
+        assert len([start for start in starts if start > until - 2.0]) > 2 * 100 * 0.65
 
 
 async def test_no_rate_is_no_limit(nats) -> None:
@@ -236,7 +236,7 @@ async def test_a_server_far_away(nats, monkeypatch) -> None:
         async with anyio.create_task_group() as tasks:
             for fleet in fleets:
                 tasks.start_soon(lambda fleet=fleet: use(fleet, until, starts, waiters=10))
-        assert len(starts) >= 0.6 * 4 * 60
+        assert len([start for start in starts if start > until - 2.5]) >= 0.8 * 2.5 * 60
         assert most_in(starts, 1.0) <= 60 + slack(60.0)
 
 
