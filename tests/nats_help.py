@@ -85,6 +85,13 @@ def letter(invoice_id: str, **changes: Any) -> DeadLetter:
     return DeadLetter(**(words | changes))
 
 
+async def until(true: Callable[[], object], within: float = 10.0) -> None:
+    """Wait until `true` is."""
+    with anyio.fail_after(within):
+        while not true():  # noqa: ASYNC110 - what is waited for tells nobody
+            await anyio.sleep(0.01)
+
+
 async def take(queue: JetStreamQueue, number: int, within: float = 5.0) -> list[Lease]:
     """`number` leases, or an error."""
     leases: list[Lease] = []

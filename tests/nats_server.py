@@ -60,8 +60,10 @@ class NatsServer:
         self._process.wait()
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """It keeps its connections and answers nothing, from the return on."""
         self._send(signal.SIGSTOP)
+        assert self._process
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         """It goes on."""

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
+from itertools import chain
 from multiprocessing.connection import Connection
 from random import Random
 
@@ -74,11 +75,8 @@ def operations(url: str) -> int:
 
     async def ask() -> int:
         async with open_queue(url, {}, notify=lambda event: None, create=True) as queue:
-            try:
-                info = await queue._js.stream_info(f"KV_{url.rpartition('/')[2]}_state")
-            except Exception:
-                return 0
-            return info.state.last_seq
+            async with queue.fleet("api", rate=1.0, patience=5.0, on_pause=lambda seconds: None):
+                return (await queue._js.stream_info(f"KV_{url.rpartition('/')[2]}_state")).state.last_seq
 
     return anyio.run(ask)
 
@@ -122,7 +120,7 @@ def measure(url: str, rate: float) -> None:
         process.kill()
         process.join()
     steady = sorted(start for own in starts for start in own if began <= start < began + SECONDS)
-    every = sorted(sum(starts, []) + sum(late, []))
+    every = sorted(chain.from_iterable(starts + late))
     last = [start for start in every if killed + AFTER - LAST <= start < killed + AFTER]
     print(
         f"| {rate:g}/s | {len(steady) / SECONDS:.0f}/s | {most_in(every, 1.0)} | {most_in(every, 0.1)} | "

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain, pairwise
 from random import Random
 
 import anyio
@@ -61,16 +62,16 @@ def slack(rate) -> float:
     return rate * (fleet_module.RESERVED + fleet_module.LATE) + 2
 
 
-@pytest.mark.parametrize("rate", [40.0, 300.0])
-async def test_the_rate_is_kept_and_used(nats, rate) -> None:
+async def test_the_rate_is_kept_and_used(nats) -> None:
     """Four busy workers use at least 95% of the rate together, never more of it, and share it about evenly."""
+    rate = 300.0
     async with workers(nats.queue(), 4, rate) as fleets:
         until = anyio.current_time() + 3.0
         starts = [[] for _ in fleets]
         async with anyio.create_task_group() as tasks:
             for fleet, own in zip(fleets, starts, strict=True):
                 tasks.start_soon(lambda fleet=fleet, own=own: use(fleet, until, own, waiters=3))
-        together = sum(starts, [])
+        together = list(chain.from_iterable(starts))
         assert 0.95 * 3 * rate <= len(together) <= 3 * rate + slack(rate)
         assert most_in(together, 1.0) <= rate + slack(rate)
         assert most_in(together, 0.1) <= 0.1 * rate + slack(rate)
@@ -93,21 +94,21 @@ async def test_slots_are_evenly_spaced_and_nobodys_twice(nats) -> None:
             for fleet in fleets:
                 tasks.start_soon(take, fleet)
         slots.sort()
-        gaps = [later - earlier for earlier, later in zip(slots, slots[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(slots)]
         assert min(gaps) > 0.02 - 0.003
 
 
 async def test_a_low_rate(nats) -> None:
-    """Two a second are two a second for three workers together."""
-    async with workers(nats.queue(), 3, 2.0) as fleets:
-        starts, until = [], anyio.current_time() + 2.2
+    """Four a second are four a second for three workers together."""
+    async with workers(nats.queue(), 3, 4.0) as fleets:
+        starts, until = [], anyio.current_time() + 1.4
         async with anyio.create_task_group() as tasks:
             for fleet in fleets:
                 tasks.start_soon(use, fleet, until, starts)
-            await anyio.sleep(2.2)
+            await anyio.sleep(1.4)
             tasks.cancel_scope.cancel()
-        assert 4 <= len(starts) <= 5
-        assert most_in(starts, 0.45) == 1
+        assert 5 <= len(starts) <= 7
+        assert most_in(starts, 0.2) == 1
 
 
 async def test_workers_with_little_to_do_leave_the_rate_to_the_busy(nats) -> None:
@@ -192,7 +193,7 @@ async def test_workers_with_skewed_clocks_share_one_rate(nats) -> None:
             fleet._now = lambda true=true, skew=skew: true() + skew
             fleet._slots.clear()
             await fleet._set_clock()
-        starts, until = [], anyio.current_time() + 2.0
+        starts, until = [], anyio.current_time() + 1.5
 
         async def work(fleet, skew) -> None:
             while anyio.current_time() < until:
@@ -203,7 +204,7 @@ async def test_workers_with_skewed_clocks_share_one_rate(nats) -> None:
         async with anyio.create_task_group() as tasks:
             for number, fleet in enumerate(fleets):
                 tasks.start_soon(work, fleet, (number - 1) * 300.0)
-        assert 0.9 * 120 <= len(starts) <= 120 + slack(60.0)
+        assert 0.85 * 90 <= len(starts) <= 90 + slack(60.0)
         assert most_in(starts, 1.0) <= 60 + slack(60.0)
 
 
@@ -244,7 +245,7 @@ async def test_a_restart_of_the_server_in_between() -> None:
     """While the server is away nobody starts anything beyond the slots he has; then all go on at the same rate."""
     with nats_server() as server:
         async with workers(server.queue(), 2, 50.0) as fleets:
-            starts, until = [], anyio.current_time() + 5.0
+            starts, until = [], anyio.current_time() + 4.0
             async with anyio.create_task_group() as tasks:
                 for fleet in fleets:
                     tasks.start_soon(lambda fleet=fleet: use(fleet, until, starts, waiters=4))
@@ -254,7 +255,7 @@ async def test_a_restart_of_the_server_in_between() -> None:
                 await anyio.sleep(0.7)
                 server.start()
             assert most_in(starts, 1.0) <= 50 + slack(50.0)
-            assert len([start for start in starts if start > killed + 3.0]) >= 0.8 * 50
+            assert len([start for start in starts if start > killed + 2.7]) >= 0.4 * 50
             assert len([start for start in starts if killed + 0.5 < start < killed + 0.7]) == 0
 
 
@@ -267,7 +268,7 @@ async def test_out_of_reach_for_too_long() -> None:
             failures = []
 
             async def wait() -> None:
-                with pytest.raises(FatalError, match="the shared rate .*no connection"):
+                with pytest.raises(FatalError, match=r"the shared rate .*no connection"):
                     while True:
                         await fleet.reserve()
                 failures.append(True)

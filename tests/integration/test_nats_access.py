@@ -108,7 +108,8 @@ def server_with_operator():
     operator_claims = {"name": "O", "sub": operator.public_key.decode(), "nats": {"type": "operator", "version": 2}}
     config = (
         f"operator: {jwt(operator_claims, operator)}\nresolver: MEMORY\nsystem_account: {system}\n"
-        f"resolver_preload: {{\n{account}: {jwt(account_claims, operator)}\n{system}: {jwt(system_claims, operator)}\n}}\n"
+        f"resolver_preload: {{\n{account}: {jwt(account_claims, operator)}\n"
+        f"{system}: {jwt(system_claims, operator)}\n}}\n"
     )
 
     def creds(signer: nkeys.KeyPair | None = None) -> str:
@@ -116,7 +117,8 @@ def server_with_operator():
         unlimited = {"subs": -1, "data": -1, "payload": -1}
         claims = {"name": "worker", "sub": user, "nats": {"type": "user", "version": 2} | unlimited}
         return (
-            f"-----BEGIN NATS USER JWT-----\n{jwt(claims, signer or pair(account_seed))}\n------END NATS USER JWT------\n"
+            f"-----BEGIN NATS USER JWT-----\n{jwt(claims, signer or pair(account_seed))}\n"
+            "------END NATS USER JWT------\n"
             f"\n*** IMPORTANT ***\n\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         )
 
@@ -129,8 +131,17 @@ async def test_credentials_file(tmp_path) -> None:
     or half of one, is told at once."""
     with server_with_operator() as (server, creds):
         good, stranger = creds(), creds(pair(new_seed(nkeys.PREFIX_BYTE_ACCOUNT)[0]))
-        files = {"good": good, "crlf": good.replace("\n", "\r\n"), "stranger": stranger, "half": good.partition("***")[0]}
-        files |= {"junk": f"{SECRET}\n" * 3, "binary": "\xff\xfe", "seed": "".join(good.partition("-----BEGIN USER")[1:])}
+        files = {
+            "good": good,
+            "crlf": good.replace("\n", "\r\n"),
+            "stranger": stranger,
+            "half": good.partition("***")[0],
+        }
+        files |= {
+            "junk": f"{SECRET}\n" * 3,
+            "binary": "\xff\xfe",
+            "seed": "".join(good.partition("-----BEGIN USER")[1:]),
+        }
         for name, text in files.items():
             (tmp_path / name).write_bytes(text.encode("latin-1"))
         await works(server.queue(), {"NATS_CREDS": str(tmp_path / "good")})
@@ -163,7 +174,9 @@ async def test_tls(certificates) -> None:
         await works(server.queue("nats"), {"NATS_CA": f"{certificates}/ca.pem"})
         await refused(server.queue("tls"), {"NATS_CA": f"{certificates}/other-ca.pem"}, "CERTIFICATE_VERIFY_FAILED")
         await refused(server.queue("tls"), {}, "CERTIFICATE_VERIFY_FAILED")
-        await refused(server.queue("tls", "localhost"), {"NATS_CA": f"{certificates}/ca.pem"}, "CERTIFICATE_VERIFY_FAILED")
+        await refused(
+            server.queue("tls", "localhost"), {"NATS_CA": f"{certificates}/ca.pem"}, "CERTIFICATE_VERIFY_FAILED"
+        )
 
 
 async def test_client_certificate(certificates) -> None:
@@ -267,7 +280,7 @@ async def test_a_url_with_credentials_is_refused(url) -> None:
 )
 async def test_a_url_that_names_no_stream_is_refused(url) -> None:
     """What is no nats://host:port/stream is an error of usage, and is shown."""
-    with pytest.raises(UsageError, match="^queue nats://"):
+    with pytest.raises(UsageError, match=r"^queue nats://"):
         NatsAddress.parse(url)
 
 
@@ -303,7 +316,7 @@ async def test_several_servers(nats, monkeypatch) -> None:
     silent = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = silent.extra(anyio.abc.SocketAttribute.local_port)
     stream = nats.queue().rpartition("/")[2]
-    monkeypatch.setattr("bulkfetch.queues.connection.CONNECT_TIMEOUT", 3.0)
+    monkeypatch.setattr("bulkfetch.queues.connection.CONNECT_TIMEOUT", 2.0)
     monkeypatch.setattr("bulkfetch.queues.connection.SHORTEST_TRY", 0.5)
     async with silent:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""A broker in trouble: whatever happens to it in mid-work, nothing is lost, and silence is never taken for emptiness."""
+"""A broker in trouble: whatever happens to it in mid-work, nothing is lost, and silence is not taken for emptiness."""
 
 import asyncio
 import signal
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from nats_help import admin, opened, stream_of, take, with_lease
+from nats_help import admin, opened, stream_of, take, until, with_lease
 from nats_server import nats_server
 
 from bulkfetch.errors import FatalError, TransientError
@@ -41,14 +41,11 @@ async def test_a_restart_of_the_server_loses_nothing(signum) -> None:
         async with opened(url, notify=told.append) as queue, anyio.create_task_group() as tasks:
             await queue.put([(invoice_id, invoice_id.encode()) for invoice_id in ids])
             tasks.start_soon(drain, queue, ids, seen, errors)
-            while len(seen) < 100:
-                await anyio.sleep(0.001)
+            await until(lambda: len(seen) >= 100)
             server.kill(signum)
             await anyio.sleep(0.5)
             server.start()
-            with anyio.fail_after(20):
-                while set(seen) < ids:
-                    await anyio.sleep(0.05)
+            await until(lambda: set(seen) == ids, within=20)
             assert errors
             assert len(seen) < len(ids) + 50
             await anyio.sleep(0.2)
@@ -77,9 +74,7 @@ async def test_no_request_is_kept_for_later() -> None:
 
 async def connected_again(queue) -> None:
     """Wait until it is."""
-    with anyio.fail_after(10):
-        while not queue._client.is_connected:
-            await anyio.sleep(0.02)
+    await until(lambda: queue._client.is_connected)
 
 
 async def test_an_ack_made_without_a_connection_is_sent_when_there_is_one() -> None:
@@ -89,9 +84,7 @@ async def test_an_ack_made_without_a_connection_is_sent_when_there_is_one() -> N
             await queue.put([("A", b"x"), ("B", b"x")])
             leases = await take(queue, 2)
             server.kill()
-            with anyio.fail_after(5):
-                while queue._client.is_connected:
-                    await anyio.sleep(0.01)
+            await until(lambda: not queue._client.is_connected, within=5)
             with anyio.fail_after(0.5):
                 for lease in leases:
                     with pytest.raises(TransientError):
@@ -140,12 +133,10 @@ async def test_a_frozen_server_is_noticed(monkeypatch) -> None:
             await queue.put([("A", b"x")])
             server.freeze()
             began = anyio.current_time()
-            for call in (queue.fetch(1, 0.2), queue.stats(), queue.put([("B", b"x")])):
+            for call in (lambda: queue.fetch(1, 0.2), queue.stats, lambda: queue.put([("B", b"x")])):
                 with anyio.fail_after(3), pytest.raises(TransientError):
-                    await call
-            with anyio.fail_after(6):
-                while queue._client.is_connected:
-                    await anyio.sleep(0.05)
+                    await call()
+            await until(lambda: not queue._client.is_connected, within=6)
             assert anyio.current_time() - began < 5.0
             server.thaw()
             await connected_again(queue)
@@ -225,7 +216,7 @@ async def test_a_server_that_ends_the_connection_for_good_is_told() -> None:
         async with opened(server.queue()) as queue:
             await queue._client._process_err("'user authentication expired'")
             await anyio.sleep(0.1)
-            with pytest.raises(FatalError, match="ended the connection for good .*user authentication expired"):
+            with pytest.raises(FatalError, match=r"ended the connection for good .*user authentication expired"):
                 await queue.fetch(1, 0.1)
 
 
@@ -250,10 +241,12 @@ async def test_the_client_leaves_nothing_behind(when) -> None:
                     async with opened(url):
                         pass
                 return
-            async with opened(url) as queue:
-                async with queue.fleet("api", rate=10.0, patience=5.0, on_pause=print) as fleet:
-                    await queue.fetch(2, 0.05)
-                    await fleet.reserve()
-                    if when == "killed":
-                        server.kill()
-                        await anyio.sleep(0.1)
+            async with (
+                opened(url) as queue,
+                queue.fleet("api", rate=10.0, patience=5.0, on_pause=print) as fleet,
+            ):
+                await queue.fetch(2, 0.05)
+                await fleet.reserve()
+                if when == "killed":
+                    server.kill()
+                    await anyio.sleep(0.1)
