@@ -114,26 +114,31 @@ class JetStreamFleet:
         """Join the workers that share `bucket` and `name`, until the block ends.
 
         Raises:
-            TransientError, FatalError: the broker does not answer, or refuses.
+            FatalError: the broker does not answer, or refuses.
         """
-        with connection.asking(bucket):
-            kv = await _bucket(connection, bucket)
-        fleet = cls(connection, kv, bucket, name, rate, patience, on_pause)
-        with connection.asking(bucket):
-            await fleet._set_clock()
-            # Not a watch on the bucket: a subscription outlives a restart of the server by itself.
-            pauses = await connection.client.subscribe(fleet._pause_subject, cb=fleet._heard)
-            await fleet._join_pause()
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(fleet._keep_slots, name="fleet-slots")
-                tasks.start_soon(fleet._tell_pauses, name="fleet-pauses")
-                tasks.start_soon(fleet._keep_clock, name="fleet-clock")
+            with connection.asking(f"the shared rate ({bucket})"):
+                fleet = cls(connection, await _bucket(connection, bucket), bucket, name, rate, patience, on_pause)
+                await fleet._set_clock()
+                # Not a watch on the bucket: a subscription outlives a restart of the server by itself.
+                pauses = await connection.client.subscribe(fleet._pause_subject, cb=fleet._heard)
+                await fleet._join_pause()
+        except TransientError as error:
+            raise FatalError(str(error)) from None
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fleet._keep_slots, name="fleet-slots")
+            tasks.start_soon(fleet._tell_pauses, name="fleet-pauses")
+            tasks.start_soon(fleet._keep_clock, name="fleet-clock")
+            try:
                 yield fleet
-                tasks.cancel_scope.cancel()
-        finally:
-            with anyio.move_on_after(1, shield=True), suppress(TransientError, FatalError), connection.asking(bucket):
-                await pauses.unsubscribe()
+            except Exception as error:  # noqa: BLE001 - the block's own, and not to be raised as one of a group
+                failure = error
+            tasks.cancel_scope.cancel()
+        with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(bucket):
+            await pauses.unsubscribe()
+        if failure is not None:
+            raise failure
 
     async def reserve(self) -> float:
         """See `interfaces.Fleet.reserve`."""

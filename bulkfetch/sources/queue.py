@@ -112,10 +112,16 @@ class QueueSource:
         # Only for the estimate: what lasts is found when messages are asked for.
         with suppress(TransientError):
             await source._look()
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source._keep_leases, name="leases")
-            yield source
+            try:
+                yield source
+            except Exception as error:  # noqa: BLE001 - the block's own, and not to be raised as one of a group
+                failure = error
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         while True:

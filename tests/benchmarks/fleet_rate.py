@@ -74,9 +74,11 @@ def operations(url: str) -> int:
     """Writes to the shared state so far: each reservation is one, and so is each look at the clock."""
 
     async def ask() -> int:
-        async with open_queue(url, {}, notify=lambda event: None, create=True) as queue:
-            async with queue.fleet("api", rate=1.0, patience=5.0, on_pause=lambda seconds: None):
-                return (await queue._js.stream_info(f"KV_{url.rpartition('/')[2]}_state")).state.last_seq
+        async with (
+            open_queue(url, {}, notify=lambda event: None, create=True) as queue,
+            queue.fleet("api", rate=1.0, patience=5.0, on_pause=lambda seconds: None),
+        ):
+            return (await queue._js.stream_info(f"KV_{url.rpartition('/')[2]}_state")).state.last_seq
 
     return anyio.run(ask)
 

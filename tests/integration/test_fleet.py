@@ -114,7 +114,7 @@ async def test_a_low_rate(nats) -> None:
 async def test_workers_with_little_to_do_leave_the_rate_to_the_busy(nats) -> None:
     """Slots that a worker would not use in time are not taken from the others."""
     async with workers(nats.queue(), 5, 100.0) as (busy, *others):
-        starts, until = [], anyio.current_time() + 3.0
+        starts, until = [], anyio.current_time() + 2.2
 
         async def now_and_then(fleet, random) -> None:
             while anyio.current_time() < until:
@@ -126,7 +126,7 @@ async def test_workers_with_little_to_do_leave_the_rate_to_the_busy(nats) -> Non
                 tasks.start_soon(now_and_then, fleet, Random(number))
             tasks.start_soon(lambda: use(busy, until, starts, waiters=8))
         # Four times five a second are used by the others; how little they need is known after the first.
-        assert len([start for start in starts if start > until - 2.0]) > 2 * 100 * 0.65
+        assert len([start for start in starts if start > until - 1.5]) > 1.5 * 100 * 0.65
 
 
 async def test_no_rate_is_no_limit(nats) -> None:
@@ -233,11 +233,11 @@ async def test_a_server_far_away(nats, monkeypatch) -> None:
                     await anyio.sleep(0.1)
 
             monkeypatch.setattr(fleet._kv, "update", slowly)
-        starts, until = [], anyio.current_time() + 4.0
+        starts, until = [], anyio.current_time() + 3.4
         async with anyio.create_task_group() as tasks:
             for fleet in fleets:
                 tasks.start_soon(lambda fleet=fleet: use(fleet, until, starts, waiters=10))
-        assert len([start for start in starts if start > until - 2.5]) >= 0.8 * 2.5 * 60
+        assert len([start for start in starts if start > until - 2.0]) >= 0.8 * 2.0 * 60
         assert most_in(starts, 1.0) <= 60 + slack(60.0)
 
 
@@ -329,7 +329,7 @@ async def test_a_worker_that_is_killed_does_not_let_the_others_exceed_the_rate(n
             processes.append(process)
         for ours in pipes:
             await anyio.to_thread.run_sync(ours.recv)
-        await anyio.sleep(1.5)
+        await anyio.sleep(1.2)
         os.kill(processes[0].pid, signal.SIGKILL)
         killed = time.time()
         await anyio.sleep(1.5)
@@ -349,7 +349,7 @@ async def test_a_worker_that_is_killed_does_not_let_the_others_exceed_the_rate(n
         process.close()
     starts = [start for start in starts if start < killed + 1.5]
     assert most_in(starts, 1.0) <= rate + slack(rate)
-    assert len([start for start in starts if start > killed + 0.3]) >= 0.85 * rate * 1.2
+    assert len([start for start in starts if start > killed + 0.5]) >= 0.75 * rate
 
 
 def gate_of(fleet, *, max_outage=30.0) -> Gate:
@@ -363,7 +363,7 @@ def gate_of(fleet, *, max_outage=30.0) -> Gate:
 async def test_a_gate_with_many_waiters_uses_the_rate(nats, rate) -> None:
     """Thirty requests at a time through one gate reach nearly all of the rate, and no more of it."""
     async with workers(nats.queue(), 1, rate) as (fleet,):
-        gate, starts, until = gate_of(fleet), [], anyio.current_time() + 2.5
+        gate, starts, until = gate_of(fleet), [], anyio.current_time() + 1.8
 
         async def work() -> None:
             while anyio.current_time() < until:
@@ -374,8 +374,8 @@ async def test_a_gate_with_many_waiters_uses_the_rate(nats, rate) -> None:
         async with anyio.create_task_group() as tasks:
             for _ in range(30):
                 tasks.start_soon(work)
-        later = [start for start in starts if until - 2.0 <= start <= until]
-        assert 0.85 * 2 * rate <= len(later) <= 2 * rate + slack(rate)
+        later = [start for start in starts if until - 1.4 <= start <= until]
+        assert 0.85 * 1.4 * rate <= len(later) <= 1.4 * rate + slack(rate)
         assert most_in(starts, 1.0) <= rate + slack(rate)
 
 

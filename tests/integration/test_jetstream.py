@@ -23,8 +23,9 @@ async def test_a_missing_stream_is_refused_with_the_way_to_make_it(nats) -> None
             pass
 
 
-async def test_a_server_without_jetstream_is_refused() -> None:
+async def test_a_server_without_jetstream_is_refused(monkeypatch) -> None:
     """A server that has no JetStream is not taken for one that is silent for a while."""
+    monkeypatch.setattr("bulkfetch.queues.jetstream._STARTING", 0.3)
     with nats_server("--jetstream=false") as server, pytest.raises(FatalError, match="nats-server -js"):
         async with opened(server.queue()):
             pass
@@ -286,8 +287,8 @@ async def test_a_lease_is_kept_by_extending_it_and_lost_without(nats) -> None:
         assert queue.lease_seconds == 1.0
         await queue.put([("A", b"x")])
         (lease,) = await take(queue, 1)
-        for _ in range(4):
-            assert await other.fetch(1, 0.4) == []
+        for _ in range(3):
+            assert await other.fetch(1, 0.5) == []
             await queue.extend([lease])
         (again,) = await take(other, 1, within=2.0)
         assert again.deliveries == 2

@@ -249,7 +249,7 @@ async def test_without_until_empty_it_waits_for_more(nats) -> None:
     """A worker that is to stay does not end with an empty queue, and takes at once what comes."""
     async with opened(nats.queue()) as queue, source_of(queue, until_empty=False) as source:
         batches = source.batches()
-        with anyio.move_on_after(1.2):
+        with anyio.move_on_after(0.7):
             await batches.__anext__()
             raise AssertionError("there was nothing")
         await send(queue, b"A")
@@ -343,7 +343,7 @@ async def silent_log(caplog):
 
 async def test_letters_of_workers_are_requeued_while_they_work(nats, caplog) -> None:
     """A letter that is queued again while a worker waits is that worker's next message."""
-    async with silent_log(caplog), opened(nats.queue()) as queue, source_of(queue, idle=1.0) as source:
+    async with silent_log(caplog), opened(nats.queue()) as queue, source_of(queue, idle=0.3) as source:
         await send(queue, b"A")
         failed = False
         async for (row,) in source.batches():
