@@ -146,6 +146,7 @@ class Gate:
         self._pace = Pace(rate, self._time())
         self._fleet: Fleet | None = None
         self._turnstile = anyio.Lock(fast_acquire=True)
+        self._reserving = anyio.CancelScope()
         self._changed = anyio.Event()
         self._closed_until = 0.0
         self._half_open = False
@@ -196,11 +197,13 @@ class Gate:
             if self._full:
                 await self._until_changed()
                 continue
-            start = self._pace.reserve(self._time())
-            if self._fleet is not None:
-                start = max(start, await self._fleet.reserve())
-            if start > (now := self._time()):
-                await anyio.sleep(start - now)
+            # The fleet may be out of reach for long, and a slot far away: `_give_up` need not wait for either.
+            with anyio.CancelScope() as self._reserving:
+                start = self._pace.reserve(self._time())
+                if self._fleet is not None:
+                    start = max(start, await self._fleet.reserve())
+                if start > (now := self._time()):
+                    await anyio.sleep(start - now)
             if not self._closed:
                 return
 
@@ -329,3 +332,4 @@ class Gate:
     def _give_up(self, why: str) -> None:
         self._given_up = why
         self._changed.set()
+        self._reserving.cancel()

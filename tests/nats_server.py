@@ -22,8 +22,9 @@ START_SECONDS = 10.0
 class NatsServer:
     """One server with its own storage, which outlives a kill; started by `running`."""
 
-    def __init__(self, folder: Path, args: Sequence[str]) -> None:
+    def __init__(self, folder: Path, args: Sequence[str], host: str) -> None:
         self.port = -1
+        self._host = host
         self._folder = folder
         self._args = list(args)
         self._process: subprocess.Popen[bytes] | None = None
@@ -34,14 +35,14 @@ class NatsServer:
         """host:port."""
         return f"{HOST}:{self.port}"
 
-    def queue(self, scheme: str = "nats") -> str:
+    def queue(self, scheme: str = "nats", host: str = HOST) -> str:
         """The URL of a stream that is not there yet."""
-        return f"{scheme}://{self.address}/invoices-{next(self._numbers)}"
+        return f"{scheme}://{host}:{self.port}/invoices-{next(self._numbers)}"
 
     def start(self) -> None:
         """Start it; once more after a kill, on the same port and storage."""
         executable = Path(sysconfig.get_path("scripts")) / "nats-server"
-        command = [executable, "-a", HOST, "-p", str(self.port), "--ports_file_dir", self._folder]
+        command = [executable, "-a", self._host, "-p", str(self.port), "--ports_file_dir", self._folder]
         command += ["-js", "-sd", self._folder / "store", "-l", self._folder / "log", *self._args]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ports = self._folder / f"nats-server_{self._process.pid}.ports"
@@ -52,15 +53,17 @@ class NatsServer:
             time.sleep(0.005)
         self.port = int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
 
-    def kill(self) -> None:
-        """kill -9."""
-        self._send(signal.SIGKILL)
+    def kill(self, signum: signal.Signals = signal.SIGKILL) -> None:
+        """kill -9, or end it with another signal."""
+        self._send(signum)
         assert self._process
         self._process.wait()
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """It keeps its connections and answers nothing, from the return on."""
         self._send(signal.SIGSTOP)
+        assert self._process
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         """It goes on."""
@@ -73,10 +76,13 @@ class NatsServer:
 
 
 @contextmanager
-def nats_server(*args: str) -> Iterator[NatsServer]:
-    """A server, started with the further arguments `args` and killed at the end."""
+def nats_server(*args: str, config: str = "", host: str = HOST) -> Iterator[NatsServer]:
+    """A server, started with the further arguments `args` or the text of a configuration file, killed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="nats-"))
-    server = NatsServer(folder, args)
+    if config:
+        (folder / "config").write_text(config)
+        args = (*args, "-c", str(folder / "config"))
+    server = NatsServer(folder, args, host)
     try:
         server.start()
         yield server

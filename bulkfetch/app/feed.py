@@ -1,11 +1,12 @@
 """`bulkfetch queue`: feeding a queue, and looking after what its workers gave up."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import anyio
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from bulkfetch.app.destination import readable_manifests
 from bulkfetch.app.inputs import open_rows
 from bulkfetch.config import Config
+from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Queue
 from bulkfetch.manifest import Ledger
@@ -23,6 +25,9 @@ from bulkfetch.retrying import persisting
 from bulkfetch.sources.queue import encode_message
 
 SHOWN_PROBLEMS = 10
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(slots=True)
@@ -41,6 +46,14 @@ class Pushed:
     shortfall: str | None = None
 
 
+def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments) -> T:
+    """What `command` comes to. A person waits for it, so a broker that does not answer ends it."""
+    try:
+        return anyio.run(command, *args)
+    except TransientError as error:
+        raise FatalError(str(error)) from None
+
+
 def push_invoices(
     config: Config, *, source: str, queue: str, skip_done: str, notify: Callable[[Event], None]
 ) -> Pushed:
@@ -53,7 +66,7 @@ def push_invoices(
         UsageError: source, queue or archive cannot be used.
         FatalError: the queue cannot be reached, or refuses; a manifest is damaged.
     """
-    return anyio.run(_push, config, source, queue, skip_done, notify)
+    return _run(_push, config, source, queue, skip_done, notify)
 
 
 async def _push(config: Config, source: str, url: str, skip_done: str, notify: Callable[[Event], None]) -> Pushed:
@@ -102,22 +115,21 @@ def queue_stats(queue: str, *, notify: Callable[[Event], None]) -> QueueStats:
     """How much there is in `queue`.
 
     Raises:
-        UsageError, FatalError: the queue cannot be reached, or is not there.
-        TransientError: it does not answer.
+        UsageError, FatalError: the queue cannot be reached, is not there, or does not answer.
     """
 
     async def ask() -> QueueStats:
         async with open_queue(queue, os.environ, notify=notify) as opened:
             return await opened.stats()
 
-    return anyio.run(ask)
+    return _run(ask)
 
 
 def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Callable[[Event], None]) -> None:
     """Call `each` for every dead letter of `queue`, oldest first; none is taken away.
 
     Raises:
-        UsageError, FatalError, TransientError: as in `queue_stats`.
+        UsageError, FatalError: as in `queue_stats`.
     """
 
     async def read() -> None:
@@ -125,16 +137,16 @@ def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Call
             async for letter in opened.letters():
                 each(letter)
 
-    anyio.run(read)
+    _run(read)
 
 
 def requeue_letters(queue: str, wanted: Callable[[DeadLetter], bool], *, notify: Callable[[Event], None]) -> int:
     """Queue again every dead letter that is `wanted`; how many.
 
     Raises:
-        UsageError, FatalError, TransientError: as in `queue_stats`.
+        UsageError, FatalError: as in `queue_stats`.
     """
-    return anyio.run(_requeue, queue, wanted, notify)
+    return _run(_requeue, queue, wanted, notify)
 
 
 async def _requeue(url: str, wanted: Callable[[DeadLetter], bool], notify: Callable[[Event], None]) -> int:

@@ -8,32 +8,41 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import anyio
 import msgspec
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.queues.nats_errors import nats_errors
+from bulkfetch.policy import MAX_RETRY_AFTER
+from bulkfetch.queues.connection import Connection
 
 RESERVED = 0.1
-"""Seconds' worth of slots that are reserved together: a dozen requests a second for any rate."""
+"""Seconds' worth of slots that are reserved together at most: a dozen requests a second for any rate."""
 
 AHEAD = 2.0
 """Seconds from now up to which slots are reserved: who dies must not leave a hole larger than that."""
 
+ASTRAY = 10.0
+"""Seconds beyond which a cursor cannot be right: the server's clock was set back."""
+
 LATE = 0.05
 """Seconds for which a slot is good once its time has come: many late ones used together would be a burst."""
 
+DENSE = 4
+"""Slots in a reservation from which on the next one is made before they are used up: fewer say that little is to do,
+and would be wasted."""
+
 CLOCK_EVERY = 60.0
+CLOCK_LOOKS = 3
 TTL = 3600.0
 _TRY_AGAIN = 0.5
+_LONGEST_NAP = 1.0
 
 
 class _Cursor(msgspec.Struct):
@@ -55,35 +64,46 @@ class JetStreamFleet:
 
     def __init__(
         self,
-        js: JetStreamContext,
+        connection: Connection,
         kv: KeyValue,
+        bucket: str,
         name: str,
         rate: float,
         patience: float,
         on_pause: Callable[[float], None],
     ) -> None:
-        self._js = js
+        self._connection = connection
         self._kv = kv
-        self._place = f"the shared rate ({kv._name})"  # noqa: SLF001 - the client gives no other way to it
+        self._bucket = bucket
+        self._place = f"the shared rate ({bucket})"
         self._cursor_key = f"cursor.{name}"
         self._pause_key = f"pause.{name}"
+        self._pause_subject = f"bulkfetch.{bucket}.pause.{name}"
         self._me = secrets.token_hex(6)
         self._rate = rate
         self._patience = patience
         self._on_pause = on_pause
         self._now = asyncio.get_running_loop().time
+        self._offset = 0.0
         self._slots: deque[float] = deque()
+        self._count = 0
+        self._used = 0
+        self._last = 0.0
+        self._needed = anyio.Event()
+        self._changed = anyio.Event()
+        self._given_up: str | None = None
         self._cursor = 0.0
         self._revision = 0
-        self._offset = 0.0
+        self._lead = 0.0
         self._asked: float | None = None
         self._wanted = anyio.Event()
+        self._paused_until = 0.0
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls,
-        js: JetStreamContext,
+        connection: Connection,
         bucket: str,
         *,
         name: str,
@@ -94,55 +114,88 @@ class JetStreamFleet:
         """Join the workers that share `bucket` and `name`, until the block ends.
 
         Raises:
-            TransientError, FatalError: the broker does not answer, or refuses.
+            FatalError: the broker does not answer, or refuses.
         """
-        subject = f"bulkfetch.{bucket}.pause.{name}"
-        with nats_errors(bucket):
-            fleet = cls(js, await _bucket(js, bucket), name, rate, patience, on_pause)
-            await fleet._set_clock()
-            # Not a watch on the bucket: a subscription outlives a restart of the server by itself.
-            pauses = await js._nc.subscribe(subject, cb=fleet._heard)  # noqa: SLF001 - the context's own client
-            await fleet._join_pause()
+        try:
+            with connection.asking(f"the shared rate ({bucket})"):
+                fleet = cls(connection, await _bucket(connection, bucket), bucket, name, rate, patience, on_pause)
+                await fleet._set_clock()
+                # Not a watch on the bucket: a subscription outlives a restart of the server by itself.
+                pauses = await connection.client.subscribe(fleet._pause_subject, cb=fleet._heard)
+                await fleet._join_pause()
+        except TransientError as error:
+            raise FatalError(str(error)) from None
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(fleet._tell_pauses, subject, name="fleet-pauses")
+            tasks.start_soon(fleet._keep_slots, name="fleet-slots")
+            tasks.start_soon(fleet._tell_pauses, name="fleet-pauses")
             tasks.start_soon(fleet._keep_clock, name="fleet-clock")
-            yield fleet
+            try:
+                yield fleet
+            except Exception as error:  # noqa: BLE001 - the block's own, and not to be raised as one of a group
+                failure = error
             tasks.cancel_scope.cancel()
-        with anyio.move_on_after(1), nats_errors(bucket):
+        with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(bucket):
             await pauses.unsubscribe()
+        if failure is not None:
+            raise failure
 
     async def reserve(self) -> float:
         """See `interfaces.Fleet.reserve`."""
         if not self._rate:
             return self._now()
         while True:
+            if self._given_up is not None:
+                raise FatalError(self._given_up)
             while self._slots:
                 slot = self._slots.popleft()
                 if slot >= self._now() - LATE:
+                    self._used += 1
+                    if self._count >= DENSE and len(self._slots) <= self._count // 2:
+                        self._needed.set()
                     return slot
-            await self._take_slots()
+            self._changed = anyio.Event() if self._changed.is_set() else self._changed
+            self._needed.set()
+            await self._changed.wait()
+
+    async def _keep_slots(self) -> None:
+        """Take slots whenever some are needed. One task alone moves the cursor, so its calls do not cross."""
+        while True:
+            await self._needed.wait()
+            self._needed = anyio.Event()
+            self._count = self._next_count()
+            try:
+                await self._take_slots()
+            except FatalError as error:
+                self._given_up = str(error)
+            self._changed.set()
 
     async def _take_slots(self) -> None:
         since = self._now()
         while True:
             try:
-                with nats_errors(self._place):
+                with self._connection.asking(self._place):
                     if await self._move_cursor():
                         return
+                since = self._now()
             except TransientError as error:
                 if self._now() - since > self._patience:
-                    raise FatalError(f"out of reach for {self._now() - since:.0f} s: {error}") from None
+                    raise FatalError(f"{error}, for {self._now() - since:.0f} s") from None
                 await anyio.sleep(_TRY_AGAIN)
+                await self._restore()
 
     async def _move_cursor(self) -> bool:
         """Whether slots were taken; else the cursor was moved by somebody else, or is far ahead."""
-        now = self._now() + self._offset
-        if self._cursor > now + AHEAD:
-            await anyio.sleep(self._cursor - now - AHEAD)
+        began = self._now()
+        now = began + self._offset
+        ahead = self._cursor - now - AHEAD
+        if 0.0 < ahead <= ASTRAY + 1.0 / self._rate:
+            await anyio.sleep(min(ahead, _LONGEST_NAP))
             await self._read_cursor()
             return False
-        count = max(1, round(self._rate * RESERVED))
-        start = max(now, self._cursor)
+        count = self._count
+        # Where an answer takes long, a slot that begins now would be over when it is known to be ours.
+        start = now + self._lead if ahead > 0.0 else max(now + self._lead, self._cursor)
         end = start + count / self._rate
         try:
             self._revision = await self._kv.update(
@@ -153,7 +206,20 @@ class JetStreamFleet:
             return False
         self._cursor = end
         self._slots.extend(start - self._offset + number / self._rate for number in range(count))
+        took = self._now() - began
+        # Slots that were over when they came say nothing of how much there is to do.
+        self._used, self._last = count if took > LATE else 0, end - self._offset
+        self._lead = _lead(self._lead, took)
         return True
+
+    def _next_count(self) -> int:
+        """As many slots as are likely to be used in time: the others would be lost to everybody."""
+        most = max(1, round(self._rate * max(RESERVED, 3.0 * self._lead)))
+        if not self._last:
+            return most
+        # Who asks when the last ones are long over has little to do, however many of them he used.
+        busy = self._now() < self._last + LATE
+        return min(most, max(1, self._used * (2 if busy else 1)))
 
     async def _read_cursor(self) -> None:
         try:
@@ -164,25 +230,34 @@ class JetStreamFleet:
             self._cursor = msgspec.json.decode(entry.value or b"", type=_Cursor).until
             self._revision = entry.revision or 0
 
+    async def _restore(self) -> None:
+        """Make the bucket anew if it was deleted."""
+        with suppress(TransientError), self._connection.asking(self._place):
+            await _bucket(self._connection, self._bucket)
+
     def pause(self, seconds: float) -> None:
         """See `interfaces.Fleet.pause`."""
         self._slots.clear()
         self._asked = max(seconds, self._asked or 0.0)
         self._wanted.set()
 
-    async def _tell_pauses(self, subject: str) -> None:
+    async def _tell_pauses(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted = anyio.Event()
             seconds, self._asked = self._asked or 0.0, None
-            words = msgspec.json.encode(_Pause(self._me, self._now() + self._offset, seconds))
-            try:
-                with nats_errors(self._place):
-                    await self._js._nc.publish(subject, words)  # noqa: SLF001 - as above
-                    # For those who join while it lasts.
-                    await self._kv.put(self._pause_key, words)
-            except (TransientError, FatalError):
-                continue  # each of the others meets the API's refusal itself
+            pause = _Pause(self._me, self._now() + self._offset, seconds)
+            # Each of the others meets the API's refusal itself, if need be.
+            with suppress(TransientError, FatalError), self._connection.asking(self._place):
+                await self._tell(pause)
+
+    async def _tell(self, pause: _Pause) -> None:
+        words = msgspec.json.encode(pause)
+        await self._connection.client.publish(self._pause_subject, words)
+        if pause.at + pause.seconds > self._paused_until:
+            self._paused_until = pause.at + pause.seconds
+            # For those who join while it lasts.
+            await self._kv.put(self._pause_key, words)
 
     async def _heard(self, message: Msg) -> None:
         self._heed(message.data)
@@ -199,35 +274,47 @@ class JetStreamFleet:
             pause = msgspec.json.decode(words, type=_Pause)
         except msgspec.DecodeError:
             return
-        left = pause.at + pause.seconds - (self._now() + self._offset)
+        left = min(pause.at + pause.seconds - (self._now() + self._offset), MAX_RETRY_AFTER)
         if pause.by != self._me and left > 0:
+            self._paused_until = max(self._paused_until, pause.at + pause.seconds)
             self._slots.clear()
             self._on_pause(left)
 
     async def _keep_clock(self) -> None:
         while True:
             await anyio.sleep(CLOCK_EVERY)
-            try:
-                with nats_errors(self._place):
-                    await self._set_clock()
-            except (TransientError, FatalError):
-                continue  # clocks drift slowly
+            # Clocks drift slowly: the next time will do.
+            with suppress(TransientError, FatalError), self._connection.asking(self._place):
+                await self._set_clock()
 
     async def _set_clock(self) -> None:
-        """Learn how far the server's clock is from the event loop's, to half a round trip."""
-        before = self._now()
-        revision = await self._kv.put(f"clock.{self._me}", b"")
-        after = self._now()
-        try:
-            entry = await self._js.get_msg(self._kv._stream, revision)  # noqa: SLF001 - `get` gives no time
-        except NotFoundError:
-            return
-        if entry.time is not None:
-            self._offset = entry.time.timestamp() - (before + after) / 2
+        """Learn how far the server's clock is from the event loop's, to half of the quickest round trip."""
+        quickest = float("inf")
+        for _ in range(CLOCK_LOOKS):
+            before = self._now()
+            revision = await self._kv.put(f"clock.{self._me}", b"")
+            after = self._now()
+            try:
+                # `get` of the bucket gives no time.
+                entry = await self._connection.js.get_msg(f"KV_{self._bucket}", revision)
+            except NotFoundError:
+                continue
+            if entry.time is not None and after - before < quickest:
+                quickest = after - before
+                self._offset = entry.time.timestamp() - (before + after) / 2
 
 
-async def _bucket(js: JetStreamContext, bucket: str) -> KeyValue:
+def _lead(before: float, took: float) -> float:
+    """How long from now the next slots are to begin, after an answer that `took` so long: nothing where slots are good
+    for longer than that; else soon more, and slowly less."""
+    needed = 1.25 * took if took > LATE / 2 else 0.0
+    return min(AHEAD, max(needed, 0.9 * before if before > LATE / 10 else 0.0))
+
+
+async def _bucket(connection: Connection, bucket: str) -> KeyValue:
     try:
-        return await js.key_value(bucket)
+        return await connection.js.key_value(bucket)
     except BucketNotFoundError:
-        return await js.create_key_value(KeyValueConfig(bucket=bucket, history=1, ttl=TTL, storage=StorageType.FILE))
+        return await connection.js.create_key_value(
+            KeyValueConfig(bucket=bucket, history=1, ttl=TTL, storage=StorageType.FILE)
+        )

@@ -1,51 +1,55 @@
 """NATS JetStream as a queue: a durable pull consumer on a work-queue stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Self
 
 import anyio
 import msgspec
-import nats
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import MsgAlreadyAckdError
-from nats.js import JetStreamContext
+from nats.js.api import Header, RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
-from bulkfetch.errors import FatalError
+from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Fleet
 from bulkfetch.models import DeadLetter, Lease, QueueStats
+from bulkfetch.queues.connection import ANSWER_TIMEOUT, Connection
 from bulkfetch.queues.fleet import JetStreamFleet
-from bulkfetch.queues.nats_errors import ALREADY_QUEUED, nats_errors
+from bulkfetch.queues.nats_errors import NO_MESSAGE, is_queued_already
 from bulkfetch.queues.nats_url import NatsAccess, NatsAddress
+from bulkfetch.queues.pull import Pull
 from bulkfetch.queues.streams import CONSUMER, StreamNames, check_streams, ensure_consumer, ensure_streams
-from bulkfetch.text import safe
+from bulkfetch.retrying import persisting
 
-CONNECT_TIMEOUT = 10.0
-ANSWER_TIMEOUT = 5.0
 ACK_TIMEOUT = 2.0
-PING_INTERVAL = 4
-"""Seconds between two pings. The second that stays without answer ends the connection, so a line that is dead without
-saying so is noticed after about 12 s; the client's own default takes six minutes."""
-
-_PINGS = 2
 _IN_FLIGHT = 256
+_ROOM = 4096
+"""Bytes of a dead letter beside the message that it keeps."""
+
+_FREE: Mapping[str, str] = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE: "0"}
+"""Let the server refuse a message whose subject holds one, however the stream is set up."""
+
+_STARTING = 2.0
+_SETTLING = 2.0
+_LOOK_AGAIN = 0.1
 
 
 class JetStreamQueue:
     """The `Queue` on a JetStream stream; made by `open`."""
 
-    def __init__(self, address: NatsAddress, client: Client, notify: Callable[[Event], None]) -> None:
-        self.name = address.name
+    def __init__(self, connection: Connection, stream: str, notify: Callable[[Event], None]) -> None:
+        self.name = connection.name
         self.lease_seconds = 0.0
-        self._names = StreamNames(address.stream)
-        self._client = client
-        self._js: JetStreamContext = client.jetstream(timeout=ANSWER_TIMEOUT)
+        self._names = StreamNames(stream)
+        self._connection = connection
+        self._client = connection.client
+        self._js = connection.js
         self._notify = notify
-        self._pull: JetStreamContext.PullSubscription | None = None
+        self._pull = Pull(connection, stream, CONSUMER)
+        self._put_before: set[str] = set()
 
     @classmethod
     @asynccontextmanager
@@ -60,111 +64,124 @@ class JetStreamQueue:
         """
         address = NatsAddress.parse(url)
         access = await anyio.to_thread.run_sync(NatsAccess.of, address, environ)
-        client = await _connected(address, access.options, notify)
-        try:
-            queue = cls(address, client, notify)
-            with nats_errors(address.name):
-                await queue._set_up(create)
-            yield queue
-        finally:
-            # Not `drain`: after a fetch that found nothing it waits for its whole time-out (nats-py 2.16).
-            with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
-                await _close(client)
+        async with Connection.open(address, access, notify) as connection:
+            queue = cls(connection, address.stream, notify)
+            try:
+                # A server that has just started may need a moment for its streams.
+                await persisting(partial(queue._set_up, create), _STARTING)
+            except TransientError as error:
+                raise FatalError(f"{error}; is JetStream switched on there (nats-server -js)?") from None
+            try:
+                yield queue
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+                    await queue._pull.close()
 
     async def _set_up(self, create: bool) -> None:
-        if create:
-            await ensure_streams(self._js, self._names)
-        await check_streams(self._js, self._names)
-        self.lease_seconds = await ensure_consumer(self._js, self._names)
+        with self._connection.asking():
+            if create:
+                await ensure_streams(self._js, self._names)
+            await check_streams(self._js, self._names)
+            self.lease_seconds = await ensure_consumer(self._js, self._names)
 
     async def put(self, messages: Sequence[tuple[str, bytes]]) -> int:
-        """See `interfaces.Queue.put`. An ID that is still queued, or in a worker's hands, is refused by the server."""
+        """See `interfaces.Queue.put`. An ID that is still queued, or in a worker's hands, is refused by the server;
+        what a call that failed has queued counts as new in the call that repeats it."""
+        new, before = 0, frozenset(self._put_before)
+        for start in range(0, len(messages), _IN_FLIGHT):
+            new += await self._put_some(messages[start : start + _IN_FLIGHT], before)
+        self._put_before.clear()
+        return new
+
+    async def _put_some(self, messages: Sequence[tuple[str, bytes]], before: frozenset[str]) -> int:
+        puts = (self._put(invoice_id, body) for invoice_id, body in messages)
+        # All of them to their end: one that went on by itself would count nowhere.
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
         new = 0
-        with nats_errors(self.name):
-            for start in range(0, len(messages), _IN_FLIGHT):
-                some = messages[start : start + _IN_FLIGHT]
-                new += sum(await asyncio.gather(*(self._put(invoice_id, body) for invoice_id, body in some)))
+        for (invoice_id, _), result in zip(messages, results, strict=True):
+            new += result is True or (result is False and invoice_id in before)
+            if result is True or isinstance(result, TransientError):
+                self._put_before.add(invoice_id)
+        if failures:
+            raise next((error for error in failures if not isinstance(error, TransientError)), failures[0])
         return new
 
     async def _put(self, invoice_id: str, body: bytes) -> bool:
-        try:
-            await self._js.publish(self._names.subject(invoice_id), body, stream=self._names.stream)
-        except APIError as error:
-            if error.description == ALREADY_QUEUED:
+        with self._connection.asking():
+            try:
+                subject = self._names.subject(invoice_id)
+                await self._js.publish(subject, body, stream=self._names.stream, headers=dict(_FREE))
+            except APIError as error:
+                if not is_queued_already(error):
+                    raise
                 return False
-            raise
         return True
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
-        """See `interfaces.Queue.fetch`."""
-        with nats_errors(self.name):
-            if self._pull is None:
-                self._pull = await self._js.pull_subscribe_bind(CONSUMER, self._names.stream)
-            try:
-                messages = await self._pull.fetch(limit, timeout=wait)
-            except TimeoutError:
-                # Nothing there, or nobody who could say so.
-                if not self._client.is_connected:
-                    raise
-                return ()
-            except APIError as error:
-                await self._look_after(error)
-                raise
+        """See `interfaces.Queue.fetch`. To be shielded from cancellation: what arrives meanwhile would be out of sight
+        until the next call, or until the queue is closed."""
+        messages = await self._pull.fetch(limit, wait)
         return [Lease(message.data, message.metadata.num_delivered or 1, message) for message in messages]
 
-    async def _look_after(self, error: APIError) -> None:
-        """Find out whether `error` means that the consumer is gone: then the look itself says so."""
-        self._pull = None
-        if not isinstance(error, NotFoundError):
-            await self._js.consumer_info(self._names.stream, CONSUMER)
-
     async def ack(self, lease: Lease) -> None:
-        """See `interfaces.Queue.ack`."""
-        with nats_errors(self.name), suppress(MsgAlreadyAckdError):
-            try:
-                await _message(lease).ack_sync(timeout=ACK_TIMEOUT)
-            except TimeoutError:
-                # A message that is gone, as its lease had ended and another worker was quicker, gets no answer.
-                await self._js.consumer_info(self._names.stream, CONSUMER)
+        """See `interfaces.Queue.ack`. Without a connection it is sent when there is one again, and the error says that
+        this is not certain."""
+        reply = _message(lease).reply
+        try:
+            with self._connection.asking():
+                # Not the message's own `ack_sync`, which refuses a second one.
+                await self._client.request(reply, timeout=ACK_TIMEOUT)
+        except TransientError:
+            if not self._client.is_connected:
+                await self._say_later(reply)
+                raise
+            # What is gone, as its lease had ended and another worker was quicker, gets no answer: is anybody there?
+            await self.stats()
+
+    async def _say_later(self, reply: str) -> None:
+        if not self._client.is_closed:
+            await self._client.publish(reply)
 
     async def nak(self, lease: Lease, delay: float) -> None:
         """See `interfaces.Queue.nak`."""
-        with nats_errors(self.name), suppress(MsgAlreadyAckdError):
-            await _message(lease).nak(delay=delay or None)
+        words = b"-NAK" + (b' {"delay": %d}' % int(delay * 1e9) if delay > 0 else b"")
+        with self._connection.asking():
+            await self._client.publish(_message(lease).reply, words)
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         """See `interfaces.Queue.extend`."""
-        with nats_errors(self.name):
+        with self._connection.asking():
             for lease in leases:
-                await _message(lease).in_progress()
+                await self._client.publish(_message(lease).reply, b"+WPI")
 
     async def dead(self, lease: Lease, letter: DeadLetter) -> None:
-        """See `interfaces.Queue.dead`."""
-        with nats_errors(self.name):
-            await self._js.publish(
-                self._names.dead_subject(letter.invoice_id), msgspec.json.encode(letter), stream=self._names.dead
-            )
+        """See `interfaces.Queue.dead`. A message that is too large for a letter is replaced by its invoice's ID."""
+        words = msgspec.json.encode(letter)
+        if len(words) > self._client.max_payload - _ROOM:
+            said = f"{letter.message or letter.reason} (the message itself was too large to be kept)"
+            words = msgspec.json.encode(msgspec.structs.replace(letter, body=letter.invoice_id, message=said))
+        with self._connection.asking():
+            await self._js.publish(self._names.dead_subject(letter.invoice_id), words, stream=self._names.dead)
         await self.ack(lease)
 
     async def stats(self) -> QueueStats:
         """See `interfaces.Queue.stats`: exact. What waits out a delay counts as leased."""
-        with nats_errors(self.name):
+        with self._connection.asking():
             consumer = await self._js.consumer_info(self._names.stream, CONSUMER)
             dead = await self._js.stream_info(self._names.dead)
         return QueueStats(consumer.num_pending or 0, consumer.num_ack_pending or 0, dead.state.messages)
 
     async def letters(self) -> AsyncIterator[DeadLetter]:
-        """See `interfaces.Queue.letters`."""
+        """See `interfaces.Queue.letters`: those that are there when the first is asked for."""
+        with self._connection.asking():
+            # One that is queued again while we read, and fails again, is a new one.
+            last = (await self._js.stream_info(self._names.dead)).state.last_seq
         sequence = 0
-        while True:
-            with nats_errors(self.name):
-                try:
-                    message = await self._js.get_msg(
-                        self._names.dead, sequence + 1, subject=self._names.dead_subjects, next=True
-                    )
-                except NotFoundError:
-                    return
+        while message := await self._next_letter(sequence + 1):
             sequence = message.seq or 0
+            if sequence > last:
+                return
             try:
                 letter = msgspec.json.decode(message.data or b"", type=DeadLetter)
             except msgspec.DecodeError:
@@ -172,68 +189,56 @@ class JetStreamQueue:
             else:
                 yield letter
 
+    async def _next_letter(self, sequence: int) -> RawStreamMsg | None:
+        with self._connection.asking():
+            return await _found(self._js.get_msg(self._names.dead, sequence, self._names.dead_subjects, next=True))
+
     async def requeue(self, letter: DeadLetter) -> None:
         """See `interfaces.Queue.requeue`."""
-        await self.put([(letter.invoice_id, letter.body.encode())])
-        with nats_errors(self.name):
-            await self._js.purge_stream(self._names.dead, subject=self._names.dead_subject(letter.invoice_id))
+        subject = self._names.dead_subject(letter.invoice_id)
+        with self._connection.asking():
+            kept = await _found(self._js.get_last_msg(self._names.dead, subject))
+        if not await self._put_again(letter, kept) or kept is None or kept.seq is None:
+            return
+        with self._connection.asking():
+            # Only up to the one that was read: its invoice may have failed again meanwhile.
+            await self._js.purge_stream(self._names.dead, seq=kept.seq + 1, subject=subject)
+
+    async def _put_again(self, letter: DeadLetter, kept: RawStreamMsg | None) -> bool:
+        """Whether a message is queued for `letter` that is not the one it was written for: a worker puts the letter
+        first, and only then the message away. If that worker died in between, the letter is left as it is."""
+        until = anyio.current_time() + _SETTLING
+        while not await self.put([(letter.invoice_id, letter.body.encode())]):
+            with self._connection.asking():
+                queued = await _found(self._js.get_last_msg(self._names.stream, self._names.subject(letter.invoice_id)))
+            if queued is not None and (kept is None or _is_newer(queued, kept)):
+                return True
+            if anyio.current_time() > until:
+                return False
+            await anyio.sleep(_LOOK_AGAIN)
+        return True
 
     def fleet(
         self, name: str, *, rate: float, patience: float, on_pause: Callable[[float], None]
     ) -> AbstractAsyncContextManager[Fleet | None]:
         """See `interfaces.Queue.fleet`: on a key-value bucket beside the stream."""
         return JetStreamFleet.open(
-            self._js, self._names.state, name=name, rate=rate, patience=patience, on_pause=on_pause
+            self._connection, self._names.state, name=name, rate=rate, patience=patience, on_pause=on_pause
         )
 
 
-async def _connected(address: NatsAddress, options: Mapping[str, Any], notify: Callable[[Event], None]) -> Client:
-    client = Client()
-    trouble: list[str] = []
-
-    async def on_error(error: Exception) -> None:
-        # The client's own reporter prints a traceback for every attempt; `batches` tells of what lasts.
-        trouble.append(safe(str(error) or type(error).__name__, 200))
-        del trouble[:-1]
-        if "authorization" in trouble[0].lower() and not client.is_connected:
-            attempt.cancel()
-
-    async def on_lost() -> None:
-        if not client.is_closed:
-            notify(Note("warning", f"{address.name}: the connection is lost; connecting again"))
-
-    async def on_found() -> None:
-        notify(Note("info", f"{address.name}: connected again"))
-
-    with anyio.move_on_after(CONNECT_TIMEOUT) as attempt:
-        with nats_errors(address.name):
-            await client.connect(
-                servers=list(address.servers),
-                name="bulkfetch",
-                error_cb=on_error,
-                disconnected_cb=on_lost,
-                reconnected_cb=on_found,
-                connect_timeout=int(CONNECT_TIMEOUT),
-                reconnect_time_wait=1,
-                max_reconnect_attempts=-1,
-                ping_interval=PING_INTERVAL,
-                max_outstanding_pings=_PINGS,
-                **options,
-            )
-    if not client.is_connected:
-        with anyio.CancelScope(shield=True):
-            await client.close()
-        said = f" ({trouble[0]})" if trouble else ""
-        raise FatalError(f"{address.name}: no connection{said}; check the address, the credentials and the server")
-    return client
+async def _found(answer: Awaitable[RawStreamMsg]) -> RawStreamMsg | None:
+    """The message asked for; None if there is none, while the stream is there."""
+    try:
+        return await answer
+    except NotFoundError as error:
+        if error.err_code != NO_MESSAGE:
+            raise
+        return None
 
 
-async def _close(client: Client) -> None:
-    if client.is_connected:
-        # What was not sent comes back when its lease ends.
-        with suppress(nats.errors.Error, OSError):
-            await client.flush(timeout=2)
-    await client.close()
+def _is_newer(queued: RawStreamMsg, kept: RawStreamMsg) -> bool:
+    return queued.time is not None and kept.time is not None and queued.time > kept.time
 
 
 def _message(lease: Lease) -> Msg:

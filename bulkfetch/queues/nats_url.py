@@ -4,9 +4,12 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+import nkeys  # type: ignore[import-untyped]
+from nats.aio.client import RawCredentials
 
 from bulkfetch.errors import UsageError
 from bulkfetch.session import is_public, literal
@@ -16,16 +19,26 @@ SCHEMES = ("nats", "tls")
 DEFAULT_PORT = 4222
 
 _STREAM = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_HOST = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[(?P<v6>[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?)\])(:(?P<port>[0-9]{1,5}))?")
 _VARIABLES = ("NATS_CREDS", "NATS_NKEY", "NATS_TOKEN", "NATS_USER")
+_TLS_VARIABLES = ("NATS_CA", "NATS_CERT", "NATS_KEY")
+_PART = re.compile(r"-----BEGIN ([A-Z ]+)-----\s+(\S+)\s+------?END")
+_CREDS_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class NatsAddress:
-    """Where a stream is. `name` is its URL; `servers` are tried in any order."""
+    """Where a stream is. `name` is its URL; `servers` are tried in any order, `hosts` are theirs."""
 
     name: str
     servers: tuple[str, ...]
+    hosts: tuple[str, ...]
     stream: str
+
+    @property
+    def only_tls(self) -> bool:
+        """Whether nothing may be said in the clear."""
+        return self.name.startswith("tls://")
 
     @classmethod
     def parse(cls, url: str) -> "NatsAddress":
@@ -35,30 +48,37 @@ class NatsAddress:
             UsageError: it names none, or carries credentials.
         """
         scheme, _, rest = url.partition("://")
-        hosts, _, stream = rest.partition("/")
-        if "@" in hosts:
+        # In all of it: a password may hold a slash.
+        if "@" in rest:
             raise UsageError(
                 f"queue {scheme}://: credentials do not belong in a URL, which every user of the machine can read; set "
                 "NATS_CREDS, NATS_NKEY, NATS_TOKEN, or NATS_USER and NATS_PASSWORD"
             )
+        hosts, _, stream = rest.partition("/")
         if not _STREAM.fullmatch(stream):
             raise UsageError(
                 f"queue {safe(url, 200)}: give it as {scheme}://host:{DEFAULT_PORT}/stream; a stream's name has "
                 "letters, digits, - and _"
             )
-        servers = tuple(_server(scheme, host, url) for host in hosts.split(","))
-        return cls(f"{scheme}://{hosts}/{stream}", servers, stream)
+        found = [_host_and_port(host, url) for host in hosts.split(",")]
+        servers = tuple(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host, port in found)
+        return cls(f"{scheme}://{hosts}/{stream}", servers, tuple(host for host, _ in found), stream)
 
 
-def _server(scheme: str, host: str, url: str) -> str:
+def _host_and_port(text: str, url: str) -> tuple[str, int]:
+    parts = _HOST.fullmatch(text)
+    port = int(parts["port"] or DEFAULT_PORT) if parts else 0
+    if parts is None or not 0 < port < 65536 or (parts["v6"] and not _is_v6(parts["v6"])):
+        raise UsageError(f"queue {safe(url, 200)}: {safe(text, 80)!r} is no host:port")
+    return parts["v6"] or parts["host"], port
+
+
+def _is_v6(text: str) -> bool:
     try:
-        parts = urlsplit(f"{scheme}://{host}")
-        name, port = parts.hostname, parts.port or DEFAULT_PORT
+        IPv6Address(text)
     except ValueError:
-        name, port = None, 0
-    if not name or (name != host.partition(":")[0].lower() and not host.startswith("[")):
-        raise UsageError(f"queue {safe(url, 200)}: {safe(host, 80)!r} is no host:port")
-    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +99,15 @@ class NatsAccess:
         given = [name for name in _VARIABLES if environ.get(name)]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} exclude each other: a connection has one kind of credentials")
+        for name, needed in (("NATS_PASSWORD", "NATS_USER"), ("NATS_KEY", "NATS_CERT")):
+            if environ.get(name) and not environ.get(needed):
+                raise UsageError(f"{name} is of no use without {needed}")
         options: dict[str, Any] = {}
         match given:
             case ["NATS_CREDS"]:
-                options["user_credentials"] = _file("NATS_CREDS", environ)
+                options["user_credentials"] = _credentials(environ)
             case ["NATS_NKEY"]:
-                options["nkeys_seed"] = _file("NATS_NKEY", environ)
+                options["nkeys_seed_str"] = _seed("NATS_NKEY", _text("NATS_NKEY", environ).strip())
             case ["NATS_TOKEN"]:
                 options["token"] = environ["NATS_TOKEN"]
             case ["NATS_USER"]:
@@ -92,36 +115,64 @@ class NatsAccess:
                 options["password"] = environ.get("NATS_PASSWORD", "")
         if {"token", "password"} & options.keys():
             _refuse_in_the_clear(address)
-        if address.servers[0].startswith("tls://"):
+        # A server may ask for TLS on nats://, too.
+        if address.only_tls or any(environ.get(name) for name in _TLS_VARIABLES):
             options["tls"] = _tls(environ)
         return cls(options)
 
 
 def _refuse_in_the_clear(address: NatsAddress) -> None:
-    for server in address.servers:
-        ip = literal(urlsplit(server).hostname or "")
-        if server.startswith("nats://") and ip is not None and is_public(ip):
+    for host in address.hosts:
+        ip = literal(host)
+        if not address.only_tls and ip is not None and is_public(ip):
             raise UsageError(
                 f"queue {address.name}: the password would travel in the clear to a public host; use tls://"
             )
 
 
-def _file(variable: str, environ: Mapping[str, str]) -> str:
+def _text(variable: str, environ: Mapping[str, str]) -> str:
     path = Path(environ[variable]).expanduser()
     try:
-        path.open("rb").close()
+        with path.open("rb") as file:
+            return file.read(_CREDS_LIMIT).decode("ascii")
     except OSError as error:
         raise UsageError(f"{variable}: {safe(str(path), 200)} cannot be read: {error.strerror}") from None
-    return str(path)
+    except UnicodeDecodeError:
+        raise UsageError(f"{variable}: {safe(str(path), 200)} holds no credentials") from None
+
+
+def _credentials(environ: Mapping[str, str]) -> RawCredentials:
+    """The two parts of a .creds file: the client reads on for ever where one is missing."""
+    parts = dict(_PART.findall(_text("NATS_CREDS", environ)))
+    try:
+        jwt, seed = parts["NATS USER JWT"], parts["USER NKEY SEED"]
+    except KeyError:
+        raise UsageError("NATS_CREDS: the file holds no NATS USER JWT with its USER NKEY SEED") from None
+    return RawCredentials(
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n"
+        f"-----BEGIN USER NKEY SEED-----\n{_seed('NATS_CREDS', seed)}\n------END USER NKEY SEED------\n"
+    )
+
+
+def _seed(variable: str, seed: str) -> str:
+    try:
+        pair = nkeys.from_seed(bytearray(seed.encode()))
+        usable = seed.startswith("SU") and bool(pair.public_key)
+    except Exception:  # noqa: BLE001 - whatever nkeys and the decoders below it make of a wrong file; it may quote it
+        usable = False
+    if not usable:
+        raise UsageError(f"{variable}: the file holds no seed of a user (SU…)")
+    return seed
 
 
 def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
+    ca, cert, key = (str(Path(environ[name]).expanduser()) if environ.get(name) else None for name in _TLS_VARIABLES)
     try:
-        context = ssl.create_default_context(cafile=_file("NATS_CA", environ) if environ.get("NATS_CA") else None)
-        if environ.get("NATS_CERT"):
-            key = _file("NATS_KEY", environ) if environ.get("NATS_KEY") else None
-            context.load_cert_chain(_file("NATS_CERT", environ), key)
-    except (ssl.SSLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error.strerror
-        raise UsageError(f"NATS_CA, NATS_CERT or NATS_KEY is not a PEM file that can be used: {reason}") from None
+        context = ssl.create_default_context(cafile=ca)
+        if cert:
+            # Nobody is here to type the passphrase that OpenSSL would ask for.
+            context.load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "encrypted, or no PEM"
+        raise UsageError(f"NATS_CA, NATS_CERT or NATS_KEY cannot be used: {reason}") from None
     return context

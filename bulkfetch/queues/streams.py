@@ -25,6 +25,8 @@ ACK_WAIT = 30.0
 
 SHORTEST_ACK_WAIT = 1.0
 
+_EDIT = "nats stream edit"
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -94,28 +96,81 @@ async def check_streams(js: JetStreamContext, names: StreamNames) -> None:
         FatalError: one is missing, or set up so that invoices could vanish; the message names setting and fix.
         nats.errors.Error: the server refuses, or does not answer.
     """
-    for stream in (names.stream, names.dead):
+    for stream, wrong_for_it in ((names.stream, _wrong_queue), (names.dead, _wrong_dead)):
         try:
             config = (await js.stream_info(stream)).config
         except NotFoundError:
             raise FatalError(
                 f"there is no stream {stream}: feed the queue first (bulkfetch queue push), which makes it"
             ) from None
-        wrong = _lossy(config)
-        if stream == names.stream and config.retention != RetentionPolicy.WORK_QUEUE:
-            wrong = "its retention is not workqueue, so what is done would stay queued"
-        if wrong:
-            raise FatalError(f"the stream {stream} cannot be used: {wrong}; mend it with: nats stream edit {stream}")
+        if wrong := wrong_for_it(config, names) or _lossy(config):
+            raise FatalError(f"the stream {stream} cannot be used: {wrong}")
+
+
+def _wrong_queue(config: StreamConfig, names: StreamNames) -> str | None:
+    if config.retention != RetentionPolicy.WORK_QUEUE:
+        return (
+            "its retention is not workqueue, so what is done would stay queued; a stream's retention cannot be "
+            f"changed: remove it (nats stream rm {names.stream}), and bulkfetch queue push makes it anew"
+        )
+    limit = config.max_msgs_per_subject
+    if limit > 0 and not (config.discard == DiscardPolicy.NEW and config.discard_new_per_subject):
+        return (
+            f"max_msgs_per_subject is {limit}, over which it drops the older messages unseen; set discard to new and "
+            f"discard_new_per_subject ({_EDIT} {names.stream} --discard=new --discard-per-subject)"
+        )
+    return _uncovered(config, names.subjects)
+
+
+def _wrong_dead(config: StreamConfig, names: StreamNames) -> str | None:
+    if config.retention != RetentionPolicy.LIMITS:
+        return (
+            "its retention is not limits, so dead letters would vanish unread; a stream's retention cannot be "
+            f"changed: remove it (nats stream rm {names.dead}), and bulkfetch queue push makes it anew"
+        )
+    if config.max_msgs_per_subject != 1 or config.discard_new_per_subject:
+        return (
+            "an invoice's letter would not replace the one before; set max_msgs_per_subject to 1 and "
+            f"discard_new_per_subject to false ({_EDIT} {names.dead} --max-msgs-per-subject=1)"
+        )
+    return _uncovered(config, names.dead_subjects)
+
+
+def _uncovered(config: StreamConfig, needed: str) -> str | None:
+    """What is wrong if what is published on `needed` does not come into the stream."""
+    if any(_covers(subject, needed) for subject in config.subjects or ()):
+        return None
+    subjects = ",".join([*(config.subjects or ()), needed])
+    return f"{needed} is not among its subjects; add it ({_EDIT} {config.name} --subjects='{subjects}')"
+
+
+def _covers(subject: str, needed: str) -> bool:
+    """Whether the pattern `subject` takes in all that `needed`, which ends in one `*`, does."""
+    ours, theirs = needed.split("."), subject.split(".")
+    if theirs[-1] == ">":
+        theirs, ours = theirs[:-1], ours[: len(theirs) - 1]
+    return len(theirs) == len(ours) and all(their in ("*", our) for their, our in zip(theirs, ours, strict=True))
 
 
 def _lossy(config: StreamConfig) -> str | None:
+    edit = f"{_EDIT} {config.name}"
     if config.max_age:
-        return f"max_age is {config.max_age:g} s, after which messages are dropped unseen"
+        return (
+            f"max_age is {config.max_age:g} s, after which it drops messages unseen; set it to 0 ({edit} --max-age=0)"
+        )
     bounded = (config.max_msgs or 0) > 0 or (config.max_bytes or 0) > 0
     if bounded and config.discard != DiscardPolicy.NEW:
-        return "it is bounded and discards the oldest messages unseen; set discard to new"
+        return (
+            "max_msgs or max_bytes bounds it, and it discards the oldest messages unseen; set discard to new "
+            f"({edit} --discard=new)"
+        )
     if config.storage == StorageType.MEMORY:
-        return "its storage is memory, which a restart of the server empties"
+        return (
+            "its storage is memory, which a restart of the server empties; a stream's storage cannot be changed: "
+            f"remove it (nats stream rm {config.name}), and bulkfetch queue push makes it anew"
+        )
+    if config.no_ack:
+        return f"no_ack is set, so nobody learns whether a message was stored; unset it ({edit} --ack)"
     return None
 
 
@@ -139,18 +194,29 @@ async def ensure_consumer(js: JetStreamContext, names: StreamNames) -> float:
             max_ack_pending=-1,
         )
         config = (await js.add_consumer(names.stream, wanted)).config
-    wrong = None
-    if config.ack_policy != AckPolicy.EXPLICIT:
-        wrong = "ack_policy is not explicit"
-    elif (config.max_deliver or -1) != -1:
-        wrong = f"max_deliver is {config.max_deliver}, so messages would get stuck in the stream"
-    elif config.deliver_subject:
-        wrong = "it is a push consumer"
-    elif (config.ack_wait or ACK_WAIT) < SHORTEST_ACK_WAIT:
-        wrong = f"ack_wait is {config.ack_wait:g} s, too short to be kept"
-    if wrong:
+    if wrong := _sticky(config, names):
         raise FatalError(
             f"the consumer {CONSUMER} of the stream {names.stream} cannot be used: {wrong}; remove it, and the next "
             f"worker makes it anew: nats consumer rm {names.stream} {CONSUMER}"
         )
     return config.ack_wait or ACK_WAIT
+
+
+def _sticky(config: ConsumerConfig, names: StreamNames) -> str | None:
+    """What is wrong with a consumer by which invoices get stuck."""
+    filters = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
+    if config.deliver_subject:
+        return "it is a push consumer"
+    if config.ack_policy != AckPolicy.EXPLICIT:
+        return "ack_policy is not explicit"
+    if (config.max_deliver or -1) != -1:
+        return f"max_deliver is {config.max_deliver}, so messages would get stuck in the stream"
+    if config.backoff:
+        return "backoff is set, which shortens or lengthens leases"
+    if (config.ack_wait or ACK_WAIT) < SHORTEST_ACK_WAIT:
+        return f"ack_wait is {config.ack_wait:g} s, too short to be kept"
+    if config.headers_only:
+        return "headers_only is set, so messages would come without their invoice"
+    if filters and not any(_covers(subject, names.subjects) for subject in filters):
+        return f"its filter leaves out {names.subjects}"
+    return None

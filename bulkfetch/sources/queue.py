@@ -1,7 +1,7 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from random import Random
 from typing import Self
@@ -122,11 +122,19 @@ class QueueSource:
             utc_now=utc_now,
             rng=rng,
         )
-        async with anyio.create_task_group() as tasks:
+        # Only for the estimate: what lasts is found when messages are asked for.
+        with suppress(TransientError):
             await source._look()
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(source._keep_leases, name="leases")
-            yield source
+            try:
+                yield source
+            except Exception as error:  # noqa: BLE001 - the block's own, and not to be raised as one of a group
+                failure = error
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         while True:
@@ -208,15 +216,12 @@ class QueueSource:
         self._expected = self._settled + self._left
 
     def _row(self, lease: Lease) -> InputRow:
-        if lease.body.startswith(b"{"):
-            try:
-                message = _decode(lease.body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                return _rejected(lease, Reason.INVALID_ROW, f"the message is no JSON object with an id: {error}")
-            invoice_id, fields = message.id, message.fields or NO_FIELDS
-        else:
-            # A producer that is not bulkfetch may send the bare ID.
-            invoice_id, fields = lease.body.decode("utf-8", "backslashreplace").strip(" \t\r\n"), NO_FIELDS
+        try:
+            message = _read(lease.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            why = f"the message is neither an ID nor a JSON object with an id: {error}"
+            return _rejected(lease, Reason.INVALID_ROW, why)
+        invoice_id, fields = message.id, message.fields or NO_FIELDS
         if problem := check_invoice_id(invoice_id):
             return _rejected(lease, Reason.INVALID_ID, problem)
         if lease.deliveries > MAX_DELIVERIES:
@@ -285,6 +290,12 @@ class QueueSource:
 
     def digest(self) -> tuple[str, int] | None:
         return None
+
+
+def _read(body: bytes) -> Message:
+    """What a message says; a producer that is not bulkfetch may send the bare ID."""
+    words = body.strip(b" \t\r\n")
+    return _decode(words) if words.startswith(b"{") else Message(words.decode())
 
 
 def _rejected(lease: Lease, reason: Reason, problem: str) -> Malformed:

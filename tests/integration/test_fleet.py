@@ -1,0 +1,416 @@
+"""The shared rate, on a real NATS server: however many workers there are, the API sees one client."""
+
+import bisect
+import multiprocessing
+import os
+import signal
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain, pairwise
+from random import Random
+
+import anyio
+import pytest
+from nats.js.errors import KeyWrongLastSequenceError
+from nats_help import admin, opened, stream_of
+from nats_server import nats_server
+
+from bulkfetch.errors import FatalError, Reason, Throttled
+from bulkfetch.limiter import Gate
+from bulkfetch.queues import fleet as fleet_module
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def workers(url, number, rate, *, patience=10.0, name="api", on_pause=None):
+    """`number` workers of one fleet, each with a connection of its own."""
+    async with AsyncExitStack() as stack:
+        fleets = []
+        for index in range(number):
+            queue = await stack.enter_async_context(opened(url))
+            hear = (lambda seconds, index=index: on_pause(index, seconds)) if on_pause else (lambda seconds: None)
+            shared = queue.fleet(name, rate=rate, patience=patience, on_pause=hear)
+            fleets.append(await stack.enter_async_context(shared))
+        yield fleets
+
+
+async def use(fleet, until, starts, *, waiters=1) -> None:
+    """Start something in every slot, until the moment `until`; `waiters` wait at the same time."""
+
+    async def wait_and_start() -> None:
+        while True:
+            slot = await fleet.reserve()
+            await anyio.sleep(max(0.0, slot - anyio.current_time()))
+            if (now := anyio.current_time()) > until:
+                return
+            starts.append(now)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(waiters):
+            tasks.start_soon(wait_and_start)
+
+
+def most_in(starts, seconds) -> int:
+    """How many of `starts` lie in any one span of `seconds`."""
+    starts = sorted(starts)
+    return max((bisect.bisect_left(starts, start + seconds) - index for index, start in enumerate(starts)), default=0)
+
+
+def slack(rate) -> float:
+    """How many more than the rate may start in a span: one reservation, and slots that are a little late."""
+    return rate * (fleet_module.RESERVED + fleet_module.LATE) + 2
+
+
+async def test_the_rate_is_kept_and_used(nats) -> None:
+    """Four busy workers use at least 95% of the rate together, never more of it, and share it about evenly."""
+    rate = 300.0
+    async with workers(nats.queue(), 4, rate) as fleets:
+        until = anyio.current_time() + 3.0
+        starts = [[] for _ in fleets]
+        async with anyio.create_task_group() as tasks:
+            for fleet, own in zip(fleets, starts, strict=True):
+                tasks.start_soon(lambda fleet=fleet, own=own: use(fleet, until, own, waiters=3))
+        together = list(chain.from_iterable(starts))
+        assert 0.95 * 3 * rate <= len(together) <= 3 * rate + slack(rate)
+        assert most_in(together, 1.0) <= rate + slack(rate)
+        assert most_in(together, 0.1) <= 0.1 * rate + slack(rate)
+        assert min(map(len, starts)) > 0.5 * len(together) / 4
+
+
+async def test_slots_are_evenly_spaced_and_nobodys_twice(nats) -> None:
+    """The moments that all workers are given together lie a full interval apart."""
+    async with workers(nats.queue(), 3, 50.0) as fleets:
+        slots = []
+
+        async def take(fleet) -> None:
+            for _ in range(15):
+                slot = await fleet.reserve()
+                # On one clock: the workers' knowledge of it differs by a fraction of a millisecond.
+                slots.append(slot + fleet._offset)
+                await anyio.sleep(max(0.0, slot - anyio.current_time()))
+
+        async with anyio.create_task_group() as tasks:
+            for fleet in fleets:
+                tasks.start_soon(take, fleet)
+        slots.sort()
+        gaps = [later - earlier for earlier, later in pairwise(slots)]
+        assert min(gaps) > 0.02 - 0.003
+
+
+async def test_a_low_rate(nats) -> None:
+    """Four a second are four a second for three workers together."""
+    async with workers(nats.queue(), 3, 4.0) as fleets:
+        starts, until = [], anyio.current_time() + 1.4
+        async with anyio.create_task_group() as tasks:
+            for fleet in fleets:
+                tasks.start_soon(use, fleet, until, starts)
+            await anyio.sleep(1.4)
+            tasks.cancel_scope.cancel()
+        assert 5 <= len(starts) <= 7
+        assert most_in(starts, 0.2) == 1
+
+
+async def test_workers_with_little_to_do_leave_the_rate_to_the_busy(nats) -> None:
+    """Slots that a worker would not use in time are not taken from the others."""
+    async with workers(nats.queue(), 5, 100.0) as (busy, *others):
+        starts, until = [], anyio.current_time() + 2.2
+
+        async def now_and_then(fleet, random) -> None:
+            while anyio.current_time() < until:
+                await fleet.reserve()
+                await anyio.sleep(random.uniform(0.1, 0.3))
+
+        async with anyio.create_task_group() as tasks:
+            for number, fleet in enumerate(others):
+                tasks.start_soon(now_and_then, fleet, Random(number))
+            tasks.start_soon(lambda: use(busy, until, starts, waiters=8))
+        # Four times five a second are used by the others; how little they need is known after the first.
+        assert len([start for start in starts if start > until - 1.5]) > 1.5 * 100 * 0.5
+
+
+async def test_no_rate_is_no_limit(nats) -> None:
+    """With rate 0 every moment is now, and nothing is asked of the server."""
+    async with workers(nats.queue(), 1, 0.0) as (fleet,):
+        for _ in range(1000):
+            assert await fleet.reserve() <= anyio.current_time()
+
+
+async def test_old_slots_are_not_used_in_a_burst(nats) -> None:
+    """Who has not asked for a while gets no slots for that time: not his own old ones, and not the fleet's."""
+    async with workers(nats.queue(), 2, 50.0) as fleets:
+        starts: list[float] = []
+        for _ in range(2):
+            until = anyio.current_time() + 0.5
+            async with anyio.create_task_group() as tasks:
+                for fleet in fleets:
+                    tasks.start_soon(use, fleet, until, starts)
+            await anyio.sleep(0.6)
+        assert most_in(starts, 0.2) <= 0.2 * 50 + slack(50.0)
+        assert len(starts) >= 40
+
+
+async def test_a_pause_reaches_the_others_and_those_who_join(nats) -> None:
+    """A pause that one worker is asked for is everybody's, the asker's excepted: also that of workers who come while
+    it lasts, and a short one after it does not end it."""
+    url = nats.queue()
+    heard: list[tuple[int, float]] = []
+    async with workers(url, 3, 10.0, on_pause=lambda *told: heard.append(told)) as fleets:
+        fleets[0].pause(20.0)
+        await anyio.sleep(0.3)
+        assert sorted(index for index, _ in heard) == [1, 2]
+        assert all(19.0 < seconds <= 20.0 for _, seconds in heard)
+        fleets[1].pause(1.0)
+        await anyio.sleep(0.3)
+        joined: list[tuple[int, float]] = []
+        async with workers(url, 1, 10.0, on_pause=lambda *told: joined.append(told)):
+            await anyio.sleep(0.05)
+        ((_, seconds),) = joined
+        assert 18.0 < seconds <= 20.0
+        elsewhere: list[tuple[int, float]] = []
+        async with workers(url, 1, 10.0, name="other", on_pause=lambda *told: elsewhere.append(told)):
+            await anyio.sleep(0.05)
+        assert elsewhere == []
+
+
+async def test_a_pause_without_end_is_bounded(nats) -> None:
+    """Nobody pauses for more than an hour on another's word, and nonsense is nothing."""
+    heard = []
+    async with workers(nats.queue(), 2, 10.0, on_pause=lambda *told: heard.append(told)) as (first, _):
+        first.pause(1e12)
+        await anyio.sleep(0.2)
+        for words in (b"", b"{}", b"\xff", b'{"by":"x","at":0.0,"seconds":5.0}'):
+            await first._connection.client.publish(first._pause_subject, words)
+        await anyio.sleep(0.1)
+    assert heard == [(1, 3600.0)]
+
+
+async def test_workers_with_skewed_clocks_share_one_rate(nats) -> None:
+    """Clocks that are minutes apart make no difference: times are the server's."""
+    async with workers(nats.queue(), 3, 60.0) as fleets:
+        for number, fleet in enumerate(fleets):
+            true, skew = fleet._now, (number - 1) * 300.0
+            fleet._now = lambda true=true, skew=skew: true() + skew
+            fleet._slots.clear()
+            await fleet._set_clock()
+        starts, until = [], anyio.current_time() + 1.5
+
+        async def work(fleet, skew) -> None:
+            while anyio.current_time() < until:
+                slot = await fleet.reserve() - skew
+                await anyio.sleep(max(0.0, slot - anyio.current_time()))
+                starts.append(anyio.current_time())
+
+        async with anyio.create_task_group() as tasks:
+            for number, fleet in enumerate(fleets):
+                tasks.start_soon(work, fleet, (number - 1) * 300.0)
+        assert 0.85 * 90 <= len(starts) <= 90 + slack(60.0)
+        assert most_in(starts, 1.0) <= 60 + slack(60.0)
+
+
+async def test_a_clock_that_was_set_back_stops_nobody(nats) -> None:
+    """A cursor that lies far in the future, after the server's clock was set back, is not waited for."""
+    async with workers(nats.queue(), 1, 50.0) as (fleet,):
+        await fleet._kv.put(fleet._cursor_key, b'{"until":%d.0}' % (time.time() + 3600))
+        with anyio.fail_after(2):
+            for _ in range(5):
+                await fleet.reserve()
+
+
+async def test_a_server_far_away(nats, monkeypatch) -> None:
+    """Where an answer takes longer than a slot is good for, the rate is still kept and used."""
+    async with workers(nats.queue(), 2, 60.0) as fleets:
+        for fleet in fleets:
+            update = fleet._kv.update
+
+            async def slowly(*args, update=update, **named):
+                await anyio.sleep(0.1)
+                try:
+                    return await update(*args, **named)
+                except KeyWrongLastSequenceError:
+                    raise
+                finally:
+                    await anyio.sleep(0.1)
+
+            monkeypatch.setattr(fleet._kv, "update", slowly)
+        starts, until = [], anyio.current_time() + 3.4
+        async with anyio.create_task_group() as tasks:
+            for fleet in fleets:
+                tasks.start_soon(lambda fleet=fleet: use(fleet, until, starts, waiters=10))
+        assert len([start for start in starts if start > until - 2.0]) >= 0.8 * 2.0 * 60
+        assert most_in(starts, 1.0) <= 60 + slack(60.0)
+
+
+async def test_a_restart_of_the_server_in_between() -> None:
+    """While the server is away nobody starts anything beyond the slots he has; then all go on at the same rate."""
+    with nats_server() as server:
+        async with workers(server.queue(), 2, 50.0) as fleets:
+            starts, until = [], anyio.current_time() + 4.0
+            async with anyio.create_task_group() as tasks:
+                for fleet in fleets:
+                    tasks.start_soon(lambda fleet=fleet: use(fleet, until, starts, waiters=4))
+                await anyio.sleep(0.8)
+                server.kill()
+                killed = anyio.current_time()
+                await anyio.sleep(0.7)
+                server.start()
+            assert most_in(starts, 1.0) <= 50 + slack(50.0)
+            assert len([start for start in starts if start > killed + 2.7]) >= 0.4 * 50
+            assert len([start for start in starts if killed + 0.5 < start < killed + 0.7]) == 0
+
+
+async def test_out_of_reach_for_too_long() -> None:
+    """After `patience` seconds without the shared state nobody goes on, and everybody who waits is told."""
+    with nats_server() as server:
+        async with workers(server.queue(), 1, 50.0, patience=1.0) as (fleet,):
+            await fleet.reserve()
+            server.kill()
+            failures = []
+
+            async def wait() -> None:
+                with pytest.raises(FatalError, match=r"the shared rate .*no connection"):
+                    while True:
+                        await fleet.reserve()
+                failures.append(True)
+
+            with anyio.fail_after(5):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(5):
+                        tasks.start_soon(wait)
+            assert len(failures) == 5
+
+
+async def test_a_bucket_that_was_deleted_is_made_anew(nats) -> None:
+    """The shared state may be lost: the rate goes on from now."""
+    url = nats.queue()
+    async with admin(url) as js, workers(url, 1, 50.0) as (fleet,):
+        await fleet.reserve()
+        await js.delete_key_value(f"{stream_of(url)}_state")
+        with anyio.fail_after(4):
+            for _ in range(60):
+                slot = await fleet.reserve()
+                await anyio.sleep(max(0.0, slot - anyio.current_time()))
+
+
+def work_in_a_process(url, rate, moments) -> None:
+    """A worker process: the wall-clock moments of its starts, sent as they come."""
+
+    async def main() -> None:
+        async with workers(url, 1, rate) as (fleet,):
+            moments.send(None)
+
+            async def one() -> None:
+                while True:
+                    slot = await fleet.reserve()
+                    await anyio.sleep(max(0.0, slot - anyio.current_time()))
+                    moments.send(time.time())
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(one)
+
+    anyio.run(main)
+
+
+async def test_a_worker_that_is_killed_does_not_let_the_others_exceed_the_rate(nats) -> None:
+    """Of three real processes one is killed: the others take its share over, and the rate is never exceeded."""
+    rate, context = 100.0, multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    url = nats.queue()
+    async with opened(url):
+        pass
+    try:
+        for _ in range(3):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=work_in_a_process, args=(url, rate, theirs), daemon=True)
+            await anyio.to_thread.run_sync(process.start)
+            theirs.close()
+            pipes.append(ours)
+            processes.append(process)
+        for ours in pipes:
+            await anyio.to_thread.run_sync(ours.recv)
+        await anyio.sleep(1.2)
+        os.kill(processes[0].pid, signal.SIGKILL)
+        killed = time.time()
+        await anyio.sleep(1.5)
+    finally:
+        for process in processes:
+            process.kill()
+    starts = []
+    for ours in pipes:
+        try:
+            while ours.poll():
+                starts.append(ours.recv())
+        except (EOFError, OSError):
+            pass
+        ours.close()
+    for process in processes:
+        await anyio.to_thread.run_sync(process.join)
+        process.close()
+    starts = [start for start in starts if start < killed + 1.5]
+    assert most_in(starts, 1.0) <= rate + slack(rate)
+    assert len([start for start in starts if start > killed + 0.5]) >= 0.75 * rate
+
+
+def gate_of(fleet, *, max_outage=30.0) -> Gate:
+    """A gate that keeps the fleet's rate."""
+    gate = Gate("API", ceiling=64, max_outage=max_outage, rng=Random(1), notify=lambda event: None)
+    gate.join(fleet)
+    return gate
+
+
+@pytest.mark.parametrize("rate", [200.0, 1000.0])
+async def test_a_gate_with_many_waiters_uses_the_rate(nats, rate) -> None:
+    """Thirty requests at a time through one gate reach nearly all of the rate, and no more of it."""
+    async with workers(nats.queue(), 1, rate) as (fleet,):
+        gate, starts, until = gate_of(fleet), [], anyio.current_time() + 1.8
+
+        async def work() -> None:
+            while anyio.current_time() < until:
+                async with gate.admit():
+                    starts.append(anyio.current_time())
+                    await anyio.sleep(0.005)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(30):
+                tasks.start_soon(work)
+        later = [start for start in starts if until - 1.4 <= start <= until]
+        assert 0.85 * 1.4 * rate <= len(later) <= 1.4 * rate + slack(rate)
+        assert most_in(starts, 1.0) <= rate + slack(rate)
+
+
+async def test_a_refusal_at_one_gate_closes_those_of_the_others(nats) -> None:
+    """A 429 that one worker meets stops the others until its time is up."""
+    gates = []
+    async with workers(nats.queue(), 2, 100.0, on_pause=lambda index, seconds: gates[index].pause(seconds)) as fleets:
+        gates.extend(map(gate_of, fleets))
+        for gate in gates:
+            async with gate.admit():
+                pass
+        with pytest.raises(Throttled):
+            async with gates[0].admit():
+                raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=1.0)
+        refused = anyio.current_time()
+        await anyio.sleep(0.1)
+        async with gates[1].admit():
+            assert 0.9 < anyio.current_time() - refused < 2.0
+
+
+async def test_who_waits_for_a_slot_hears_that_the_run_is_given_up(nats) -> None:
+    """A gate that gives up tells the one who waits for a far-away slot, too, at once."""
+    async with workers(nats.queue(), 1, 0.05) as (fleet,):
+        gate = gate_of(fleet)
+        async with gate.admit():
+            pass
+
+        async def wait() -> None:
+            with pytest.raises(FatalError, match="too long"):
+                async with gate.admit():
+                    pass
+
+        with anyio.fail_after(1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                tasks.start_soon(wait)
+                await anyio.sleep(0.1)
+                gate._give_up("out of service for too long")

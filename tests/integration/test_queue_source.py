@@ -1,0 +1,356 @@
+"""A queue as a source of a run, on a real NATS server: every message is settled once, or handed out again."""
+
+import logging
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import anyio
+import pytest
+from nats_help import admin, letter, opened, stream_of, take, with_lease
+from nats_server import nats_server
+
+from bulkfetch.errors import FatalError, Reason
+from bulkfetch.events import GateClosed, GateOpened, Note
+from bulkfetch.models import Delivery, Malformed, Outcome, QueueStats, Row
+from bulkfetch.sources.queue import MAX_DELIVERIES, QueueSource, encode_message
+
+pytestmark = pytest.mark.anyio
+
+
+def source_of(queue, *, limit=16, until_empty=True, idle=0.0, max_outage=30.0, events=None):
+    """The source over `queue`, opened."""
+    return QueueSource.open(
+        queue,
+        limit=limit,
+        until_empty=until_empty,
+        idle=idle,
+        max_outage=max_outage,
+        notify=(events if events is not None else []).append,
+        utc_now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def row_of(row, outcome=Outcome.STORED, reason=None) -> Row:
+    """An account of `row`."""
+    name = row.invoice_id if isinstance(row, Delivery) else row.raw
+    return Row(run="r", invoice_id=name, outcome=outcome, reason=reason, started_at="", finished_at="")
+
+
+async def send(queue, *bodies: bytes) -> None:
+    """Queue `bodies` as they are."""
+    await queue.put([(f"m{number}", body) for number, body in enumerate(bodies)])
+
+
+async def handed_out(source, within=10.0) -> list:
+    """All that the source hands out, each acknowledged as stored, until it ends."""
+    rows = []
+    with anyio.fail_after(within):
+        async for batch in source.batches():
+            for row in batch:
+                rows.append(row)
+                await source.ack(row, row_of(row))
+    return rows
+
+
+async def test_ids_and_json_are_read(nats) -> None:
+    """A message is the bare ID, or JSON with an ID and fields; what `queue push` sends is read back as it was."""
+    pushed = Delivery("A.ß", fields={"year": "2026", "note": "\u2028"})
+    async with opened(nats.queue()) as queue, source_of(queue) as source:
+        await send(queue, b"plain", " spaced-ä\r\n".encode(), b'{"id":"json"}', b' {"id":"f","fields":{"a":"b"}}')
+        await queue.put([(pushed.invoice_id, encode_message(pushed))])
+        rows = await handed_out(source)
+        assert [(row.invoice_id, dict(row.fields)) for row in rows] == [
+            ("plain", {}),
+            ("spaced-ä", {}),
+            ("json", {}),
+            ("f", {"a": "b"}),
+            (pushed.invoice_id, dict(pushed.fields)),
+        ]
+        assert not any(row.redelivered or row.last for row in rows)
+        assert await queue.stats() == QueueStats(0, 0, 0)
+        assert source.estimate() == 5
+
+
+BAD = {
+    b'{"id":"A","more":1}': Reason.INVALID_ROW,
+    b'{"id":"A"': Reason.INVALID_ROW,
+    b'{"id":1}': Reason.INVALID_ROW,
+    b'{"id":"A","fields":{"a":1}}': Reason.INVALID_ROW,
+    b'{"fields":{}}': Reason.INVALID_ROW,
+    b'{"id":' + b"[" * 20_000: Reason.INVALID_ROW,
+    b"\xff\xfeA": Reason.INVALID_ROW,
+    b'{"id":"\xff"}': Reason.INVALID_ROW,
+    b"": Reason.INVALID_ID,
+    b" \n": Reason.INVALID_ID,
+    b"a/b": Reason.INVALID_ID,
+    b'{"id":"../x"}': Reason.INVALID_ID,
+    b"x" * 300: Reason.INVALID_ID,
+    b"a\x1b[2Jb": Reason.INVALID_ID,
+}
+
+
+async def test_what_names_no_invoice_is_malformed_and_becomes_a_dead_letter(nats) -> None:
+    """Bad JSON and bad IDs are rejected with a reason, in words that are safe to show, and put away as they were."""
+    async with opened(nats.queue()) as queue, source_of(queue) as source:
+        await send(queue, *BAD)
+        rows = []
+        async for batch in source.batches():
+            for row in batch:
+                assert isinstance(row, Malformed)
+                rows.append((row.tag.body, row.reason))
+                assert row.raw.isprintable()
+                assert len(row.raw) <= 300
+                await source.ack(row, row_of(row, Outcome.REJECTED, row.reason))
+        assert dict(rows) == BAD
+        kept = [found async for found in queue.letters()]
+        # Two of them show the same: nothing.
+        assert len(kept) >= len(BAD) - 1
+        assert {(found.body, found.reason) for found in kept} >= {("a/b", "invalid_id"), ('{"id":1}', "invalid_row")}
+        assert (await queue.stats()).waiting == (await queue.stats()).leased == 0
+
+
+async def test_a_message_that_comes_too_often_is_poison(nats) -> None:
+    """The tenth delivery is the last chance, and says so; the eleventh is not tried but put among the dead letters."""
+    async with opened(nats.queue()) as queue, source_of(queue) as source:
+        await send(queue, b"A")
+        rows = []
+        with anyio.fail_after(20):
+            async for (row,) in source.batches():
+                rows.append(row)
+                if isinstance(row, Malformed):
+                    await source.ack(row, row_of(row, Outcome.REJECTED, row.reason))
+                else:
+                    await source.nack(row)
+        assert [row.redelivered for row in rows[:-1]] == [False] + [True] * (MAX_DELIVERIES - 1)
+        assert [row.last for row in rows[:-1]] == [False] * (MAX_DELIVERIES - 1) + [True]
+        assert (rows[-1].raw, rows[-1].reason) == ("A", Reason.POISON)
+        (kept,) = [found async for found in queue.letters()]
+        assert (kept.invoice_id, kept.reason, kept.deliveries, kept.body) == ("A", "poison", 11, "A")
+        await queue.requeue(kept)
+        (again,) = await handed_out(source)
+        assert (again.invoice_id, again.redelivered) == ("A", False)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+async def test_what_is_stored_is_done_and_what_failed_becomes_a_letter(nats, outcome) -> None:
+    """After the account, nothing is left in the queue: a success is gone, a failure is a letter with its reason."""
+    async with opened(nats.queue()) as queue, source_of(queue) as source:
+        await send(queue, b'{"id":"A"}')
+        async for (row,) in source.batches():
+            await source.ack(row, row_of(row, outcome, Reason.NOT_FOUND))
+        found = [(kept.invoice_id, kept.reason, kept.body, kept.run) async for kept in queue.letters()]
+        done = outcome in (Outcome.STORED, Outcome.SKIPPED)
+        assert found == ([] if done else [("A", "not_found", '{"id":"A"}', "r")])
+        assert await queue.stats() == QueueStats(0, 0, len(found))
+
+
+async def test_a_slow_job_is_not_handed_out_twice(nats) -> None:
+    """A lease lasts for as long as its invoice is in work, many times its length."""
+    url = nats.queue()
+    await with_lease(url, 1.0)
+    async with opened(url) as queue, opened(url) as other, source_of(queue) as source:
+        await send(queue, b"A", b"B")
+        async for batch in source.batches():
+            for _ in range(5):
+                assert await other.fetch(2, 0.4) == []
+            for row in batch:
+                await source.ack(row, row_of(row))
+        assert await queue.stats() == QueueStats(0, 0, 0)
+
+
+async def test_a_worker_that_dies_gives_its_messages_back(nats) -> None:
+    """What a worker held when it vanished is another's when its lease has ended."""
+    url = nats.queue()
+    await with_lease(url, 1.0)
+    async with opened(url) as other:
+        await send(other, b"A", b"B")
+        async with opened(url) as dying:
+            assert len(await take(dying, 2)) == 2
+            dying._client._transport.close()
+        with anyio.fail_after(4):
+            async with source_of(other) as source:
+                assert sorted(row.invoice_id for row in await handed_out(source)) == ["A", "B"]
+
+
+async def test_what_arrives_in_a_cancelled_fetch_is_handed_back_at_once(nats) -> None:
+    """A worker that is stopped while it asks for messages leaves those that just came to the others within a second,
+    with leases of half a minute."""
+    async with opened(nats.queue()) as queue, opened(queue.name) as other:
+        for round_ in range(5):
+            async with source_of(queue, until_empty=False) as source:
+                batches = source.batches()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(batches.__anext__)
+                    await anyio.sleep(0.05 + round_ * 0.01)
+                    tasks.cancel_scope.cancel()
+                    # The request stands until the server ends it: this message comes to it.
+                    with anyio.CancelScope(shield=True):
+                        await other.put([(f"{round_}", b"x")])
+                with anyio.fail_after(1):
+                    (lease,) = await take(other, 1)
+                assert lease.deliveries <= 2
+                await other.ack(lease)
+
+
+async def test_until_empty_waits_for_what_others_hold_and_for_what_is_put_off(nats) -> None:
+    """A worker does not end while another holds a message, nor while one waits out its delay; then it does."""
+    async with opened(nats.queue()) as queue, opened(queue.name) as other, source_of(queue) as source:
+        await send(queue, b"A", b"B")
+        held, delayed = await take(other, 2)
+        await other.nak(delayed, 1.2)
+        rows = []
+
+        async def work() -> None:
+            rows.extend(await handed_out(source))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await anyio.sleep(0.7)
+            assert rows == []
+            await other.nak(held, 0.0)
+        assert [row.invoice_id for row in rows] == ["A", "B"]
+
+
+async def test_what_is_put_off_comes_later(nats, monkeypatch) -> None:
+    """A failure that time may mend is handed back with a delay that doubles, not at once."""
+    monkeypatch.setattr("bulkfetch.sources.queue.PUT_OFF", 0.4)
+    async with opened(nats.queue()) as queue, source_of(queue) as source:
+        await send(queue, b"A")
+        moments = []
+        async for (row,) in source.batches():
+            moments.append(anyio.current_time())
+            if len(moments) < 3:
+                await source.nack(row, later=True)
+            else:
+                await source.ack(row, row_of(row))
+        waits = [later - earlier for earlier, later in pairwise(moments)]
+        assert 0.35 < waits[0] < 0.75 < waits[1] < 1.6
+
+
+async def test_idle_is_how_long_nothing_has_been_left(nats) -> None:
+    """An empty queue ends the source only after `idle` seconds; a message that comes meanwhile is worked, and the time
+    begins anew."""
+    async with opened(nats.queue()) as queue, source_of(queue, idle=0.8) as source:
+        rows, began = [], anyio.current_time()
+
+        async def work() -> None:
+            rows.extend(await handed_out(source))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await anyio.sleep(0.5)
+            await send(queue, b"A")
+        assert [row.invoice_id for row in rows] == ["A"]
+        assert 1.2 < anyio.current_time() - began < 4.0
+
+
+async def test_without_until_empty_it_waits_for_more(nats) -> None:
+    """A worker that is to stay does not end with an empty queue, and takes at once what comes."""
+    async with opened(nats.queue()) as queue, source_of(queue, until_empty=False) as source:
+        batches = source.batches()
+        with anyio.move_on_after(0.7):
+            await batches.__anext__()
+            raise AssertionError("there was nothing")
+        await send(queue, b"A")
+        with anyio.fail_after(2):
+            (row,) = await source.batches().__anext__()
+        assert row.invoice_id == "A"
+
+
+async def test_a_broker_out_of_service_for_too_long_ends_the_run(monkeypatch) -> None:
+    """An outage is waited out, and told once; one that lasts longer than `max_outage` ends the run."""
+    monkeypatch.setattr("bulkfetch.sources.queue._RETRY_PAUSE", 0.1)
+    events = []
+    with nats_server() as server:
+        url = server.queue()
+        async with opened(url) as queue, source_of(queue, until_empty=False, max_outage=2.0, events=events) as source:
+            async with anyio.create_task_group() as tasks:
+                batches = source.batches()
+                server.kill()
+                tasks.start_soon(server_back, server, 0.7)
+                with anyio.fail_after(6):
+                    while not any(isinstance(event, GateOpened) for event in events):
+                        with anyio.move_on_after(0.2):
+                            await batches.__anext__()
+                        batches = source.batches()
+            assert [type(event) for event in events] == [GateClosed, GateOpened]
+            await send(queue, b"A")
+            (row,) = await source.batches().__anext__()
+            server.kill()
+            with anyio.fail_after(6), pytest.raises(FatalError, match="out of service for 2 s"):
+                await source.batches().__anext__()
+            await source.ack(row, row_of(row))
+            assert isinstance(events[-1], Note)
+
+
+async def server_back(server, seconds) -> None:
+    """Start it after `seconds`."""
+    await anyio.sleep(seconds)
+    server.start()
+
+
+async def test_a_frozen_broker_is_an_outage_not_an_empty_queue(monkeypatch) -> None:
+    """With `until_empty`, a broker that says nothing neither ends the source nor makes it say that all is well."""
+    monkeypatch.setattr("bulkfetch.sources.queue._RETRY_PAUSE", 0.1)
+    monkeypatch.setattr("bulkfetch.queues.pull.GRACE", 0.5)
+    monkeypatch.setattr("bulkfetch.queues.connection._FLUSH", 0.5)
+    monkeypatch.setattr("bulkfetch.queues.connection.ANSWER_TIMEOUT", 1.0)
+    events = []
+    with nats_server() as server:
+        async with opened(server.queue()) as queue, source_of(queue, max_outage=1.0, events=events) as source:
+            server.freeze()
+            try:
+                with anyio.fail_after(6), pytest.raises(FatalError, match="out of service for"):
+                    await handed_out(source)
+            finally:
+                server.thaw()
+    assert [type(event) for event in events if not isinstance(event, Note)] == [GateClosed]
+
+
+async def test_an_acknowledgement_that_fails_is_a_note(nats) -> None:
+    """`ack` and `nack` never raise: at worst a message comes again, which is told without a secret or a line break."""
+    events = []
+    url = nats.queue()
+    async with admin(url) as js, opened(url) as queue, source_of(queue, events=events) as source:
+        await send(queue, b"A", b"B", b"C")
+        (first, second, third) = await source.batches().__anext__()
+        await js.delete_stream(stream_of(url))
+        await js.delete_stream(f"{stream_of(url)}_dead")
+        await source.ack(first, row_of(first))
+        await source.ack(second, row_of(second, Outcome.FAILED, Reason.NOT_FOUND))
+        await source.nack(third)
+        assert len(events) == 2
+        assert all(isinstance(event, Note) and "was not acknowledged" in event.message for event in events)
+
+
+async def test_a_queue_deleted_in_mid_run_ends_it(nats) -> None:
+    """A source whose queue is gone ends with an error that names it, not with an empty queue."""
+    url = nats.queue()
+    async with admin(url) as js, opened(url) as queue, source_of(queue) as source:
+        await js.delete_stream(stream_of(url))
+        with anyio.fail_after(5), pytest.raises(FatalError, match=f"{stream_of(url)}.*not found"):
+            await handed_out(source)
+
+
+@asynccontextmanager
+async def silent_log(caplog):
+    """Nothing of the client is logged inside."""
+    caplog.set_level(logging.INFO)
+    yield
+    assert caplog.records == []
+
+
+async def test_letters_of_workers_are_requeued_while_they_work(nats, caplog) -> None:
+    """A letter that is queued again while a worker waits is that worker's next message."""
+    async with silent_log(caplog), opened(nats.queue()) as queue, source_of(queue, idle=0.3) as source:
+        await send(queue, b"A")
+        failed = False
+        async for (row,) in source.batches():
+            if failed:
+                await source.ack(row, row_of(row))
+                continue
+            failed = True
+            await source.ack(row, row_of(row, Outcome.FAILED, Reason.NOT_FOUND))
+            await queue.requeue(letter("A"))
+        assert await queue.stats() == QueueStats(0, 0, 0)
