@@ -13,7 +13,7 @@ from bulkfetch.events import Estimated, Event, RowRecorded
 from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, Row
+from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row
 from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
 from bulkfetch.text import safe
 
@@ -299,9 +299,9 @@ class Pool:
         try:
             result = await self._store.adopt(job.key) if job.adopt else None
             if result is None:
-                result = await self._fetcher.fetch(job, slot)
+                result = await self._fetched(job, slot)
             if result.adopted:
-                if entry := await self._recorded_meanwhile(job):
+                if entry := await self._recorded_meanwhile(job, result):
                     return self._rows.already_stored(job.delivery, entry, self._store.uri(entry.key))
                 await self._check_owner(job)
             return self._rows.stored(job, result)
@@ -311,6 +311,19 @@ class Pool:
             return self._rows.failed(job, error)
         except PermanentError as error:
             return self._rows.failed(job, error)
+
+    async def _fetched(self, job: Job, slot: Slot) -> PutResult:
+        """The object of `job`, fetched; on a queue the one that is there, as it may be another delivery's of the same
+        invoice, and some servers render a document anew for every download."""
+        try:
+            return await self._fetcher.fetch(job, slot)
+        except PermanentError as error:
+            if error.reason is not Reason.CONFLICT or not self._source.redelivers or not self._keys.injective:
+                raise
+            result = await self._store.adopt(job.key)
+            if result is None:
+                raise
+            return result
 
     async def _postponed(self, job: Job) -> bool:
         """Put `job` off until time may have mended it, if there is room to remember that: each is given two passes."""
@@ -327,12 +340,14 @@ class Pool:
             await self._source.nack(job.delivery, later=True)
         return True
 
-    async def _recorded_meanwhile(self, job: Job) -> Entry | None:
-        """What another worker of this queue has written down of the object that was there already."""
+    async def _recorded_meanwhile(self, job: Job, result: PutResult) -> Entry | None:
+        """What another worker of this queue has written down of the object that was there already. A row of an object
+        that has been lost since, and was fetched anew, is not about this one."""
         if not self._source.redelivers:
             return None
         await self._ledger.refresh()
-        return (await self._ledger.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
+        entry = (await self._ledger.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
+        return entry if entry == Entry(result.key, result.size, result.sha256) else None
 
     async def _check_owner(self, job: Job) -> None:
         """Two invoices with the same bytes under the same key are one too few, whatever the template."""

@@ -460,3 +460,54 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
         (missing, "stored", None),
     ]
     assert server.asked == 1
+
+
+class Rendering(Server):
+    """A download host whose documents are whole PDFs, and differ each time."""
+
+    @asynccontextmanager
+    async def open(self, link, *, suspect=None):
+        self.rendered = getattr(self, "rendered", 0) + 1
+        body = Bytes(self, link.url, self._tick)
+        body._chunks = [b"%PDF-1.4\n", f"{link.url} {self.rendered}".encode(), b"\n%%EOF\n"]
+        body.sha256 = hashlib.sha256(b"".join(body._chunks)).hexdigest()
+        yield body
+
+
+async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monkeypatch):
+    """Where each download has other bytes, an ID that comes twice at once is stored by its first copy, and the second
+    delivery takes that over: it is no conflict, and no dead letter."""
+    monkeypatch.setattr(Server, "open", Rendering.open)
+    async with queue_pool(tmp_path, *[(invoice(1), False, False)] * 3) as (pool, source, server):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert server.asked > 1
+    assert {outcome for _, outcome, _ in source.accounts} <= {"stored", "skipped"}
+    (row, *others) = [row for row in rows_in(tmp_path) if row["outcome"] == "stored"]
+    assert {row["sha256"], *(other["sha256"] for other in others)} == {digest_in(tmp_path, row["key"])}
+    assert pool.counts.balanced()
+
+
+async def test_a_row_of_a_lost_object_is_not_taken_for_the_new_one(tmp_path):
+    """An object that was lost and fetched anew by a worker that died before its row gets a row of its own, with its own
+    digest: what the old row says of the lost one is wrong of it."""
+    pdf = b"%PDF-1.4\nrendered anew\n%%EOF\n"
+    async with queue_pool(tmp_path, (invoice(1), False, False)) as (pool, _, _):
+        await pool.run()
+    (key,) = [path.name for path in tmp_path.glob("*.pdf")]
+    await anyio.Path(tmp_path / key).write_bytes(pdf)
+    async with queue_pool(tmp_path, (invoice(1), True, False)) as (pool, source, _):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert source.accounts == [(invoice(1), "stored", "adopted")]
+    assert rows_in(tmp_path)[-1]["sha256"] == digest_in(tmp_path, key)
+
+
+def rows_in(root):
+    """All rows, run by run."""
+    manifests = sorted((root / "manifests").glob("*.jsonl"))
+    return [json.loads(line) for manifest in manifests for line in manifest.read_bytes().splitlines()]
+
+
+def digest_in(root, key):
+    return hashlib.sha256((root / key).read_bytes()).hexdigest()
