@@ -49,7 +49,9 @@ class Pool:
     Args:
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
-        before_second_pass: called once, when everything but the parked invoices is done.
+        before_first_pass: called when an invoice is taken up for the first time after `before_second_pass`.
+        before_second_pass: called when everything but the parked invoices is done; on a queue, whenever none is in hand
+            but those that have failed here before.
         adopting: look for objects without a row before fetching (after a run that died).
     """
 
@@ -70,6 +72,7 @@ class Pool:
         workers: int,
         drain: float,
         adopting: bool,
+        before_first_pass: Callable[[], None],
         before_second_pass: Callable[[], None],
     ) -> None:
         self._source = source
@@ -86,6 +89,7 @@ class Pool:
         self._workers = workers
         self._drain = drain
         self._adopting = adopting
+        self._before_first_pass = before_first_pass
         self._before_second_pass = before_second_pass
         # Without a turn of the loop for each: there is a place to take more often than not.
         self._places = anyio.Semaphore(min(CANARY_IN_FLIGHT, workers), fast_acquire=True)
@@ -95,6 +99,7 @@ class Pool:
         self._put_off: dict[str, None] = {}
         self._offered: Job | None = None
         self._in_hand = 0
+        self._first_passes = 0
         self._all_settled = anyio.Event()
         self._producing = anyio.CancelScope()
         self._working = anyio.CancelScope()
@@ -274,6 +279,9 @@ class Pool:
     async def _process(self, job: Job, slot: Slot) -> None:
         """Bring one job to its row, put it off, or hand it back; never neither."""
         job.effort.begin(self._utc_now(), anyio.current_time())
+        if not job.last:
+            self._first_passes += 1
+            self._before_first_pass()
         try:
             row = await self._outcome(job, slot)
             if row is not None:
@@ -290,6 +298,11 @@ class Pool:
         finally:
             self._in_hand -= 1
             self._all_settled.set()
+            if not job.last:
+                self._first_passes -= 1
+                if self._source.redelivers and not self._first_passes:
+                    # What failed comes back at any time: a few that always fail are no outage there either.
+                    self._before_second_pass()
 
     async def _outcome(self, job: Job, slot: Slot) -> Row | None:
         """The row for `job`; None if it was put off."""

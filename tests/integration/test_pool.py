@@ -95,11 +95,21 @@ class Server:
     def __init__(self, tick, fatal_at=0):
         self.most = self.most_before_success = self.asked = 0
         self.served = False
+        self.armed = True
+        self.asked_unarmed: list[str] = []
         self.busy: set[str] = set()
         self._tick, self._fatal_at = tick, fatal_at
 
+    def arm(self):
+        self.armed = True
+
+    def disarm(self):
+        self.armed = False
+
     async def mint(self, invoice_id):
         self.asked = number = self.asked + 1
+        if not self.armed:
+            self.asked_unarmed.append(invoice_id)
         self.busy.add(invoice_id)
         self.most = max(self.most, len(self.busy))
         if not self.served:
@@ -192,7 +202,8 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
             source=source, manifest=Recording(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
             rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
             guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
-            drain=drain, adopting=manifest.adopting, before_second_pass=lambda: None,
+            drain=drain, adopting=manifest.adopting,
+            before_first_pass=server.arm, before_second_pass=server.disarm,
         )  # fmt: skip
         yield pool, source, server, stop
     (written,) = (root / "manifests").glob(f"{manifest.run}.jsonl")
@@ -460,6 +471,28 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
         (missing, "stored", None),
     ]
     assert server.asked == 1
+
+
+async def test_what_failed_on_a_queue_opens_no_breaker_while_it_is_alone(tmp_path):
+    """As in a second pass over a file the breakers rest when none but what failed before is in hand; whatever is asked
+    for the first time meets them armed, also after that."""
+    comes_late = [Delivery(invoice(1), 2), Delivery(invoice(2), 3)]
+
+    class LateRows(Queued):
+        async def ack(self, row, account):
+            await super().ack(row, account)
+            if row.invoice_id == invoice(5):
+                late, comes_late[:] = list(comes_late), []
+                self._waiting += late
+                self._left += len(late)
+
+    async with pool_on(
+        tmp_path, lambda: None, source=lambda durable, tick: LateRows(durable, tick, [(invoice(5), False, False)])
+    ) as (pool, source, server, _):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert server.asked_unarmed == [invoice(5)] * 2
+    assert sorted(name for name, outcome, _ in source.accounts if outcome == "stored") == [invoice(1), invoice(2)]
 
 
 class Rendering(Server):

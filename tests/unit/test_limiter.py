@@ -337,3 +337,27 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
         assert not api.outage
 
     run_virtual(main)
+
+
+def test_a_gate_that_is_armed_again_counts_anew():
+    """What failed while the breaker rested does not open it, and what fails after that does."""
+
+    async def main() -> None:
+        origin = gate()
+
+        async def fail(times: int) -> None:
+            for _ in range(times):
+                ticket = await origin.enter()
+                ticket.close(OriginError(Reason.SERVER_ERROR, "down"))
+
+        origin.disarm()
+        await fail(30)
+        assert not origin.outage
+        origin.arm()
+        assert not origin.outage
+        await fail(19)
+        origin.arm()
+        await fail(1)
+        assert origin.outage
+
+    run_virtual(main)
