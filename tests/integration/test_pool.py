@@ -495,6 +495,38 @@ async def test_what_failed_on_a_queue_opens_no_breaker_while_it_is_alone(tmp_pat
     assert sorted(name for name, outcome, _ in source.accounts if outcome == "stored") == [invoice(1), invoice(2)]
 
 
+async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path):
+    """Rows that are settled or handed back together are told to a broker at the same time: it may be silent, and no
+    stop cuts that short."""
+
+    class Silent(Queued):
+        async def ack(self, row, account):
+            await anyio.sleep(0.5)
+            await super().ack(row, account)
+
+        async def nack(self, row, *, later=False):
+            await anyio.sleep(0.5)
+            self.nacked[row.line] += 1
+
+    known, new = [(invoice(1), False, False)] * 20, [(invoice(number), False, False) for number in range(30, 60)]
+    async with queue_pool(tmp_path, known[0]) as (pool, _, _):
+        await pool.run()
+    async with pool_on(tmp_path, lambda: None, source=lambda durable, tick: Silent(durable, tick, [*known, *new])) as (
+        pool,
+        source,
+        _,
+        stop,
+    ):
+        with anyio.fail_after(4.0):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pool.run)
+                await anyio.sleep(0.3)
+                stop.request(Aborted("stopped"))
+                stop.hurry()
+    assert pool.counts.balanced()
+    assert len(source.acked) + len(source.nacked) == len(known) + len(new)
+
+
 class Rendering(Server):
     """A download host whose documents are whole PDFs, and differ each time."""
 
