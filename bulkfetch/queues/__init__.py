@@ -49,4 +49,5 @@ def _driver(url: str) -> "type[JetStreamQueue | SqsQueue]":
         from bulkfetch.queues.jetstream import JetStreamQueue
 
         return JetStreamQueue
-    raise UsageError(f"queue {safe(url, 200)}: give it as nats://host:4222/stream or sqs://name")
+    # What stands before an @ may be a password.
+    raise UsageError(f"queue {safe(url.rpartition('@')[2], 200)}: give it as nats://host:4222/stream or sqs://name")

@@ -36,7 +36,7 @@ class NatsAddress:
         """
         scheme, _, rest = url.partition("://")
         hosts, _, stream = rest.partition("/")
-        if "@" in hosts:
+        if "@" in rest:  # a password may hold a slash, and a stream's name no @
             raise UsageError(
                 f"queue {scheme}://: credentials do not belong in a URL, which every user of the machine can read; set "
                 "NATS_CREDS, NATS_NKEY, NATS_TOKEN, or NATS_USER and NATS_PASSWORD"
