@@ -217,6 +217,12 @@ class Gate:
         others did not."""
         self._armed = False
 
+    def arm(self) -> None:
+        """Heed them again: what is asked for from here on was not asked for before."""
+        if not self._armed:
+            self._armed = True
+            self._failing.clear()
+
     @property
     def _full(self) -> bool:
         return self._in_flight >= max(1, int(self._limit))

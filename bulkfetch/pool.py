@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import anyio
 
@@ -14,7 +15,7 @@ from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
 from bulkfetch.handoff import Handoff
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, Row
+from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row
 from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
 from bulkfetch.text import safe
 
@@ -50,7 +51,9 @@ class Pool:
     Args:
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
-        before_second_pass: called once, when everything but the parked invoices is done.
+        before_first_pass: called when an invoice is taken up for the first time after `before_second_pass`.
+        before_second_pass: called when everything but the parked invoices is done; on a queue, whenever none is in hand
+            but those that have failed here before.
         adopting: look for objects without a row before fetching (after a run that died).
     """
 
@@ -71,6 +74,7 @@ class Pool:
         workers: int,
         drain: float,
         adopting: bool,
+        before_first_pass: Callable[[], None],
         before_second_pass: Callable[[], None],
     ) -> None:
         self._source = source
@@ -88,6 +92,7 @@ class Pool:
         self._workers = workers
         self._drain = drain
         self._adopting = adopting
+        self._before_first_pass = before_first_pass
         self._before_second_pass = before_second_pass
         # Without a turn of the loop for each: there is a place to take more often than not.
         self._places = anyio.Semaphore(min(CANARY_IN_FLIGHT, workers), fast_acquire=True)
@@ -98,6 +103,7 @@ class Pool:
         self._answers = 0
         self._handoff = Handoff[Job]()
         self._in_hand = 0
+        self._first_passes = 0
         self._all_settled = anyio.Event()
         self._producing = anyio.CancelScope()
         self._working = anyio.CancelScope()
@@ -179,10 +185,20 @@ class Pool:
             await self._return([job.delivery for job in waiting])
             raise
 
-    async def _return(self, rows: Iterable[InputRow]) -> None:
+    async def _return(self, rows: Sequence[InputRow]) -> None:
         with anyio.CancelScope(shield=True):
-            for row in rows:
-                await self._source.nack(row)
+            await self._told(self._source.nack, [(row,) for row in rows])
+
+    async def _told(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
+        """Call `tell` with each of `each`: at the same time where a broker is told, that may be silent. Nothing ends
+        this early, so a whole batch must not take longer than one row."""
+        if not self._source.redelivers or len(each) == 1:
+            for args in each:
+                await tell(*args)
+            return
+        async with anyio.create_task_group() as tasks:
+            for args in each:
+                tasks.start_soon(tell, *args)
 
     async def _settled(self) -> None:
         while self._in_hand:
@@ -260,6 +276,10 @@ class Pool:
     async def _process(self, job: Job, slot: Slot) -> None:
         """Bring one job to its row, put it off, or hand it back; never neither."""
         job.effort.begin(self._utc_now(), self._time())
+        first = not (job.last or job.delivery.invoice_id in self._put_off)
+        if first:
+            self._first_passes += 1
+            self._before_first_pass()
         try:
             row = await self._outcome(job, slot)
             if row is not None:
@@ -276,6 +296,11 @@ class Pool:
         finally:
             self._in_hand -= 1
             self._all_settled.set()
+            if first:
+                self._first_passes -= 1
+                if self._source.redelivers and not self._first_passes:
+                    # What failed comes back at any time: a few that always fail are no outage there either.
+                    self._before_second_pass()
 
     async def _outcome(self, job: Job, slot: Slot) -> Row | None:
         """The row for `job`; None if it was put off."""
@@ -285,9 +310,9 @@ class Pool:
         try:
             result = await self._store.adopt(job.key) if job.adopt else None
             if result is None:
-                result = await self._fetcher.fetch(job, slot)
+                result = await self._fetched(job, slot)
             if result.adopted:
-                if entry := await self._recorded_meanwhile(job):
+                if entry := await self._recorded_meanwhile(job, result):
                     return self._rows.already_stored(job.delivery, entry, self._store.uri(entry.key))
                 await self._check_owner(job)
             return self._rows.stored(job, result)
@@ -297,6 +322,19 @@ class Pool:
             return self._rows.failed(job, error)
         except PermanentError as error:
             return self._rows.failed(job, error)
+
+    async def _fetched(self, job: Job, slot: Slot) -> PutResult:
+        """The object of `job`, fetched; on a queue the one that is there, as it may be another delivery's of the same
+        invoice, and some servers render a document anew for every download."""
+        try:
+            return await self._fetcher.fetch(job, slot)
+        except PermanentError as error:
+            if error.reason is not Reason.CONFLICT or not self._source.redelivers or not self._keys.injective:
+                raise
+            result = await self._store.adopt(job.key)
+            if result is None:
+                raise
+            return result
 
     async def _postponed(self, job: Job) -> bool:
         """Put `job` off until time may have mended it: each is given two passes. Of a queue's, the second one counts if
@@ -317,12 +355,14 @@ class Pool:
             await self._source.nack(job.delivery, later=True)
         return True
 
-    async def _recorded_meanwhile(self, job: Job) -> Entry | None:
-        """What another worker of this queue has written down of the object that was there already."""
+    async def _recorded_meanwhile(self, job: Job, result: PutResult) -> Entry | None:
+        """What another worker of this queue has written down of the object that was there already. A row of an object
+        that has been lost since, and was fetched anew, is not about this one."""
         if not self._source.redelivers:
             return None
         await self._ledger.refresh()
-        return (await self._ledger.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
+        entry = (await self._ledger.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
+        return entry if entry == Entry(result.key, result.size, result.sha256) else None
 
     async def _check_owner(self, job: Job) -> None:
         """Two invoices with the same bytes under the same key are one too few, whatever the template."""
@@ -333,11 +373,13 @@ class Pool:
     async def _settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
         """Make the rows durable, then count, tell and acknowledge them."""
         await self._manifest.append([row for _, row in settled])
-        for input_row, row in settled:
-            self._put_off.pop(row.invoice_id, None)
-            await self._source.ack(input_row, row)
-            self._notify(RowRecorded(row))
+        await self._told(self._acknowledge, settled)
         self._count(row for _, row in settled)
+
+    async def _acknowledge(self, input_row: InputRow, row: Row) -> None:
+        self._put_off.pop(row.invoice_id, None)
+        await self._source.ack(input_row, row)
+        self._notify(RowRecorded(row))
 
     def _count(self, rows: Iterable[Row]) -> None:
         counts = self.counts

@@ -38,6 +38,11 @@ class Connections:
         self.api_gate.disarm()
         self.download_gate.disarm()
 
+    def arm(self) -> None:
+        """Switch them on again."""
+        self.api_gate.arm()
+        self.download_gate.arm()
+
 
 @asynccontextmanager
 async def connect(

@@ -100,6 +100,7 @@ async def _archive(
             workers=config.limits.workers,
             drain=config.timeouts.drain,
             adopting=manifest.adopting,
+            before_first_pass=connections.arm,
             before_second_pass=connections.disarm,
         )
         tasks.start_soon(_tell_of_stop, stop, health)

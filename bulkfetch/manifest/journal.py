@@ -48,6 +48,7 @@ class Journal:
         ledger: Ledger,
         seen: Seen,
         held: ExitStack,
+        began: str,
     ) -> None:
         self.run = run
         self.adopting = adopting
@@ -57,6 +58,7 @@ class Journal:
         self._mirror = mirror
         self._segment = segment
         self._held = held
+        self._began = began
         self._indexing = True
         self._refreshed = 0.0
 
@@ -113,6 +115,7 @@ class Journal:
                 ledger=ledger,
                 seen=seen,
                 held=stack.pop_all(),
+                began=utc_iso(now),
             )
 
     def hurry(self) -> None:
@@ -169,7 +172,7 @@ class Journal:
         """
         if self._mirror is not None:
             self._mirror.pull(but=self.run)
-        return count_accounted(self._root, self.run, source, idle=not rows)
+        return count_accounted(self._root, self.run, source, began=self._began, idle=not rows)
 
     def finish(self, summary: Summary) -> Summary:
         """Close the segment and write the run's summary, its hashes filled in.

@@ -11,9 +11,10 @@ from bulkfetch.manifest.seen import Seen
 from bulkfetch.manifest.segment import whole_size
 
 
-def count_accounted(root: Path, own: str, source: str, *, idle: bool) -> int:
+def count_accounted(root: Path, own: str, source: str, *, began: str, idle: bool) -> int:
     """How many different invoices have a row by a worker of the queue `source` since it was last drained. `own` is the
-    run that asks; if it was `idle`, it came when all was done, and what counts is the time before.
+    run that asks, `began` (UTC ISO 8601) when it did; if it was `idle`, it came when all was done, and what counts is
+    the time before.
 
     A run that died has no summary to say what its source was: it counts.
 
@@ -22,7 +23,7 @@ def count_accounted(root: Path, own: str, source: str, *, idle: bool) -> int:
     """
     counted = 0
     with closing(Seen(root / STATE / f"accounted-{own}")) as seen:
-        for run in _period(root, own, source, idle=idle):
+        for run in _period(root, own, source, began=began, idle=idle):
             if run.manifest is None:
                 continue
             end = run.manifest.stat().st_size if run.summary else whole_size(run.manifest)
@@ -31,9 +32,9 @@ def count_accounted(root: Path, own: str, source: str, *, idle: bool) -> int:
     return counted
 
 
-def _period(root: Path, own: str, source: str, *, idle: bool) -> Sequence[Run]:
+def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Sequence[Run]:
     """The runs that overlap with `own`, or with one that does, and those before that did not see the queue drained."""
-    since = started_at(own)
+    since = began
     period = []
     for run in sorted(list_runs(root), key=lambda run: run.id, reverse=True):
         if run.id == own:
@@ -41,7 +42,7 @@ def _period(root: Path, own: str, source: str, *, idle: bool) -> Sequence[Run]:
             continue
         if run.summary is None:
             period.append(run)
-            since = min(since, started_at(run.id))
+            since = min(since, _began(run))
             continue
         try:
             summary = read_summary(run.summary)
@@ -55,3 +56,14 @@ def _period(root: Path, own: str, source: str, *, idle: bool) -> Sequence[Run]:
         period.append(run)
         since = min(since, summary.started_at)
     return period
+
+
+def _began(run: Run) -> str:
+    """When `run`, which has no summary, began, or shortly after: the IDs of runs that begin together name later and
+    later moments, so that they sort."""
+    named = started_at(run.id)
+    if run.manifest is None:
+        return named
+    for rows, _ in read_rows(run.manifest, 0, whole_size(run.manifest)):
+        return min(named, *(row.started_at for row in rows))
+    return named

@@ -49,5 +49,5 @@ def _driver(url: str) -> "type[JetStreamQueue | SqsQueue]":
         from bulkfetch.queues.jetstream import JetStreamQueue
 
         return JetStreamQueue
-    shown = "…" if "@" in url else url  # what stands before it may be a password
-    raise UsageError(f"queue {safe(shown, 200)}: give it as nats://host:4222/stream or sqs://name")
+    # What stands before an @ may be a password.
+    raise UsageError(f"queue {safe(url.rpartition('@')[2], 200)}: give it as nats://host:4222/stream or sqs://name")

@@ -33,7 +33,10 @@ SUSPECT = 3
 worker died comes back together, so the one that kills would take good ones along to the end of their deliveries."""
 
 SUSPECT_WAIT = 2.0
-"""Seconds, on average, after which a suspect that has to wait comes back: at a moment of its own."""
+SUSPECT_WAIT_GROWTH = 4.0
+"""Seconds, on average, after which a suspect that has to wait comes back, at a moment of its own, and by how much more
+the next time. To come back is one delivery more: with waits that did not grow, those that wait behind a slow one, or
+through an outage, would be taken for poison before their turn came."""
 
 PUT_OFF = 30.0  # 30 s, 60 s, 120 s, 120 s … before what failed is tried again
 PUT_OFF_MAX = 120.0
@@ -172,7 +175,8 @@ class QueueSource:
                 free = False
                 taken.append(lease)
             else:
-                await self._release(lease, self._rng.uniform(0.5, 1.5) * SUSPECT_WAIT)
+                wait = SUSPECT_WAIT * SUSPECT_WAIT_GROWTH ** (lease.deliveries - SUSPECT)
+                await self._release(lease, self._rng.uniform(0.5, 1.5) * wait)
         return taken
 
     async def _hand_back(self, leases: Sequence[Lease]) -> None:

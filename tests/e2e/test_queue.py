@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, sandbox, started, until, write_ids
 from nats_server import nats_server
 
@@ -192,12 +193,23 @@ def test_no_stream_is_told_with_the_fix(nats, tmp_path):
         assert not (tmp_path / "archive").exists()
 
 
-def test_credentials_do_not_stand_in_a_url(tmp_path):
+@pytest.mark.parametrize(
+    "url", ["nats://user:canary@127.0.0.1:4222/invoices", "nats://user:can/ary@127.0.0.1/invoices"]
+)
+def test_credentials_do_not_stand_in_a_url(tmp_path, url):
     """A URL with a password is refused, and the password is not repeated."""
-    done = bulkfetch("run", "nats://user:canary@127.0.0.1:4222/invoices", "--to", tmp_path / "archive")
+    done = bulkfetch("run", url, "--to", tmp_path / "archive")
     assert done.returncode == 2
     assert "NATS_USER" in done.stderr
-    assert "canary" not in done.stderr
+    assert "ary" not in done.stderr
+
+
+def test_a_mistyped_scheme_does_not_bring_a_password_out():
+    """What is no queue's URL is told without what stands before its host."""
+    done = bulkfetch("queue", "status", "--queue", "natz://user:can/ary@127.0.0.1/invoices")
+    assert done.returncode == 2
+    assert "nats://host:4222/stream" in done.stderr
+    assert "ary" not in done.stderr
 
 
 def test_a_broker_that_comes_back_is_waited_for(tmp_path):

@@ -95,11 +95,21 @@ class Server:
     def __init__(self, tick, fatal_at=0):
         self.most = self.most_before_success = self.asked = 0
         self.served = False
+        self.armed = True
+        self.asked_unarmed: list[str] = []
         self.busy: set[str] = set()
         self._tick, self._fatal_at = tick, fatal_at
 
+    def arm(self):
+        self.armed = True
+
+    def disarm(self):
+        self.armed = False
+
     async def mint(self, invoice_id):
         self.asked = number = self.asked + 1
+        if not self.armed:
+            self.asked_unarmed.append(invoice_id)
         self.busy.add(invoice_id)
         self.most = max(self.most, len(self.busy))
         if not self.served:
@@ -192,7 +202,8 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
             source=source, manifest=Recording(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
             rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
             guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
-            drain=drain, adopting=manifest.adopting, before_second_pass=lambda: None,
+            drain=drain, adopting=manifest.adopting,
+            before_first_pass=server.arm, before_second_pass=server.disarm,
         )  # fmt: skip
         yield pool, source, server, stop
     (written,) = (root / "manifests").glob(f"{manifest.run}.jsonl")
@@ -473,3 +484,108 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
         (missing, "stored", None),
     ]
     assert server.asked == 1
+
+
+async def test_what_failed_on_a_queue_opens_no_breaker_while_it_is_alone(tmp_path):
+    """As in a second pass over a file the breakers rest when none but what failed before is in hand; whatever is asked
+    for the first time meets them armed, also after that."""
+    comes_late = [Delivery(invoice(1), 2), Delivery(invoice(2), 3)]
+
+    class LateRows(Queued):
+        async def ack(self, row, account):
+            await super().ack(row, account)
+            if row.invoice_id == invoice(5):
+                late, comes_late[:] = list(comes_late), []
+                self._waiting += late
+                self._left += len(late)
+
+    async with pool_on(
+        tmp_path, lambda: None, source=lambda durable, tick: LateRows(durable, tick, [(invoice(5), False, False)])
+    ) as (pool, source, server, _):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert server.asked_unarmed == [invoice(5)] * 2
+    assert sorted(name for name, outcome, _ in source.accounts if outcome == "stored") == [invoice(1), invoice(2)]
+
+
+async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path):
+    """Rows that are settled or handed back together are told to a broker at the same time: it may be silent, and no
+    stop cuts that short."""
+
+    class Silent(Queued):
+        async def ack(self, row, account):
+            await anyio.sleep(0.5)
+            await super().ack(row, account)
+
+        async def nack(self, row, *, later=False):
+            await anyio.sleep(0.5)
+            self.nacked[row.line] += 1
+
+    known, new = [(invoice(1), False, False)] * 20, [(invoice(number), False, False) for number in range(30, 60)]
+    async with queue_pool(tmp_path, known[0]) as (pool, _, _):
+        await pool.run()
+    async with pool_on(tmp_path, lambda: None, source=lambda durable, tick: Silent(durable, tick, [*known, *new])) as (
+        pool,
+        source,
+        _,
+        stop,
+    ):
+        with anyio.fail_after(4.0):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pool.run)
+                await anyio.sleep(0.3)
+                stop.request(Aborted("stopped"))
+                stop.hurry()
+    assert pool.counts.balanced()
+    assert len(source.acked) + len(source.nacked) == len(known) + len(new)
+
+
+class Rendering(Server):
+    """A download host whose documents are whole PDFs, and differ each time."""
+
+    @asynccontextmanager
+    async def open(self, link, *, suspect=None):
+        self.rendered = getattr(self, "rendered", 0) + 1
+        body = Bytes(self, link.url, self._tick)
+        body._chunks = [b"%PDF-1.4\n", f"{link.url} {self.rendered}".encode(), b"\n%%EOF\n"]
+        body.sha256 = hashlib.sha256(b"".join(body._chunks)).hexdigest()
+        yield body
+
+
+async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monkeypatch):
+    """Where each download has other bytes, an ID that comes twice at once is stored by its first copy, and the second
+    delivery takes that over: it is no conflict, and no dead letter."""
+    monkeypatch.setattr(Server, "open", Rendering.open)
+    async with queue_pool(tmp_path, *[(invoice(1), False, False)] * 3) as (pool, source, server):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert server.asked > 1
+    assert {outcome for _, outcome, _ in source.accounts} <= {"stored", "skipped"}
+    (row, *others) = [row for row in rows_in(tmp_path) if row["outcome"] == "stored"]
+    assert {row["sha256"], *(other["sha256"] for other in others)} == {digest_in(tmp_path, row["key"])}
+    assert pool.counts.balanced()
+
+
+async def test_a_row_of_a_lost_object_is_not_taken_for_the_new_one(tmp_path):
+    """An object that was lost and fetched anew by a worker that died before its row gets a row of its own, with its own
+    digest: what the old row says of the lost one is wrong of it."""
+    pdf = b"%PDF-1.4\nrendered anew\n%%EOF\n"
+    async with queue_pool(tmp_path, (invoice(1), False, False)) as (pool, _, _):
+        await pool.run()
+    (key,) = [path.name for path in tmp_path.glob("*.pdf")]
+    await anyio.Path(tmp_path / key).write_bytes(pdf)
+    async with queue_pool(tmp_path, (invoice(1), True, False)) as (pool, source, _):
+        with anyio.fail_after(10.0):
+            await pool.run()
+    assert source.accounts == [(invoice(1), "stored", "adopted")]
+    assert rows_in(tmp_path)[-1]["sha256"] == digest_in(tmp_path, key)
+
+
+def rows_in(root):
+    """All rows, run by run."""
+    manifests = sorted((root / "manifests").glob("*.jsonl"))
+    return [json.loads(line) for manifest in manifests for line in manifest.read_bytes().splitlines()]
+
+
+def digest_in(root, key):
+    return hashlib.sha256((root / key).read_bytes()).hexdigest()

@@ -4,6 +4,7 @@ import logging
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
+from random import Random
 
 import anyio
 import pytest
@@ -28,6 +29,7 @@ def source_of(queue, *, limit=16, until_empty=True, idle=0.0, max_outage=30.0, e
         max_outage=max_outage,
         notify=(events if events is not None else []).append,
         utc_now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        rng=Random(0),
     )
 
 

@@ -32,11 +32,19 @@ def row(invoice_id: str, outcome: Outcome = Outcome.STORED) -> Row:
     return Row(run="r", invoice_id=invoice_id, outcome=outcome, started_at=now, finished_at=now, **stored)
 
 
-async def finish(manifest: LocalManifest, rows: int, start: datetime, *, complete: bool = True, source: str = QUEUE):
-    """End the run an hour after it began."""
+async def finish(
+    manifest: LocalManifest,
+    rows: int,
+    start: datetime,
+    *,
+    complete: bool = True,
+    source: str = QUEUE,
+    lasting: timedelta = timedelta(hours=1),
+):
+    """End the run, an hour after it began or when it is said to."""
     summary = Summary(
         run="", exit_code=0, complete=complete, stopped_by=None, started_at=utc_iso(start),
-        finished_at=utc_iso(start + timedelta(hours=1)), seconds=3600.0, counts=Counts(read=rows, stored=rows),
+        finished_at=utc_iso(start + lasting), seconds=3600.0, counts=Counts(read=rows, stored=rows),
         reasons={}, bytes_stored=0, requests={}, source=source, input_sha256=None, input_bytes=None,
         destination="dest", versions={},
     )  # fmt: skip
@@ -152,3 +160,19 @@ async def test_the_account_of_a_queue_is_that_of_all_its_workers_since_it_was_dr
     async with worker(tmp_path, MORNING + 2 * day) as next_night:
         await next_night.append([row("e")])
         assert await next_night.accounted(QUEUE, 1) == 1
+
+
+async def test_workers_that_start_together_and_end_soon_are_of_one_account(tmp_path):
+    """Their run IDs name later and later moments, so that they sort; who ends within these seconds counts all the same,
+    beside one that lives, one that died and for whoever comes after."""
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(worker(tmp_path)) for _ in range(6)]
+        for number, manifest in enumerate(workers):
+            await manifest.append([row(f"INV-{number}")])
+        for manifest in workers[:-2]:
+            await finish(manifest, 1, MORNING, lasting=timedelta(seconds=2))
+        assert await workers[-1].accounted(QUEUE, 1) == 6
+    async with worker(tmp_path, MORNING + timedelta(minutes=1)) as later:
+        assert await later.accounted(QUEUE, 0) == 6
+        await later.append([row("INV-late")])
+        assert await later.accounted(QUEUE, 1) == 7

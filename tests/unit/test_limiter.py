@@ -366,3 +366,27 @@ def test_a_few_invoices_that_always_fail_are_no_outage() -> None:
     assert run_virtual(lambda: scenario(10)) is False
     assert [effort.charged for effort in efforts] == [5] * 10
     assert run_virtual(lambda: scenario(20)) is True
+
+
+def test_a_gate_that_is_armed_again_counts_anew():
+    """What failed while the breaker rested does not open it, and what fails after that does."""
+
+    async def main() -> None:
+        origin = gate()
+
+        async def fail(times: int) -> None:
+            for _ in range(times):
+                ticket = await origin.enter()
+                ticket.close(OriginError(Reason.SERVER_ERROR, "down"))
+
+        origin.disarm()
+        await fail(30)
+        assert not origin.outage
+        origin.arm()
+        assert not origin.outage
+        await fail(19)
+        origin.arm()
+        await fail(1)
+        assert origin.outage
+
+    run_virtual(main)

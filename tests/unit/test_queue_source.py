@@ -1,0 +1,91 @@
+"""The queue as a source, on a virtual clock: who waits its turn is not taken for poison."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from random import Random
+
+import anyio
+from virtual_clock import run_virtual
+
+from bulkfetch.models import DeadLetter, Lease, Malformed, Outcome, QueueStats, Row
+from bulkfetch.sources.queue import SUSPECT, QueueSource
+
+
+class MemoryQueue:
+    """Messages by ID: how often each was handed out, and from when on it may be handed out again."""
+
+    name = "memory"
+    lease_seconds = 30.0
+
+    def __init__(self, ids: Sequence[str], deliveries: int) -> None:
+        self.deliveries = dict.fromkeys(ids, deliveries)
+        self.ready = dict.fromkeys(ids, 0.0)
+        self.letters: list[DeadLetter] = []
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
+        now = anyio.current_time()
+        found = [each for each, moment in self.ready.items() if moment <= now][:limit]
+        if not found:
+            await anyio.sleep(wait)
+        for each in found:
+            self.deliveries[each] += 1
+            self.ready[each] = now + self.lease_seconds
+        return [Lease(each.encode(), self.deliveries[each], each) for each in found]
+
+    async def ack(self, lease: Lease) -> None:
+        del self.ready[str(lease.handle)]
+
+    async def nak(self, lease: Lease, delay: float) -> None:
+        self.ready[str(lease.handle)] = anyio.current_time() + delay
+
+    async def extend(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self.ready[str(lease.handle)] = anyio.current_time() + self.lease_seconds
+
+    async def dead(self, lease: Lease, letter: DeadLetter) -> None:
+        self.letters.append(letter)
+        await self.ack(lease)
+
+    async def stats(self) -> QueueStats:
+        return QueueStats(len(self.ready), 0, len(self.letters))
+
+
+def worked_off(ids: Sequence[str], *, first: float, each: float) -> tuple[Counter[str], float]:
+    """What a worker that comes after two that died with `ids` in hand makes of them, and how long it takes: the first
+    one it is given needs `first` seconds, the others `each`."""
+
+    async def work() -> tuple[Counter[str], float]:
+        queue, ends = MemoryQueue(ids, SUSPECT - 1), Counter[str]()
+        async with QueueSource.open(
+            queue, limit=64, until_empty=True, idle=1.0, max_outage=60.0,
+            notify=lambda event: None, utc_now=lambda: datetime.now(UTC), rng=Random(5),
+        ) as source, anyio.create_task_group() as tasks:  # fmt: skip
+
+            async def settle(row):
+                poison = isinstance(row, Malformed)
+                if not poison:
+                    await anyio.sleep(each if ends.total() else first)
+                outcome = Outcome.REJECTED if poison else Outcome.STORED
+                ends[outcome] += 1
+                await source.ack(
+                    row, Row(run="r", invoice_id="x", outcome=outcome, reason=None, started_at="", finished_at="")
+                )
+
+            async for batch in source.batches():
+                for row in batch:
+                    tasks.start_soon(settle, row)
+        return ends, anyio.current_time()
+
+    return run_virtual(work)
+
+
+def test_suspects_wait_their_turn_however_long_it_takes():
+    """Many that were in hand twice when a worker died are all done in the end, behind a slow one or an outage as well;
+    none is declared poison for having waited."""
+    ids = [f"INV-{number}" for number in range(64)]
+    ends, took = worked_off(ids, first=0.5, each=0.5)
+    assert ends == {Outcome.STORED: len(ids)}
+    assert took < 20 * 60
+    ends, _ = worked_off(ids, first=900.0, each=0.5)
+    assert ends == {Outcome.STORED: len(ids)}
