@@ -83,8 +83,8 @@ class RunGuard:
         failures = self._failures.total()
         if not self.proven and failures >= CANARY_OUTCOMES and len(self._failures) == 1:
             raise FatalError(
-                f"the first {failures} invoices all failed with {reason}: check api.url, the token's organisation and "
-                "the input, for it looks as if none of them can succeed"
+                f"the first {failures} invoices all failed with {reason}: check api.url, the token's organisation, "
+                "the key template and the input, for it looks as if none of them can succeed"
             )
         if self._finished >= RATIO_MIN_FINISHED and failures > self._max_failed_ratio * self._finished:
             raise FatalError(

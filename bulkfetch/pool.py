@@ -1,22 +1,23 @@
 """The pipeline: a producer, a bounded pool of workers, and the order object durable → row durable → ack."""
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import anyio
 
+from bulkfetch.account import Account
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.events import Estimated, Event, RowRecorded
 from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
 from bulkfetch.handoff import Handoff
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Counts, Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row
-from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
+from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row
+from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
 from bulkfetch.text import safe
 
 COMMIT_BACKLOG = 128
@@ -24,6 +25,10 @@ COMMIT_BACKLOG = 128
 
 MAX_PARKED = 10_000
 """Invoices put off to a second pass; past it one fails at once, as an input's length must not set our memory."""
+
+
+DOUBT_SECONDS = 2.0
+"""Seconds after which failures that were kept back are looked at again, while nothing has succeeded yet."""
 
 
 class Stop:
@@ -100,17 +105,14 @@ class Pool:
         self._parked: deque[Job] = deque()
         # ID → how many invoices had been answered for when it was put off.
         self._put_off: dict[str, int] = {}
-        self._answers = 0
         self._handoff = Handoff[Job]()
+        self._doubtful: list[tuple[InputRow, Row]] = []
         self._in_hand = 0
         self._first_passes = 0
         self._all_settled = anyio.Event()
         self._producing = anyio.CancelScope()
         self._working = anyio.CancelScope()
-        self.counts = Counts()
-        self.reasons: Counter[str] = Counter()
-        self.bytes_stored = 0
-        self.retryable_failures = 0
+        self.account = Account()
 
     async def run(self) -> None:
         """Until every row is accounted for, or until stopped; then nothing is in flight.
@@ -119,6 +121,7 @@ class Pool:
         """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, name="stop")
+            tasks.start_soon(self._settle_doubts, name="doubts")
             with self._working:
                 async with anyio.create_task_group() as workers:
                     for number in range(self._workers + COMMIT_BACKLOG):
@@ -127,9 +130,11 @@ class Pool:
                         await self._produce()
                     self._handoff.close()
             tasks.cancel_scope.cancel()
-        # Parked and then stopped: they go back like everything else that was not finished.
-        self.counts.read -= len(self._parked)
-        await self._return([job.delivery for job in self._parked])
+        await self._end_doubts()
+        # Parked or kept back, and then stopped: they go back like everything else that was not finished.
+        left = [*(job.delivery for job in self._parked), *(row for row, _ in self._doubtful)]
+        self.account.counts.read -= len(left)
+        await self._return(left)
 
     async def _heed_stop(self) -> None:
         await self._stop.requested.wait()
@@ -149,7 +154,7 @@ class Pool:
             # What was parked is tried once more when everything else is done: the trouble may have passed.
             await self._settled()
             self._before_second_pass()
-            self.counts.read -= len(self._parked)
+            self.account.counts.read -= len(self._parked)
             second = [replace(job, last=True) for job in self._parked]
             self._parked.clear()
             await self._hand_out(second)
@@ -161,7 +166,7 @@ class Pool:
             settled, jobs = await self._admit(batch)
             with anyio.CancelScope(shield=True):
                 await self._settle(settled)
-                self.counts.read += len(settled)
+                self.account.counts.read += len(settled)
         except BaseException:
             await self._return(batch)
             raise
@@ -178,7 +183,7 @@ class Pool:
                 if self._handoff.give(waiting[0]):
                     waiting.popleft()
                     self._in_hand += 1
-                    self.counts.read += 1
+                    self.account.counts.read += 1
                 else:
                     self._places.release()
         except BaseException:
@@ -287,7 +292,7 @@ class Pool:
                 with anyio.CancelScope(shield=True):
                     await self._settle([(job.delivery, row)])
         except BaseException as error:
-            self.counts.read -= 1
+            self.account.counts.read -= 1
             await self._return([job.delivery])
             if isinstance(error, FatalError):
                 self._stop.request(error)
@@ -344,13 +349,13 @@ class Pool:
                 self._parked.append(job)
             return room
         invoice_id = job.delivery.invoice_id
-        if self._put_off.get(invoice_id, self._answers) < self._answers:
+        if self._put_off.get(invoice_id, self.account.answered) < self.account.answered:
             return False
         if len(self._put_off) >= MAX_PARKED:
             # Most likely another worker got it; if not, it is given one pass more than others.
             del self._put_off[next(iter(self._put_off))]
-        self._put_off[invoice_id] = self._answers
-        self.counts.read -= 1
+        self._put_off[invoice_id] = self.account.answered
+        self.account.counts.read -= 1
         with anyio.CancelScope(shield=True):
             await self._source.nack(job.delivery, later=True)
         return True
@@ -371,43 +376,66 @@ class Pool:
             raise PermanentError(Reason.CONFLICT, f"{safe(job.key, 120)} is the object of invoice {safe(owner, 120)}")
 
     async def _settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
+        """Record rows, but keep failures back while nothing has succeeded: it may be the run that is wrong (its URL,
+        token or key template), and then they are none of the invoices'."""
+        doubtful = [] if self._guard.proven else [pair for pair in settled if self._may_be_ours(*pair)]
+        await self._record([pair for pair in settled if pair not in doubtful] if doubtful else settled)
+        self._doubtful += doubtful
+        for _, row in doubtful:
+            self._suspect(row)
+        if self._guard.proven or len(self._doubtful) >= CANARY_OUTCOMES:
+            await self._end_doubts()
+
+    def _may_be_ours(self, input_row: InputRow, row: Row) -> bool:
+        # Where rows are rejected by a queue's worker, others could have taken them.
+        unusable_here = row.outcome is Outcome.REJECTED and self._source.redelivers and isinstance(input_row, Delivery)
+        return row.outcome is Outcome.FAILED or unusable_here
+
+    async def _settle_doubts(self) -> None:
+        """Record what was kept back when nothing else is in hand: a queue does not end, and may never prove the run."""
+        while True:
+            await anyio.sleep(DOUBT_SECONDS)
+            if not self._in_hand:
+                await self._end_doubts()
+
+    async def _end_doubts(self) -> None:
+        """Record what was kept back, unless the run is to stop: then it is handed back."""
+        if not self._doubtful or self._stop.requested.is_set():
+            return
+        doubtful, self._doubtful = self._doubtful, []
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._record(doubtful, watched=True)
+        except FatalError as error:
+            self._doubtful += doubtful
+            self._stop.request(error)
+
+    async def _record(self, settled: Sequence[tuple[InputRow, Row]], *, watched: bool = False) -> None:
         """Make the rows durable, then count, tell and acknowledge them."""
         await self._manifest.append([row for _, row in settled])
         await self._told(self._acknowledge, settled)
-        self._count(row for _, row in settled)
+        for _, row in settled:
+            self.account.add(row)
+            if not watched:
+                self._watch(row)
+        while self._guard.proven and self._withheld:
+            self._withheld -= 1
+            self._places.release()
 
     async def _acknowledge(self, input_row: InputRow, row: Row) -> None:
         self._put_off.pop(row.invoice_id, None)
         await self._source.ack(input_row, row)
         self._notify(RowRecorded(row))
 
-    def _count(self, rows: Iterable[Row]) -> None:
-        counts = self.counts
-        for row in rows:
-            self._answers += row.outcome is Outcome.STORED or (row.outcome is Outcome.FAILED and not row.retryable)
-            if row.reason is not None:
-                self.reasons[row.reason] += 1
-            match row.outcome:
-                case Outcome.STORED:
-                    counts.stored += 1
-                    self.bytes_stored += row.size or 0
-                case Outcome.SKIPPED:
-                    counts.skipped += 1
-                case Outcome.REJECTED:
-                    counts.rejected += 1
-                case Outcome.FAILED:
-                    counts.failed += 1
-                    self.retryable_failures += row.retryable
-            self._watch(row)
-        while self._guard.proven and self._withheld:
-            self._withheld -= 1
-            self._places.release()
-
     def _watch(self, row: Row) -> None:
+        if row.outcome is Outcome.STORED or row.reason is Reason.ALREADY_STORED:
+            self._guard.succeeded()
+        elif row.outcome is Outcome.FAILED:
+            self._suspect(row)
+
+    def _suspect(self, row: Row) -> None:
         try:
-            if row.outcome is Outcome.FAILED and row.reason is not None:
+            if row.reason is not None:
                 self._guard.failed(row.reason)
-            elif row.outcome is Outcome.STORED or row.reason is Reason.ALREADY_STORED:
-                self._guard.succeeded()
         except FatalError as error:
             self._stop.request(error)

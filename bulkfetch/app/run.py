@@ -187,7 +187,7 @@ async def _shortfall(
 ) -> str | None:
     """What is wrong with the number of invoices, if it was to be `expect`; 0 takes any. Of a queue, those count that
     all its workers have accounted for since it was last drained."""
-    read = pool.counts.read
+    read = pool.account.counts.read
     if given.queue is None and not read:
         notify(Note("warning", f"{given.source.name} holds no invoice"))
     if expect and given.queue is not None:
@@ -201,12 +201,12 @@ async def _shortfall(
 
 def _verdict(pool: Pool, cause: BulkfetchError | None, shortfall: str | None) -> tuple[ExitCode, str | None]:
     """The exit code and, where the run did not simply finish, why it ended."""
-    counts = pool.counts
+    counts = pool.account.counts
     if not counts.balanced():
         return ExitCode.BUG, f"the account does not add up: {counts}"
     if isinstance(cause, FatalError | Interrupted):
         return cause.exit_code, str(cause)
-    if pool.retryable_failures:
+    if pool.account.retryable_failures:
         return ExitCode.FAILED_RETRYABLE, None
     if counts.failed or counts.rejected:
         return ExitCode.FAILED, None
@@ -235,9 +235,9 @@ def _summary(
         started_at=utc_iso(began),
         finished_at=utc_iso(utc_now()),
         seconds=round(seconds, 3),
-        counts=pool.counts,
-        reasons=dict(pool.reasons),
-        bytes_stored=pool.bytes_stored,
+        counts=pool.account.counts,
+        reasons=dict(pool.account.reasons),
+        bytes_stored=pool.account.bytes_stored,
         requests={
             "links": api.requests,
             "links_refused": api.refused,
