@@ -58,6 +58,14 @@ class Estimated:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is left in the queue: `waiting`, and `leased`, in the hands of all workers or put off."""
+
+    waiting: int
+    leased: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that a person should know."""
 
@@ -72,7 +80,7 @@ class RunFinished:
     summary: Summary
 
 
-Event = RunStarted | RowRecorded | RetryScheduled | GateClosed | GateOpened | Estimated | Note | RunFinished
+Event = RunStarted | RowRecorded | RetryScheduled | GateClosed | GateOpened | Estimated | Backlog | Note | RunFinished
 
 
 class Listener(Protocol):

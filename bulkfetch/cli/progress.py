@@ -24,7 +24,17 @@ from bulkfetch.cli.output import (
     human_seconds,
     threshold,
 )
-from bulkfetch.events import Estimated, Event, GateClosed, GateOpened, Listener, RetryScheduled, RowRecorded, RunStarted
+from bulkfetch.events import (
+    Backlog,
+    Estimated,
+    Event,
+    GateClosed,
+    GateOpened,
+    Listener,
+    RetryScheduled,
+    RowRecorded,
+    RunStarted,
+)
 from bulkfetch.models import Outcome, utc_iso
 from bulkfetch.text import safe
 
@@ -42,6 +52,7 @@ class ProgressListener:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._total: int | None = None
+        self._backlog: Backlog | None = None
         self._done: Counter[Outcome] = Counter()
         self._retries = 0
         self._pauses: dict[str, tuple[float, str]] = {}
@@ -56,6 +67,8 @@ class ProgressListener:
                 self._retries += 1
             case RunStarted(total=total) | Estimated(total=total):
                 self._total = total
+            case Backlog():
+                self._backlog = event
             case GateClosed(origin=origin, seconds=seconds, reason=reason):
                 self._pauses[origin] = (self._clock() + seconds, reason)
             case GateOpened(origin=origin):
@@ -88,7 +101,9 @@ class ProgressListener:
         rows_a_second, files_a_second = self._rates()
         total = self._total if self._total is not None and self._total >= done else None
         figures = [f"{done:,} rows", f"{files_a_second:,.1f} files/s"]
-        if total:
+        if self._backlog is not None:
+            figures.append(_left(self._backlog))
+        elif total:
             left = human_seconds((total - done) / rows_a_second) if rows_a_second else "unknown"
             figures = [f"{done * 100 // total:>3}%", f"{done:,} / {total:,}", figures[1], f"{left} left"]
         text = _line("  ".join(figures))
@@ -109,6 +124,12 @@ class ProgressListener:
             number = self._done[outcome]
             text.append(f"{outcome} {number:,}", style=OUTCOME_STYLE[outcome] if number else "dim").append(" · ", "dim")
         return text.append(f"retries {self._retries:,}", style="" if self._retries else "dim")
+
+
+def _left(backlog: Backlog) -> str:
+    if not (backlog.waiting or backlog.leased):
+        return "the queue is empty"
+    return f"{backlog.waiting:,} waiting, {backlog.leased:,} in all workers' hands"
 
 
 def _line(text: str, style: str = "") -> Text:

@@ -152,7 +152,7 @@ class Connection:
 
     async def _on_found(self) -> None:
         if self._established:
-            self._notify(Note("info", f"{self.name}: connected again"))
+            self._notify(Note("warning", f"{self.name}: connected again"))
 
     async def _close(self) -> None:
         client = self.client

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import msgspec
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.events import Event, GateClosed, GateOpened, Note
+from bulkfetch.events import Backlog, Event, GateClosed, GateOpened, Note
 from bulkfetch.interfaces import Queue
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, DeadLetter, Delivery, InputRow, Lease, Malformed, Outcome, Row, utc_iso
@@ -40,6 +40,9 @@ through an outage, would be taken for poison before their turn came."""
 
 PUT_OFF = 30.0  # 30 s, 60 s, 120 s, 120 s … before what failed is tried again
 PUT_OFF_MAX = 120.0
+LOOK = 5.0
+"""Seconds between two looks at how much is left."""
+
 _RETRY_PAUSE = 1.0
 
 
@@ -94,9 +97,6 @@ class QueueSource:
         self._utc_now = utc_now
         self._rng = rng
         self._leases: dict[int, Lease] = {}
-        self._settled = 0
-        self._left = 0
-        self._expected = 0
         self._empty_since: float | None = None
         self._trouble_since: float | None = None
 
@@ -125,12 +125,10 @@ class QueueSource:
             utc_now=utc_now,
             rng=rng,
         )
-        # Only for the estimate: what lasts is found when messages are asked for.
-        with suppress(TransientError):
-            await source._look()
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source._keep_leases, name="leases")
+            tasks.start_soon(source._watch, name="backlog")
             try:
                 yield source
             except Exception as error:  # noqa: BLE001 - the block's own, and not to be raised as one of a group
@@ -185,13 +183,17 @@ class QueueSource:
                 await self._release(lease, 0.0)
 
     async def _wait_for_broker(self, error: TransientError) -> None:
-        now = anyio.current_time()
-        if self._trouble_since is None:
-            self._trouble_since = now
-            self._notify(GateClosed(ORIGIN, _RETRY_PAUSE, str(error)))
-        if now - self._trouble_since > self._max_outage:
-            raise FatalError(f"{self.name} has been out of service for {now - self._trouble_since:.0f} s ({error})")
+        lasted = anyio.current_time() - self._in_trouble(error)
+        if lasted > self._max_outage:
+            raise FatalError(f"{self.name} has been out of service for {lasted:.0f} s ({error})")
         await anyio.sleep(_RETRY_PAUSE)
+
+    def _in_trouble(self, error: TransientError) -> float:
+        """Tell of `error`, unless that was done; since when there is trouble."""
+        if self._trouble_since is None:
+            self._trouble_since = anyio.current_time()
+            self._notify(GateClosed(ORIGIN, _RETRY_PAUSE, str(error)))
+        return self._trouble_since
 
     def _answered(self) -> None:
         if self._trouble_since is not None:
@@ -201,23 +203,32 @@ class QueueSource:
     async def _drained(self) -> bool:
         """Whether nothing has been left for long enough. What other workers hold may still come back."""
         try:
-            await self._look()
+            stats = await self._queue.stats()
         except TransientError as error:
             self._empty_since = None
             await self._wait_for_broker(error)
             return False
         now = anyio.current_time()
-        if self._left:
+        if stats.waiting or stats.leased:
             self._empty_since = None
             return False
         if self._empty_since is None:
             self._empty_since = now
         return now - self._empty_since >= self._idle
 
-    async def _look(self) -> None:
-        stats = await self._queue.stats()
-        self._left = stats.waiting + stats.leased
-        self._expected = self._settled + self._left
+    async def _watch(self) -> None:
+        """Tell how much is left, and of a broker out of reach, also while no message is asked for."""
+        while True:
+            try:
+                stats = await self._queue.stats()
+            except TransientError as error:
+                self._in_trouble(error)
+            except FatalError:
+                return  # the next request for messages meets it, too
+            else:
+                self._answered()
+                self._notify(Backlog(stats.waiting, stats.leased))
+            await anyio.sleep(LOOK)
 
     def _row(self, lease: Lease) -> InputRow:
         try:
@@ -252,7 +263,6 @@ class QueueSource:
             self._notify(Note("warning", f"{self.name}: {safe(account.invoice_id, 80)} was not acknowledged: {error}"))
         finally:
             self._leases.pop(id(lease), None)
-            self._settled += 1
 
     async def nack(self, row: InputRow, *, later: bool = False) -> None:
         """See `interfaces.Source.nack`."""
@@ -282,15 +292,12 @@ class QueueSource:
         """Extend every lease in hand, three times in its life: one that ends early is work done twice."""
         while True:
             await anyio.sleep(self._queue.lease_seconds / 3.0)
-            try:
+            with suppress(TransientError, FatalError):  # others meet the same trouble, and tell of it
                 await self._queue.extend(list(self._leases.values()))
-                await self._look()
-            except (TransientError, FatalError):
-                continue  # `batches` meets the same trouble, and tells of it
 
     def estimate(self) -> int | None:
-        """What this worker had settled and what was left in the queue when it was last looked at."""
-        return max(self._settled, self._expected)
+        """None: how much of it will come to this worker nobody knows."""
+        return None
 
     def digest(self) -> tuple[str, int] | None:
         return None

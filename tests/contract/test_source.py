@@ -122,7 +122,7 @@ async def test_every_row_is_handed_out_with_its_fields_and_then_it_ends(kind, tm
         assert sorted(map(named, rows)) == sorted(ids)
         assert all(dict(row.fields) == kind.fields for row in rows)
         assert not any(row.redelivered or row.last for row in rows)
-        assert source.estimate() == len(ids)
+        assert source.estimate() == (None if source.redelivers else len(ids))
         if source.redelivers:
             assert await taken(source) == []
 

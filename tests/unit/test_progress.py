@@ -33,6 +33,7 @@ from bulkfetch.cli.output import (
 from bulkfetch.cli.progress import ProgressListener, display
 from bulkfetch.errors import Reason
 from bulkfetch.events import (
+    Backlog,
     Estimated,
     Event,
     GateClosed,
@@ -466,3 +467,16 @@ def test_checks_are_marked(capsys):
 def test_numbers_for_people(shown, expected):
     """Bytes have a binary unit, times their two largest units."""
     assert shown == expected
+
+
+def test_a_worker_of_a_queue_shows_what_is_left_instead_of_a_share():
+    """How much of a queue one worker will get nobody knows: shown is what is left for all, and that there is nothing."""
+    progress = ProgressListener(Clock())
+    progress(RunStarted("run-1", "nats://127.0.0.1:4222/invoices", "/archive", None))
+    progress(Backlog(1200, 48))
+    first, _ = drawn(progress)
+    assert "1,200 waiting, 48 in all workers' hands" in first
+    assert "left" not in first
+    progress(Backlog(0, 0))
+    first, _ = drawn(progress)
+    assert "the queue is empty" in first
