@@ -284,6 +284,10 @@ class Queue(Protocol):
         """Queue the message of `letter`, which `letters` gave, once more, and then remove the letter."""
         ...
 
+    async def forget(self, letter: DeadLetter) -> None:
+        """Remove `letter`, which `letters` gave, for good."""
+        ...
+
     def fleet(
         self, name: str, *, rate: float, patience: float, on_pause: Callable[[float], None]
     ) -> AbstractAsyncContextManager["Fleet | None"]:

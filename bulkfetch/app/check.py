@@ -1,5 +1,6 @@
 """`bulkfetch check`: is everything there that a run needs?"""
 
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bulkfetch.events import Event
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Secret
 from bulkfetch.policy import parse_http_date
+from bulkfetch.queues import open_queue
 from bulkfetch.session import VendorErrors, api_session
 
 CLOCK_TOLERANCE = 60.0
@@ -35,16 +37,20 @@ class CheckResult:
     detail: str
 
 
-def check_setup(config: Config, *, environ_token: Secret | None, probe: str | None) -> list[CheckResult]:
+def check_setup(
+    config: Config, *, environ_token: Secret | None, probe: str | None, queue: str | None
+) -> list[CheckResult]:
     """Every check in order; one that fails does not keep the others from being made.
 
     With `probe`, an invoice ID, a link is minted and its PDF read, verified and thrown away. Without it the API is
     asked for an invoice that nobody has: any answer but 401 and 403 shows that it is there and takes the token.
     """
-    return anyio.run(_check, config, environ_token, probe)
+    return anyio.run(_check, config, environ_token, probe, queue)
 
 
-async def _check(config: Config, environ_token: Secret | None, probe: str | None) -> list[CheckResult]:
+async def _check(
+    config: Config, environ_token: Secret | None, probe: str | None, queue: str | None
+) -> list[CheckResult]:
     results: list[CheckResult] = []
 
     async def make(name: str, check: Callable[[], Awaitable[str]]) -> bool:
@@ -66,7 +72,15 @@ async def _check(config: Config, environ_token: Secret | None, probe: str | None
         await make("destination", lambda: _destination(config))
     else:
         results.append(CheckResult("destination", None, "none given: add --to DEST"))
+    if queue:
+        await make("queue", lambda: _queue(queue))
     return results
+
+
+async def _queue(url: str) -> str:
+    async with open_queue(url, os.environ, notify=_ignore) as queue:
+        stats = await queue.stats()
+        return f"{queue.name}: {stats.waiting:,} waiting, {stats.leased:,} in work, {stats.dead:,} dead letters"
 
 
 async def _key(config: Config) -> str:

@@ -16,7 +16,6 @@ from bulkfetch.app.inputs import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event
-from bulkfetch.interfaces import Queue
 from bulkfetch.manifest import Ledger
 from bulkfetch.manifest.seen import Seen
 from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
@@ -140,24 +139,22 @@ def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Call
     _run(read)
 
 
-def requeue_letters(queue: str, wanted: Callable[[DeadLetter], bool], *, notify: Callable[[Event], None]) -> int:
-    """Queue again every dead letter that is `wanted`; how many.
+def settle_letters(
+    queue: str, wanted: Callable[[DeadLetter], bool], *, again: bool, notify: Callable[[Event], None]
+) -> list[str]:
+    """Queue every dead letter that is `wanted` once more, if `again`, or else remove it; the invoices' IDs.
 
     Raises:
         UsageError, FatalError: as in `queue_stats`.
     """
-    return _run(_requeue, queue, wanted, notify)
 
+    async def settle() -> list[str]:
+        async with open_queue(queue, os.environ, notify=notify) as opened:
+            done = []
+            async for letter in opened.letters():
+                if wanted(letter):
+                    await (opened.requeue(letter) if again else opened.forget(letter))
+                    done.append(letter.invoice_id)
+            return done
 
-async def _requeue(url: str, wanted: Callable[[DeadLetter], bool], notify: Callable[[Event], None]) -> int:
-    async with open_queue(url, os.environ, notify=notify) as queue:
-        return await _requeue_from(queue, wanted)
-
-
-async def _requeue_from(queue: Queue, wanted: Callable[[DeadLetter], bool]) -> int:
-    count = 0
-    async for letter in queue.letters():
-        if wanted(letter):
-            await queue.requeue(letter)
-            count += 1
-    return count
+    return _run(settle)

@@ -9,7 +9,7 @@ import click
 
 from bulkfetch.cli import CommandGroup
 from bulkfetch.cli.options import config_flags, configuration
-from bulkfetch.errors import ExitCode, UsageError
+from bulkfetch.errors import ExitCode, Reason, UsageError
 
 if TYPE_CHECKING:
     from bulkfetch.models import DeadLetter
@@ -19,6 +19,7 @@ COMMANDS = {
     "status": ("bulkfetch.cli.queue:status", "Show how much there is to do, in work, and given up."),
     "dead": ("bulkfetch.cli.queue:dead", "List the invoices that were given up, and why."),
     "requeue": ("bulkfetch.cli.queue:requeue", "Queue dead letters once more."),
+    "forget": ("bulkfetch.cli.queue:forget", "Remove dead letters for good."),
 }
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -86,22 +87,56 @@ def dead(url: str, *, as_json: bool) -> None:
     list_letters(url, letter_printer(to_json=as_json), notify=tell)
 
 
+def _chosen(function: Decorated) -> Decorated:
+    """Which dead letters a command is for."""
+    for option in (
+        click.option("--all", "everything", is_flag=True, help="All of them."),
+        click.option(
+            "--reason",
+            "reasons",
+            type=click.Choice([str(reason) for reason in Reason]),
+            metavar="REASON",
+            multiple=True,
+            help="Those that were given up for this; repeatable.",
+        ),
+        _queue_option,
+        click.argument("invoice_ids", metavar="[ID]...", nargs=-1),
+    ):
+        function = option(function)
+    return function
+
+
 @click.command("requeue")
-@click.argument("invoice_ids", metavar="[ID]...", nargs=-1)
-@_queue_option
-@click.option("--reason", "reasons", metavar="REASON", multiple=True, help="Those given up for this; repeatable.")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-def requeue(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, everything: bool) -> None:
-    """Queue dead letters once more: those of the given IDs, those of a reason, or all."""
-    if not (invoice_ids or reasons or everything):
-        raise UsageError("nothing to queue: name invoice IDs, --reason REASON, or --all")
+@_chosen
+def requeue(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, everything: bool) -> int:
+    """Queue dead letters once more: those of the given IDs, those of a reason, or all.
 
-    from bulkfetch.app.feed import requeue_letters
-    from bulkfetch.cli.queue_output import print_requeued, tell
+    The exit code is 3 if one of the IDs is not among them.
+    """
+    return _settle(url, invoice_ids, reasons, everything=everything, again=True)
 
-    ids, words = frozenset(invoice_ids), frozenset(reasons)
+
+@click.command("forget")
+@_chosen
+def forget(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, everything: bool) -> int:
+    """Remove dead letters for good: those of the given IDs, those of a reason, or all.
+
+    The manifest keeps the rows. The exit code is 3 if one of the IDs is not among them.
+    """
+    return _settle(url, invoice_ids, reasons, everything=everything, again=False)
+
+
+def _settle(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything: bool, again: bool) -> int:
+    if not (ids or reasons or everything):
+        raise UsageError("no dead letter is meant: name invoice IDs, --reason REASON, or --all")
+
+    from bulkfetch.app.feed import settle_letters
+    from bulkfetch.cli.queue_output import print_settled, tell
 
     def wanted(letter: "DeadLetter") -> bool:
-        return everything or letter.invoice_id in ids or letter.reason in words
+        return everything or letter.invoice_id in ids or letter.reason in reasons
 
-    print_requeued(requeue_letters(url, wanted, notify=tell))
+    done = settle_letters(url, wanted, again=again, notify=tell)
+    missing = sorted(set(ids) - set(done))
+    print_settled("queued again" if again else "removed", len(done), missing)
+    return ExitCode.FAILED if missing else ExitCode.COMPLETE

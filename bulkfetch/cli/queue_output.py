@@ -1,7 +1,7 @@
 """What the commands of `bulkfetch queue` print."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bulkfetch.app.feed import Pushed
 from bulkfetch.cli.output import as_json, emit, level_of, print_numbers, print_problems, sentence
@@ -56,6 +56,8 @@ def letter_printer(*, to_json: bool) -> Callable[[DeadLetter], None]:
     return lambda letter: emit(sys.stdout, write(letter))
 
 
-def print_requeued(count: int) -> None:
-    """Print how many dead letters were queued again."""
-    print_numbers({"queued again": count})
+def print_settled(what: str, count: int, missing: Sequence[str]) -> None:
+    """Print what was done with how many dead letters, and which IDs are `missing` among them."""
+    print_numbers({what: count})
+    if missing:
+        emit(sys.stderr, f"bulkfetch: not among the dead letters: {safe(', '.join(missing), 1000)}")

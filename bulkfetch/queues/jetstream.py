@@ -195,13 +195,24 @@ class JetStreamQueue:
 
     async def requeue(self, letter: DeadLetter) -> None:
         """See `interfaces.Queue.requeue`."""
-        subject = self._names.dead_subject(letter.invoice_id)
+        kept = await self._kept(letter)
+        if await self._put_again(letter, kept):
+            await self._remove(letter, kept)
+
+    async def forget(self, letter: DeadLetter) -> None:
+        """See `interfaces.Queue.forget`."""
+        await self._remove(letter, await self._kept(letter))
+
+    async def _kept(self, letter: DeadLetter) -> RawStreamMsg | None:
         with self._connection.asking():
-            kept = await _found(self._js.get_last_msg(self._names.dead, subject))
-        if not await self._put_again(letter, kept) or kept is None or kept.seq is None:
+            return await _found(self._js.get_last_msg(self._names.dead, self._names.dead_subject(letter.invoice_id)))
+
+    async def _remove(self, letter: DeadLetter, kept: RawStreamMsg | None) -> None:
+        if kept is None or kept.seq is None:
             return
         with self._connection.asking():
             # Only up to the one that was read: its invoice may have failed again meanwhile.
+            subject = self._names.dead_subject(letter.invoice_id)
             await self._js.purge_stream(self._names.dead, seq=kept.seq + 1, subject=subject)
 
     async def _put_again(self, letter: DeadLetter, kept: RawStreamMsg | None) -> bool:

@@ -167,6 +167,15 @@ class SqsQueue:
         await self.put([(letter.invoice_id, letter.body.encode())])
         await self._letters.remove(letter)
 
+    async def forget(self, letter: DeadLetter) -> None:
+        """See `interfaces.Queue.forget`; as in `requeue`, while the listing lasts.
+
+        Raises:
+            FatalError: this queue has not listed the letter.
+        """
+        self._letters.check_listed(letter)
+        await self._letters.remove(letter)
+
     def fleet(
         self,
         name: str,  # noqa: ARG002

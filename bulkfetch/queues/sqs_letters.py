@@ -78,7 +78,7 @@ class SqsLetters:
         """
         if letter not in self._receipts:
             invoice = safe(letter.invoice_id, 100)
-            raise FatalError(f"{self._name}: the dead letter of {invoice} was not listed, or is queued again already")
+            raise FatalError(f"{self._name}: the dead letter of {invoice} was not listed, or is gone already")
 
     async def remove(self, letter: DeadLetter) -> None:
         """Remove `letter`, which was listed here."""
@@ -90,7 +90,7 @@ class SqsLetters:
         self._receipts.pop(letter, None)
         if not removed:
             invoice = safe(letter.invoice_id, 100)
-            self._warn(f"{invoice} is queued again, but its dead letter stays: somebody else has listed it meanwhile")
+            self._warn(f"the dead letter of {invoice} stays where it is: somebody else has listed it meanwhile")
 
     def _warn(self, words: str) -> None:
         self._notify(Note("warning", f"{self._name}: {words}"))

@@ -307,6 +307,16 @@ async def test_two_workers_never_hold_one_message(opened: Opened) -> None:
         assert sorted(held["one"] + held["two"]) == sorted(body for _, body in messages(100))
 
 
+async def test_a_letter_is_forgotten_for_good(queue: Queue, engine: Engine) -> None:
+    """It is gone from the list, the others stay, and nothing is queued for it."""
+    await bury(queue, 1, 2)
+    async for found in queue.letters():
+        if found.invoice_id == "inv-1":
+            await queue.forget(found)
+    assert [left.invoice_id for left in await listed(queue)] == ["inv-2"]
+    assert await settled_stats(queue, engine, QueueStats(0, 0, 1)) == QueueStats(0, 0, 1)
+
+
 async def test_a_late_ack_is_harmless(opened: Opened) -> None:
     """An ack after the lease's end, or a second one, raises nothing; the message is gone after the next good one."""
     async with opened(SHORT) as queue:

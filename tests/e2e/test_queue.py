@@ -155,6 +155,8 @@ def test_what_failed_is_tried_again_later_and_dead_letters_can_be_queued_again(n
         assert work(running, queue, archive, *QUICK, "--expect", 12).returncode == 3
         assert set(letters(queue)) == {"x-1", "x-2"}
         assert bulkfetch("queue", "requeue", "--queue", queue, token=None).returncode == 2
+        unknown = bulkfetch("queue", "requeue", "y-1", "--queue", queue, token=None)
+        assert (unknown.returncode, unknown.stderr) == (3, "bulkfetch: not among the dead letters: y-1\n")
         again = bulkfetch("queue", "requeue", "x-1", "--queue", queue, token=None)
         assert again.returncode == 0, again.stderr
         assert set(letters(queue)) == {"x-2"}
@@ -164,6 +166,8 @@ def test_what_failed_is_tried_again_later_and_dead_letters_can_be_queued_again(n
         assert work(running, queue, archive, *QUICK).returncode == 3
         assert set(letters(queue)) == {"x-1", "x-2"}
         shown = bulkfetch("queue", "dead", "--queue", queue, token=None).stdout
+        assert bulkfetch("queue", "forget", "--all", "--queue", queue, token=None).returncode == 0
+        assert stats(queue) == {"waiting": 0, "leased": 0, "dead": 0}
         assert "x-1  not_found  1 delivery" in shown
 
 
@@ -191,6 +195,19 @@ def test_no_stream_is_told_with_the_fix(nats, tmp_path):
         assert done.returncode == 5
         assert "bulkfetch queue push" in done.stderr
         assert not (tmp_path / "archive").exists()
+
+
+def test_the_pre_flight_looks_at_the_queue(nats, tmp_path):
+    """`check --queue` says how much is in it, and fails where there is none."""
+    with sandbox(invoices=1) as running:
+        args, queue = ("check", "--api-url", running.api_url, "--queue"), nats.queue()
+        missing = bulkfetch(*args, queue)
+        assert missing.returncode == 5
+        assert "bulkfetch queue push" in missing.stdout
+        push(write_ids(tmp_path / "ids.txt", ids_of(running)), queue)
+        found = bulkfetch(*args, queue)
+        assert found.returncode == 0
+        assert "1 waiting, 0 in work, 0 dead letters" in found.stdout
 
 
 @pytest.mark.parametrize(

@@ -470,7 +470,7 @@ def test_numbers_for_people(shown, expected):
 
 
 def test_a_worker_of_a_queue_shows_what_is_left_instead_of_a_share():
-    """How much of a queue one worker will get nobody knows: shown is what is left for all, and that there is nothing."""
+    """How much of a queue one worker will get nobody knows: what is left for all is shown, or that it is empty."""
     progress = ProgressListener(Clock())
     progress(RunStarted("run-1", "nats://127.0.0.1:4222/invoices", "/archive", None))
     progress(Backlog(1200, 48))
