@@ -108,7 +108,13 @@ async def _archive(
         notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
         await pool.run()
         tasks.start_soon(_hurry, manifest, stop, config.timeouts.drain)
-        shortfall = None if stop.cause else await _shortfall(config.source.expect, given, pool, manifest, notify)
+        shortfall = None
+        if stop.cause is None:
+            try:
+                shortfall = await _shortfall(config.source.expect, given, pool, manifest, notify)
+            except FatalError as error:
+                # Of another run's manifest, most likely: this run still ends in order, with a summary that says so.
+                stop.request(error)
         summary = await manifest.finish(
             _summary(
                 manifest.run,
