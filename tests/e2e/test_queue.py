@@ -10,7 +10,7 @@ import pytest
 from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, sandbox, started, until, write_ids
 from nats_server import nats_server
 
-from bulkfetch.manifest import list_runs, verify_chain
+from bulkfetch.manifest import list_runs, read_summary, verify_chain
 from bulkfetch.models import Outcome
 
 QUICK = ("--until-empty", "--idle", "0.5")
@@ -223,3 +223,35 @@ def test_a_broker_that_comes_back_is_waited_for(tmp_path):
             broker.start()
             assert process.wait(timeout=60) == 0
         stored_once(archive, ids_of(running))
+
+
+def test_a_broker_that_does_not_answer_at_the_start_is_no_bug(tmp_path):
+    """A server without JetStream, or whose JetStream is not ready yet, ends each command with exit 5."""
+    with sandbox(invoices=1) as running, nats_server(jetstream=False) as broker:
+        queue = broker.queue()
+        for done in (
+            work(running, queue, tmp_path / "archive"),
+            bulkfetch("queue", "status", "--queue", queue),
+            bulkfetch("queue", "push", write_ids(tmp_path / "ids.txt", ["a"]), "--queue", queue),
+        ):
+            assert done.returncode == 5, done.stderr
+            assert "no answer from the broker" in done.stderr
+
+
+def test_an_account_that_cannot_be_read_costs_no_summary(nats, tmp_path):
+    """With --expect a damaged manifest of a run that died ends the worker with exit 5, and its own run is finished."""
+    with sandbox(invoices=10) as running:
+        queue, archive = nats.queue(), tmp_path / "archive"
+        push(write_ids(tmp_path / "first.txt", ids_of(running)[:5]), queue)
+        assert work(running, queue, archive, *QUICK).returncode == 0
+        push(write_ids(tmp_path / "second.txt", ids_of(running)[5:]), queue)
+        with worker(running, queue, archive, "--until-empty", "--idle", "2", "--expect", 10) as process:
+            until(lambda: len(all_rows(archive)) == 10, process)
+            (died,) = (run for run in list_runs(archive) if run.summary)
+            died.summary.unlink()
+            lines = died.manifest.read_bytes().splitlines(keepends=True)
+            died.manifest.write_bytes(b"".join([lines[0], b"garbage\n", *lines[2:]]))
+            assert process.wait(timeout=20) == 5
+        summary = read_summary(list_runs(archive)[-1].summary)
+        assert (summary.exit_code, summary.counts.stored, summary.complete) == (5, 5, False)
+        assert "damaged" in summary.stopped_by
