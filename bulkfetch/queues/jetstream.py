@@ -229,11 +229,12 @@ async def _connected(address: NatsAddress, options: Mapping[str, Any], notify: C
 
 
 async def _close(client: Client) -> None:
+    # What was not sent comes back when its lease ends. A transport that breaks at this moment says so by OSError.
     if client.is_connected:
-        # What was not sent comes back when its lease ends.
         with suppress(nats.errors.Error, OSError):
             await client.flush(timeout=2)
-    await client.close()
+    with suppress(nats.errors.Error, OSError):
+        await client.close()
 
 
 def _message(lease: Lease) -> Msg:

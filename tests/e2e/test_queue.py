@@ -255,3 +255,18 @@ def test_an_account_that_cannot_be_read_costs_no_summary(nats, tmp_path):
         summary = read_summary(list_runs(archive)[-1].summary)
         assert (summary.exit_code, summary.counts.stored, summary.complete) == (5, 5, False)
         assert "damaged" in summary.stopped_by
+
+
+def test_a_stop_while_the_broker_is_gone_ends_in_order(tmp_path):
+    """SIGTERM after the broker died: what is in hand gets its rows, and the exit code is that of the stop."""
+    with sandbox(invoices=100, faults={"latency": 0.3}) as running, nats_server() as broker:
+        queue, archive = broker.queue(), tmp_path / "archive"
+        push(write_ids(tmp_path / "ids.txt", ids_of(running)), queue)
+        with worker(running, queue, archive, "--drain", "5") as process:
+            until(lambda: len(objects(archive)) > 20, process)
+            broker.kill()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=40) == 128 + signal.SIGTERM
+        summary = read_summary(list_runs(archive)[-1].summary)
+        assert (summary.exit_code, summary.counts.stored) == (128 + signal.SIGTERM, len(objects(archive)))
+        assert_sound(archive)
