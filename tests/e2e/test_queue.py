@@ -10,8 +10,11 @@ import pytest
 from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, sandbox, started, until, write_ids
 from nats_server import nats_server
 
+from bulkfetch.app import run_archive
+from bulkfetch.config import Config, Destination
+from bulkfetch.errors import UsageError
 from bulkfetch.manifest import list_runs, read_summary, verify_chain
-from bulkfetch.models import Outcome
+from bulkfetch.models import Outcome, Secret
 
 QUICK = ("--until-empty", "--idle", "0.5")
 
@@ -270,3 +273,12 @@ def test_a_stop_while_the_broker_is_gone_ends_in_order(tmp_path):
         summary = read_summary(list_runs(archive)[-1].summary)
         assert (summary.exit_code, summary.counts.stored) == (128 + signal.SIGTERM, len(objects(archive)))
         assert_sound(archive)
+
+
+def test_what_ends_a_run_on_a_queue_is_known_by_its_type(nats, tmp_path):
+    """Called from Python, a run raises the error that it names, and no group around it."""
+    queue = nats.queue()
+    push(write_ids(tmp_path / "ids.txt", ["a"]), queue)
+    config = Config(destination=Destination(url=str(tmp_path / "archive"), key="{bogus"))
+    with pytest.raises(UsageError, match="key template"):
+        run_archive(config, source=queue, environ_token=Secret("token"))
