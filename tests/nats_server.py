@@ -22,11 +22,11 @@ START_SECONDS = 10.0
 class NatsServer:
     """One server with its own storage, which outlives a kill; started by `running`."""
 
-    def __init__(self, folder: Path, args: Sequence[str], host: str) -> None:
+    def __init__(self, folder: Path, args: Sequence[str], host: str, *, jetstream: bool) -> None:
         self.port = -1
         self._host = host
         self._folder = folder
-        self._args = list(args)
+        self._args = [*(["-js", "-sd", str(folder / "store")] if jetstream else []), *args]
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
 
@@ -43,7 +43,7 @@ class NatsServer:
         """Start it; once more after a kill, on the same port and storage."""
         executable = Path(sysconfig.get_path("scripts")) / "nats-server"
         command = [executable, "-a", self._host, "-p", str(self.port), "--ports_file_dir", self._folder]
-        command += ["-js", "-sd", self._folder / "store", "-l", self._folder / "log", *self._args]
+        command += ["-l", self._folder / "log", *self._args]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ports = self._folder / f"nats-server_{self._process.pid}.ports"
         deadline = time.monotonic() + START_SECONDS
@@ -76,13 +76,13 @@ class NatsServer:
 
 
 @contextmanager
-def nats_server(*args: str, config: str = "", host: str = HOST) -> Iterator[NatsServer]:
+def nats_server(*args: str, config: str = "", host: str = HOST, jetstream: bool = True) -> Iterator[NatsServer]:
     """A server, started with the further arguments `args` or the text of a configuration file, killed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="nats-"))
     if config:
         (folder / "config").write_text(config)
         args = (*args, "-c", str(folder / "config"))
-    server = NatsServer(folder, args, host)
+    server = NatsServer(folder, args, host, jetstream=jetstream)
     try:
         server.start()
         yield server

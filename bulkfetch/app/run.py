@@ -62,6 +62,7 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
 
     reserve_descriptors(config.limits.workers)
     async with (
+        _by_its_type(),
         supervised(health, config.service.health_addr, os.environ),
         open_input(config, source, notify=notify) as given,
     ):
@@ -108,7 +109,13 @@ async def _archive(
         notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
         await pool.run()
         tasks.start_soon(_hurry, manifest, stop, config.timeouts.drain)
-        shortfall = None if stop.cause else await _shortfall(config.source.expect, given, pool, manifest, notify)
+        shortfall = None
+        if stop.cause is None:
+            try:
+                shortfall = await _shortfall(config.source.expect, given, pool, manifest, notify)
+            except FatalError as error:
+                # Of another run's manifest, most likely: this run still ends in order, with a summary that says so.
+                stop.request(error)
         summary = await manifest.finish(
             _summary(
                 manifest.run,
@@ -151,13 +158,22 @@ def _fetcher(
 @asynccontextmanager
 async def _heeding_signals(stop: Stop) -> AsyncIterator[anyio.abc.TaskGroup]:
     """Until the block ends a signal asks for a stop, and a second one for haste. What the block raises goes through."""
+    async with _by_its_type(), anyio.create_task_group() as tasks:
+        await tasks.start(_heed_signals, stop)
+        yield tasks
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _by_its_type() -> AsyncIterator[None]:
+    """Raise what the block raises, and no group of it: callers know an end by its type, and task groups wrap it."""
     try:
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(_heed_signals, stop)
-            yield tasks
-            tasks.cancel_scope.cancel()
+        yield
     except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        error: Exception = failed
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 async def _hurry(manifest: Manifest, stop: Stop, drain: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 import bulkfetch
-from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, UsageError
+from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError, UsageError
 from bulkfetch.text import safe
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -121,6 +121,8 @@ def _reported(error: Exception) -> int:
         error = error.exceptions[0]
     if isinstance(error, BulkfetchError):
         click.echo(f"bulkfetch: error: {safe(str(error), limit=2000)}", err=True)
+        if isinstance(error, TransientError):  # of a broker, before or after all invoices
+            return ExitCode.STOPPED
         return error.exit_code if isinstance(error, FatalError) else ExitCode.BUG
     if isinstance(error, BrokenPipeError) and not _stdout_open():
         return READER_GONE

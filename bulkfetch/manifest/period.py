@@ -23,26 +23,29 @@ def count_accounted(root: Path, own: str, source: str, *, began: str, idle: bool
     """
     counted = 0
     with closing(Seen(root / STATE / f"accounted-{own}")) as seen:
-        for run in _period(root, own, source, began=began, idle=idle):
+        for run, after in _period(root, own, source, began=began, idle=idle):
             if run.manifest is None:
                 continue
             end = run.manifest.stat().st_size if run.summary else whole_size(run.manifest)
             for rows, _ in read_rows(run.manifest, 0, end):
-                counted += len(rows) - len(seen.repeats([(row.invoice_id, None) for row in rows]))
+                ids = [(row.invoice_id, None) for row in rows if row.finished_at > after]
+                counted += len(ids) - len(seen.repeats(ids))
     return counted
 
 
-def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Sequence[Run]:
-    """The runs that overlap with `own`, or with one that does, and those before that did not see the queue drained."""
-    since = began
+def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Sequence[tuple[Run, str]]:
+    """The runs that overlap with `own`, or with one that does, and those before that did not see the queue drained; and
+    from when on their rows count: "" is always, and the moment when it was drained for one that was at work then, too.
+    """
+    since, drained = began, ""
     period = []
     for run in sorted(list_runs(root), key=lambda run: run.id, reverse=True):
         if run.id == own:
-            period.append(run)
+            period.append((run, ""))
             continue
         if run.summary is None:
-            period.append(run)
-            since = min(since, _began(run))
+            period.append((run, drained))
+            since = since if drained else min(since, _began(run))
             continue
         try:
             summary = read_summary(run.summary)
@@ -50,10 +53,15 @@ def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Seq
             continue  # damaged: `verify` tells of it
         if summary.source != source or not summary.counts.read:
             continue
+        if drained:
+            if summary.finished_at > drained:
+                period.append((run, drained))
+            continue
         if summary.complete and summary.finished_at < since and not idle:
-            break
+            drained = summary.finished_at
+            continue
         idle = False
-        period.append(run)
+        period.append((run, ""))
         since = min(since, summary.started_at)
     return period
 

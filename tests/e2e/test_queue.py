@@ -11,8 +11,11 @@ import pytest
 from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, sandbox, started, until, write_ids
 from nats_server import nats_server
 
-from bulkfetch.manifest import list_runs, verify_chain
-from bulkfetch.models import Outcome
+from bulkfetch.app import run_archive
+from bulkfetch.config import Config, Destination
+from bulkfetch.errors import UsageError
+from bulkfetch.manifest import list_runs, read_summary, verify_chain
+from bulkfetch.models import Outcome, Secret
 
 QUICK = ("--until-empty", "--idle", "0.5")
 
@@ -266,3 +269,59 @@ def test_the_brokers_password_is_told_to_nobody_else(tmp_path):
     told = [done.stdout + done.stderr for done in (*said, refused)]
     assert len(written) >= 3
     assert canary.encode() not in b"".join([cmdline, out, err, *written, *(text.encode() for text in told)])
+
+
+def test_a_broker_that_does_not_answer_at_the_start_is_no_bug(tmp_path):
+    """A server without JetStream, or whose JetStream is not ready yet, ends each command with exit 5."""
+    with sandbox(invoices=1) as running, nats_server(jetstream=False) as broker:
+        queue = broker.queue()
+        for done in (
+            work(running, queue, tmp_path / "archive"),
+            bulkfetch("queue", "status", "--queue", queue),
+            bulkfetch("queue", "push", write_ids(tmp_path / "ids.txt", ["a"]), "--queue", queue),
+        ):
+            assert done.returncode == 5, done.stderr
+            assert "no answer from the broker" in done.stderr
+
+
+def test_an_account_that_cannot_be_read_costs_no_summary(nats, tmp_path):
+    """With --expect a damaged manifest of a run that died ends the worker with exit 5, and its own run is finished."""
+    with sandbox(invoices=10) as running:
+        queue, archive = nats.queue(), tmp_path / "archive"
+        push(write_ids(tmp_path / "first.txt", ids_of(running)[:5]), queue)
+        assert work(running, queue, archive, *QUICK).returncode == 0
+        push(write_ids(tmp_path / "second.txt", ids_of(running)[5:]), queue)
+        with worker(running, queue, archive, "--until-empty", "--idle", "2", "--expect", 10) as process:
+            until(lambda: len(all_rows(archive)) == 10, process)
+            (died,) = (run for run in list_runs(archive) if run.summary)
+            died.summary.unlink()
+            lines = died.manifest.read_bytes().splitlines(keepends=True)
+            died.manifest.write_bytes(b"".join([lines[0], b"garbage\n", *lines[2:]]))
+            assert process.wait(timeout=20) == 5
+        summary = read_summary(list_runs(archive)[-1].summary)
+        assert (summary.exit_code, summary.counts.stored, summary.complete) == (5, 5, False)
+        assert "damaged" in summary.stopped_by
+
+
+def test_a_stop_while_the_broker_is_gone_ends_in_order(tmp_path):
+    """SIGTERM after the broker died: what is in hand gets its rows, and the exit code is that of the stop."""
+    with sandbox(invoices=100, faults={"latency": 0.3}) as running, nats_server() as broker:
+        queue, archive = broker.queue(), tmp_path / "archive"
+        push(write_ids(tmp_path / "ids.txt", ids_of(running)), queue)
+        with worker(running, queue, archive, "--drain", "5") as process:
+            until(lambda: len(objects(archive)) > 20, process)
+            broker.kill()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=40) == 128 + signal.SIGTERM
+        summary = read_summary(list_runs(archive)[-1].summary)
+        assert (summary.exit_code, summary.counts.stored) == (128 + signal.SIGTERM, len(objects(archive)))
+        assert_sound(archive)
+
+
+def test_what_ends_a_run_on_a_queue_is_known_by_its_type(nats, tmp_path):
+    """Called from Python, a run raises the error that it names, and no group around it."""
+    queue = nats.queue()
+    push(write_ids(tmp_path / "ids.txt", ["a"]), queue)
+    config = Config(destination=Destination(url=str(tmp_path / "archive"), key="{bogus"))
+    with pytest.raises(UsageError, match="key template"):
+        run_archive(config, source=queue, environ_token=Secret("token"))

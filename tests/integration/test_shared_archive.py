@@ -26,9 +26,9 @@ async def worker(root: Path, at: datetime = MORNING) -> AsyncIterator[LocalManif
         yield manifest
 
 
-def row(invoice_id: str, outcome: Outcome = Outcome.STORED) -> Row:
+def row(invoice_id: str, outcome: Outcome = Outcome.STORED, at: datetime = MORNING) -> Row:
     stored = {"key": f"{invoice_id}.pdf", "size": 7, "sha256": "ab" * 32} if outcome is Outcome.STORED else {}
-    now = utc_iso(MORNING)
+    now = utc_iso(at)
     return Row(run="r", invoice_id=invoice_id, outcome=outcome, started_at=now, finished_at=now, **stored)
 
 
@@ -176,3 +176,23 @@ async def test_workers_that_start_together_and_end_soon_are_of_one_account(tmp_p
         assert await later.accounted(QUEUE, 0) == 6
         await later.append([row("INV-late")])
         assert await later.accounted(QUEUE, 1) == 7
+
+
+async def test_a_worker_that_never_ends_counts_with_what_it_did_since_the_queue_was_drained(tmp_path):
+    """Beside it others come each night until the queue is empty: of its rows, those after the last such night count, be
+    it still at work or stopped since."""
+    day, minute = timedelta(days=1), timedelta(minutes=1)
+    async with worker(tmp_path, MORNING - day) as lasting:
+        for night in range(2):
+            start = MORNING + night * day
+            await lasting.append([row(f"INV-{night}-0", at=start), row(f"INV-{night}-1", at=start + minute)])
+            async with worker(tmp_path, start) as nightly:
+                await nightly.append([row(f"INV-{night}-2", at=start + minute)])
+                assert await nightly.accounted(QUEUE, 1) == 3
+                await finish(nightly, 1, start)
+        start = MORNING + 2 * day
+        await lasting.append([row("INV-2-0", at=start - minute)])
+        async with worker(tmp_path, start) as nightly:
+            await nightly.append([row("INV-2-1", at=start + minute)])
+            await finish(lasting, 5, MORNING - day, complete=False, lasting=3 * day)
+            assert await nightly.accounted(QUEUE, 1) == 2
