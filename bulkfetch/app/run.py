@@ -17,26 +17,18 @@ from bulkfetch.app.descriptors import reserve_descriptors
 from bulkfetch.app.destination import open_archive, utc_now
 from bulkfetch.app.health import Health, supervised
 from bulkfetch.app.inputs import Input, open_input
+from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
 from bulkfetch.config import Config
 from bulkfetch.credentials import TokenSource
-from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError
-from bulkfetch.events import Event, Listener, Note, RunFinished, RunStarted
+from bulkfetch.errors import ExitCode, FatalError
+from bulkfetch.events import Event, Listener, RunFinished, RunStarted
 from bulkfetch.fetch import Fetcher, RowWriter
 from bulkfetch.interfaces import Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.manifest import LocalManifest
 from bulkfetch.models import Secret, Summary, utc_iso
 from bulkfetch.policy import RunGuard
 from bulkfetch.pool import Pool, Stop
 from bulkfetch.retrying import RetryPolicy
-
-
-class Interrupted(Aborted):
-    """A person or a supervisor asked the run to end."""
-
-    def __init__(self, signum: signal.Signals) -> None:
-        super().__init__(f"interrupted by {signum.name}")
-        self.exit_code = ExitCode(128 + signum)
 
 
 def run_archive(
@@ -109,20 +101,21 @@ async def _archive(
         notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
         await pool.run()
         tasks.start_soon(_hurry, manifest, stop, config.timeouts.drain)
-        shortfall = None
-        if stop.cause is None:
-            try:
-                shortfall = await _shortfall(config.source.expect, given, pool, manifest, notify)
-            except FatalError as error:
-                # Of another run's manifest, most likely: this run still ends in order, with a summary that says so.
-                stop.request(error)
+        try:
+            shortfall = (
+                None if stop.cause else await find_shortfall(config.source.expect, given, pool, manifest, notify)
+            )
+        except FatalError as error:
+            # Of another run's manifest, or the broker's: this run still ends in order, with a summary that says so.
+            stop.request(error)
+            shortfall = None
         summary = await manifest.finish(
             _summary(
                 manifest.run,
                 pool,
                 given.source,
                 connections,
-                verdict=_verdict(pool, stop.cause, shortfall),
+                verdict=verdict_on(pool.account, stop.cause, shortfall),
                 destination=store.name,
                 began=began,
                 seconds=anyio.current_time() - started,
@@ -196,37 +189,6 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
 async def _tell_of_stop(stop: Stop, health: Health) -> None:
     await stop.requested.wait()
     health.stopping()
-
-
-async def _shortfall(
-    expect: int, given: Input, pool: Pool, manifest: LocalManifest, notify: Callable[[Event], None]
-) -> str | None:
-    """What is wrong with the number of invoices, if it was to be `expect`; 0 takes any. Of a queue, those count that
-    all its workers have accounted for since it was last drained."""
-    read = pool.account.counts.read
-    if given.queue is None and not read:
-        notify(Note("warning", f"{given.source.name} holds no invoice"))
-    if expect and given.queue is not None:
-        read = await manifest.accounted(given.source.name, read)
-    if not expect or read == expect:
-        return None
-    shortfall = f"{expect} rows were expected and {read} came"
-    notify(Note("error", shortfall))
-    return shortfall
-
-
-def _verdict(pool: Pool, cause: BulkfetchError | None, shortfall: str | None) -> tuple[ExitCode, str | None]:
-    """The exit code and, where the run did not simply finish, why it ended."""
-    counts = pool.account.counts
-    if not counts.balanced():
-        return ExitCode.BUG, f"the account does not add up: {counts}"
-    if isinstance(cause, FatalError | Interrupted):
-        return cause.exit_code, str(cause)
-    if pool.account.retryable_failures:
-        return ExitCode.FAILED_RETRYABLE, None
-    if counts.failed or counts.rejected:
-        return ExitCode.FAILED, None
-    return (ExitCode.FAILED, shortfall) if shortfall else (ExitCode.COMPLETE, None)
 
 
 def _summary(

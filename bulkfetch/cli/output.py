@@ -243,7 +243,9 @@ def _headline(summary: Summary) -> tuple[str, str]:
         case ExitCode.SIGINT | ExitCode.SIGTERM:
             return "interrupted", "yellow"
         case ExitCode.FAILED | ExitCode.FAILED_RETRYABLE:
-            return "finished with failures", "yellow"
+            own = summary.counts.failed or summary.counts.rejected
+            words = [*(["with failures"] if own else []), *([summary.stopped_by] if summary.stopped_by else [])]
+            return f"finished{' ' if own else ', but '}{'; '.join(words)}", "yellow"
         case _:
             return f"stopped: {summary.stopped_by or f'exit code {summary.exit_code}'}", "red"
 
@@ -271,6 +273,10 @@ def _advice(summary: Summary) -> str:
             return ""
         case ExitCode.FAILED_RETRYABLE:
             return f"run the same command again to try the {failed:,} failed {'one' if failed == 1 else 'ones'}"
+        case ExitCode.FAILED if "://" in summary.source:
+            return f"bulkfetch queue dead --queue {safe(summary.source, 200)} names what was given up, and why"
+        case ExitCode.FAILED if not (failed or summary.counts.rejected):
+            return "see that the input is whole, then run the same command again"
         case ExitCode.FAILED:
             return "the manifest has the reason of each row; mend it, then run the same command again"
         case _:

@@ -1,0 +1,69 @@
+"""How a run ended: whether it is complete, and the exit code that says so."""
+
+import signal
+from collections.abc import Callable
+
+from bulkfetch.account import Account
+from bulkfetch.app.inputs import Input
+from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, TransientError
+from bulkfetch.events import Event, Note
+from bulkfetch.interfaces import Queue
+from bulkfetch.manifest import LocalManifest
+from bulkfetch.pool import Pool
+from bulkfetch.retrying import persisting
+
+LAST_LOOK = 30.0
+"""Seconds for which a drained queue is asked for its dead letters, before it is not known whether all is well."""
+
+
+class Interrupted(Aborted):
+    """A person or a supervisor asked the run to end."""
+
+    def __init__(self, signum: signal.Signals) -> None:
+        super().__init__(f"interrupted by {signum.name}")
+        self.exit_code = ExitCode(128 + signum)
+
+
+async def find_shortfall(
+    expect: int, given: Input, pool: Pool, manifest: LocalManifest, notify: Callable[[Event], None]
+) -> str | None:
+    """What speaks against "complete" beside the run's own rows: not `expect` invoices came (0 takes any), or a queue has
+    dead letters, whoever gave them up. Of a queue, what all its workers have accounted for since it was last drained
+    counts as come.
+
+    Raises:
+        FatalError: it cannot be found out.
+    """
+    read = pool.account.counts.read
+    if given.queue is None and not read:
+        notify(Note("warning", f"{given.source.name} holds no invoice"))
+    if expect and given.queue is not None:
+        read = await manifest.accounted(given.source.name, read)
+    problems = [f"{expect} rows were expected and {read} came"] if expect and read != expect else []
+    if given.queue is not None and (dead := await _dead(given.queue)):
+        problems.append("the queue has 1 dead letter" if dead == 1 else f"the queue has {dead} dead letters")
+    if not problems:
+        return None
+    notify(Note("error", "; ".join(problems)))
+    return "; ".join(problems)
+
+
+async def _dead(queue: Queue) -> int:
+    try:
+        return (await persisting(queue.stats, LAST_LOOK)).dead
+    except TransientError as error:
+        raise FatalError(f"whether there are dead letters is not known: {error}") from error
+
+
+def verdict_on(account: Account, cause: BulkfetchError | None, shortfall: str | None) -> tuple[ExitCode, str | None]:
+    """The exit code and, where the run did not simply finish, why it ended."""
+    counts = account.counts
+    if not counts.balanced():
+        return ExitCode.BUG, f"the account does not add up: {counts}"
+    if isinstance(cause, FatalError | Interrupted):
+        return cause.exit_code, str(cause)
+    if account.retryable_failures:
+        return ExitCode.FAILED_RETRYABLE, shortfall
+    if counts.failed or counts.rejected or shortfall:
+        return ExitCode.FAILED, shortfall
+    return ExitCode.COMPLETE, None
