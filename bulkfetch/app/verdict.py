@@ -27,9 +27,9 @@ class Interrupted(Aborted):
 async def find_shortfall(
     expect: int, given: Input, pool: Pool, manifest: LocalManifest, notify: Callable[[Event], None]
 ) -> str | None:
-    """What speaks against "complete" beside the run's own rows: not `expect` invoices came (0 takes any), or a queue has
-    dead letters, whoever gave them up. Of a queue, what all its workers have accounted for since it was last drained
-    counts as come.
+    """What speaks against "complete" beside the run's own rows: not `expect` invoices came (0 takes any), or a queue
+    has dead letters, whoever gave them up. Of a queue, what all its workers have accounted for since it was last
+    drained counts as come.
 
     Raises:
         FatalError: it cannot be found out.
