@@ -168,10 +168,15 @@ def test_what_failed_is_tried_again_later_and_dead_letters_can_be_queued_again(n
         assert stats(queue) == {"waiting": 2, "leased": 0, "dead": 0}
         assert work(running, queue, archive, *QUICK).returncode == 3
         assert set(letters(queue)) == {"x-1", "x-2"}
+        # Complete is a queue only without dead letters, whoever gave them up.
+        idle = work(running, queue, archive, *QUICK)
+        assert idle.returncode == 3
+        assert "finished, but the queue has 2 dead letters" in idle.stderr
         shown = bulkfetch("queue", "dead", "--queue", queue, token=None).stdout
         assert bulkfetch("queue", "forget", "--all", "--queue", queue, token=None).returncode == 0
         assert stats(queue) == {"waiting": 0, "leased": 0, "dead": 0}
         assert "x-1  not_found  1 delivery" in shown
+        assert work(running, queue, archive, *QUICK).returncode == 0
 
 
 def test_the_expected_number_is_that_of_all_workers(nats, tmp_path):
