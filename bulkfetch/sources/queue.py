@@ -1,5 +1,6 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -164,7 +165,7 @@ class QueueSource:
 
     async def _apart(self, leases: Sequence[Lease]) -> list[Lease]:
         """Those of `leases` that are taken in hand now: of the suspects one, if none is in hand yet."""
-        taken = []
+        taken, waiting = [], []
         free = not any(lease.deliveries >= SUSPECT for lease in self._leases.values())
         for lease in leases:
             if lease.deliveries < SUSPECT or lease.deliveries > MAX_DELIVERIES:
@@ -174,13 +175,19 @@ class QueueSource:
                 taken.append(lease)
             else:
                 wait = SUSPECT_WAIT * SUSPECT_WAIT_GROWTH ** (lease.deliveries - SUSPECT)
-                await self._release(lease, self._rng.uniform(0.5, 1.5) * wait)
+                waiting.append((lease, self._rng.uniform(0.5, 1.5) * wait))
+        await self._release_all(waiting)
         return taken
 
     async def _hand_back(self, leases: Sequence[Lease]) -> None:
         with anyio.CancelScope(shield=True):
-            for lease in leases:
-                await self._release(lease, 0.0)
+            await self._release_all([(lease, 0.0) for lease in leases])
+
+    async def _release_all(self, leases: Sequence[tuple[Lease, float]]) -> None:
+        # At the same time: a broker that is silent must not take its time for each.
+        async with anyio.create_task_group() as tasks:
+            for lease, delay in leases:
+                tasks.start_soon(self._release, lease, delay)
 
     async def _wait_for_broker(self, error: TransientError) -> None:
         lasted = anyio.current_time() - self._in_trouble(error)
@@ -311,7 +318,12 @@ def _read(body: bytes) -> Message:
 
 def _rejected(lease: Lease, reason: Reason, problem: str) -> Malformed:
     raw = lease.body[: 4 * RAW_LIMIT].decode("utf-8", "backslashreplace")
-    return Malformed(safe(raw, RAW_LIMIT), reason, problem, tag=lease)
+    shown = safe(raw, RAW_LIMIT)
+    if shown != raw:
+        # Its dead letter goes by what is shown, and another message may begin alike.
+        digest = hashlib.blake2b(lease.body, digest_size=8).hexdigest()
+        shown = f"{safe(raw, RAW_LIMIT - len(digest) - 2)} #{digest}"
+    return Malformed(shown, reason, problem, tag=lease)
 
 
 def _lease_of(row: InputRow) -> Lease:

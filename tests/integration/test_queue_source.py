@@ -356,3 +356,17 @@ async def test_letters_of_workers_are_requeued_while_they_work(nats, caplog) -> 
             await source.ack(row, row_of(row, Outcome.FAILED, Reason.NOT_FOUND))
             await queue.requeue(letter("A"))
         assert await queue.stats() == QueueStats(0, 0, 0)
+
+
+async def test_long_rubbish_that_begins_alike_stays_apart(nats) -> None:
+    """Two messages that cannot be used and look the same at their beginning become two dead letters."""
+    bodies = [b"{" + b"x" * 1000 + end for end in (b"1", b"2")]
+    async with opened(nats.queue()) as queue:
+        await send(queue, *bodies)
+        async with source_of(queue) as source:
+            async for batch in source.batches():
+                for row in batch:
+                    await source.ack(row, row_of(row, Outcome.REJECTED, Reason.INVALID_ROW))
+        letters = [letter async for letter in queue.letters()]
+    assert len({letter.invoice_id for letter in letters}) == 2
+    assert sorted(letter.body.encode() for letter in letters) == bodies
