@@ -2,22 +2,23 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import anyio
 
-from bulkfetch.account import Account
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, Reason, TransientError
-from bulkfetch.events import Estimated, Event, RowRecorded
+from bulkfetch.admission import Admission
+from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
+from bulkfetch.events import Estimated, Event
 from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
 from bulkfetch.handoff import Handoff
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row
-from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
+from bulkfetch.models import Entry, InputRow, PutResult, Row
+from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
+from bulkfetch.settlement import Settlement
+from bulkfetch.stop import Stop
 from bulkfetch.text import safe
 
 COMMIT_BACKLOG = 128
@@ -25,29 +26,6 @@ COMMIT_BACKLOG = 128
 
 MAX_PARKED = 10_000
 """Invoices put off to a second pass; past it one fails at once, as an input's length must not set our memory."""
-
-
-DOUBT_SECONDS = 2.0
-"""Seconds after which failures that were kept back are looked at again, while nothing has succeeded yet."""
-
-
-class Stop:
-    """The request to end a run early: the first cause counts."""
-
-    def __init__(self) -> None:
-        self.cause: BulkfetchError | None = None
-        self.requested = anyio.Event()
-        self.hurried = anyio.Event()
-
-    def request(self, cause: BulkfetchError) -> None:
-        """Take no more work, finish what is in hand."""
-        if self.cause is None:
-            self.cause = cause
-            self.requested.set()
-
-    def hurry(self) -> None:
-        """Hand back at once what is in hand; `request` comes first."""
-        self.hurried.set()
 
 
 class Pool:
@@ -85,6 +63,9 @@ class Pool:
         self._source = source
         self._manifest = manifest
         self._ledger = ledger
+        self._admission = Admission(source=source, ledger=ledger, store=store, rows=rows, keys=keys, adopting=adopting)
+        self._settlement = Settlement(source=source, manifest=manifest, guard=guard, stop=stop, notify=notify)
+        self.account = self._settlement.account
         self._store = store
         self._fetcher = fetcher
         self._rows = rows
@@ -96,7 +77,6 @@ class Pool:
         self._time = asyncio.get_running_loop().time
         self._workers = workers
         self._drain = drain
-        self._adopting = adopting
         self._before_first_pass = before_first_pass
         self._before_second_pass = before_second_pass
         # Without a turn of the loop for each: there is a place to take more often than not.
@@ -106,13 +86,11 @@ class Pool:
         # ID → how many invoices had been answered for when it was put off.
         self._put_off: dict[str, int] = {}
         self._handoff = Handoff[Job]()
-        self._doubtful: list[tuple[InputRow, Row]] = []
         self._in_hand = 0
         self._first_passes = 0
         self._all_settled = anyio.Event()
         self._producing = anyio.CancelScope()
         self._working = anyio.CancelScope()
-        self.account = Account()
 
     async def run(self) -> None:
         """Until every row is accounted for, or until stopped; then nothing is in flight.
@@ -121,7 +99,7 @@ class Pool:
         """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, name="stop")
-            tasks.start_soon(self._settle_doubts, name="doubts")
+            tasks.start_soon(self._settlement.watch_doubts, lambda: self._in_hand > 0, name="doubts")
             with self._working:
                 async with anyio.create_task_group() as workers:
                     for number in range(self._workers + COMMIT_BACKLOG):
@@ -130,11 +108,10 @@ class Pool:
                         await self._produce()
                     self._handoff.close()
             tasks.cancel_scope.cancel()
-        await self._end_doubts()
-        # Parked or kept back, and then stopped: they go back like everything else that was not finished.
-        left = [*(job.delivery for job in self._parked), *(row for row, _ in self._doubtful)]
-        self.account.counts.read -= len(left)
-        await self._return(left)
+        # Parked and then stopped: they go back like everything else that was not finished.
+        self.account.counts.read -= len(self._parked)
+        await self._settlement.give_back([job.delivery for job in self._parked])
+        await self._settlement.close()
 
     async def _heed_stop(self) -> None:
         await self._stop.requested.wait()
@@ -163,12 +140,12 @@ class Pool:
 
     async def _take(self, batch: Sequence[InputRow]) -> None:
         try:
-            settled, jobs = await self._admit(batch)
+            settled, jobs = await self._admission.admit(batch)
             with anyio.CancelScope(shield=True):
                 await self._settle(settled)
                 self.account.counts.read += len(settled)
         except BaseException:
-            await self._return(batch)
+            await self._settlement.give_back(batch)
             raise
         await self._hand_out(jobs)
 
@@ -187,86 +164,21 @@ class Pool:
                 else:
                     self._places.release()
         except BaseException:
-            await self._return([job.delivery for job in waiting])
+            await self._settlement.give_back([job.delivery for job in waiting])
             raise
 
-    async def _return(self, rows: Sequence[InputRow]) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._told(self._source.nack, [(row,) for row in rows])
-
-    async def _told(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
-        """Call `tell` with each of `each`: at the same time where a broker is told, that may be silent. Nothing ends
-        this early, so a whole batch must not take longer than one row."""
-        if not self._source.redelivers or len(each) == 1:
-            for args in each:
-                await tell(*args)
-            return
-        async with anyio.create_task_group() as tasks:
-            for args in each:
-                tasks.start_soon(tell, *args)
+    async def _settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
+        await self._settlement.settle(settled)
+        for _, row in settled:
+            self._put_off.pop(row.invoice_id, None)
+        while self._guard.proven and self._withheld:
+            self._withheld -= 1
+            self._places.release()
 
     async def _settled(self) -> None:
         while self._in_hand:
             self._all_settled = anyio.Event()
             await self._all_settled.wait()
-
-    async def _admit(self, batch: Sequence[InputRow]) -> tuple[list[tuple[InputRow, Row]], list[Job]]:
-        """What needs no fetching, with its rows, and what does, in order. Changes nothing."""
-        settled: list[tuple[InputRow, Row]] = []
-        deliveries: list[Delivery] = []
-        for row in batch:
-            if isinstance(row, Malformed):
-                settled.append((row, self._rows.malformed(row)))
-            else:
-                deliveries.append(row)
-        repeats = await self._repeats(deliveries)
-        stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
-        to_fetch: list[tuple[Delivery, str]] = []
-        for index, delivery in enumerate(deliveries):
-            if index in repeats:
-                settled.append((delivery, self._rows.duplicate(delivery, repeats[index])))
-            elif entry := stored.get(delivery.invoice_id):
-                settled.append((delivery, self._rows.already_stored(delivery, entry, self._store.uri(entry.key))))
-            else:
-                try:
-                    to_fetch.append((delivery, self._keys.key_for(delivery.invoice_id, delivery.fields)))
-                except PermanentError as error:
-                    settled.append((delivery, self._rows.unusable(delivery, error)))
-        return settled, await self._jobs(to_fetch)
-
-    async def _repeats(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
-        """Which of `deliveries` are duplicates; none where a second one may be the first one's redelivery."""
-        if self._source.redelivers:
-            return {}
-        return await self._ledger.repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
-
-    async def _still_stored(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """Which of `ids` an earlier run stored, and the store still holds as far as that can be asked in time: a row
-        alone is not an object."""
-        stored = await self._ledger.stored(ids)
-        if not self._store.looks_are_cheap:
-            return dict(stored)
-        entries = list(stored.items())
-        found = await self._store.head([entry.key for _, entry in entries])
-        return {
-            invoice_id: entry
-            for (invoice_id, entry), meta in zip(entries, found, strict=True)
-            if meta is not None and meta.size == entry.size
-        }
-
-    async def _jobs(self, to_fetch: Sequence[tuple[Delivery, str]]) -> list[Job]:
-        looked = [(delivery, key) for delivery, key in to_fetch if self._may_be_there(delivery)]
-        found = await self._store.head([key for _, key in looked]) if looked else []
-        there = {key for (_, key), meta in zip(looked, found, strict=True) if meta is not None}
-        return [Job(delivery, key, adopt=key in there, last=delivery.last) for delivery, key in to_fetch]
-
-    def _may_be_there(self, delivery: Delivery) -> bool:
-        """Whether to look for an object that nothing known here tells of, before it is fetched."""
-        if not self._keys.injective:
-            # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
-            return False
-        others_at_work = self._source.redelivers and self._store.looks_are_cheap
-        return self._adopting or delivery.redelivered or others_at_work
 
     async def _work(self) -> None:
         slot = Slot(self._places)
@@ -293,7 +205,7 @@ class Pool:
                     await self._settle([(job.delivery, row)])
         except BaseException as error:
             self.account.counts.read -= 1
-            await self._return([job.delivery])
+            await self._settlement.give_back([job.delivery])
             if isinstance(error, FatalError):
                 self._stop.request(error)
             elif not isinstance(error, Aborted):
@@ -374,68 +286,3 @@ class Pool:
         owner = await self._ledger.owner(job.key)
         if owner not in (None, job.delivery.invoice_id):
             raise PermanentError(Reason.CONFLICT, f"{safe(job.key, 120)} is the object of invoice {safe(owner, 120)}")
-
-    async def _settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
-        """Record rows, but keep failures back while nothing has succeeded: it may be the run that is wrong (its URL,
-        token or key template), and then they are none of the invoices'."""
-        doubtful = [] if self._guard.proven else [pair for pair in settled if self._may_be_ours(*pair)]
-        await self._record([pair for pair in settled if pair not in doubtful] if doubtful else settled)
-        self._doubtful += doubtful
-        for _, row in doubtful:
-            self._suspect(row)
-        if self._guard.proven or len(self._doubtful) >= CANARY_OUTCOMES:
-            await self._end_doubts()
-
-    def _may_be_ours(self, input_row: InputRow, row: Row) -> bool:
-        # Where rows are rejected by a queue's worker, others could have taken them.
-        unusable_here = row.outcome is Outcome.REJECTED and self._source.redelivers and isinstance(input_row, Delivery)
-        return row.outcome is Outcome.FAILED or unusable_here
-
-    async def _settle_doubts(self) -> None:
-        """Record what was kept back when nothing else is in hand: a queue does not end, and may never prove the run."""
-        while True:
-            await anyio.sleep(DOUBT_SECONDS)
-            if not self._in_hand:
-                await self._end_doubts()
-
-    async def _end_doubts(self) -> None:
-        """Record what was kept back, unless the run is to stop: then it is handed back."""
-        if not self._doubtful or self._stop.requested.is_set():
-            return
-        doubtful, self._doubtful = self._doubtful, []
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._record(doubtful, watched=True)
-        except FatalError as error:
-            self._doubtful += doubtful
-            self._stop.request(error)
-
-    async def _record(self, settled: Sequence[tuple[InputRow, Row]], *, watched: bool = False) -> None:
-        """Make the rows durable, then count, tell and acknowledge them."""
-        await self._manifest.append([row for _, row in settled])
-        await self._told(self._acknowledge, settled)
-        for _, row in settled:
-            self.account.add(row)
-            if not watched:
-                self._watch(row)
-        while self._guard.proven and self._withheld:
-            self._withheld -= 1
-            self._places.release()
-
-    async def _acknowledge(self, input_row: InputRow, row: Row) -> None:
-        self._put_off.pop(row.invoice_id, None)
-        await self._source.ack(input_row, row)
-        self._notify(RowRecorded(row))
-
-    def _watch(self, row: Row) -> None:
-        if row.outcome is Outcome.STORED or row.reason is Reason.ALREADY_STORED:
-            self._guard.succeeded()
-        elif row.outcome is Outcome.FAILED:
-            self._suspect(row)
-
-    def _suspect(self, row: Row) -> None:
-        try:
-            if row.reason is not None:
-                self._guard.failed(row.reason)
-        except FatalError as error:
-            self._stop.request(error)

@@ -27,8 +27,9 @@ from bulkfetch.interfaces import Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Secret, Summary, utc_iso
 from bulkfetch.policy import RunGuard
-from bulkfetch.pool import Pool, Stop
+from bulkfetch.pool import Pool
 from bulkfetch.retrying import RetryPolicy
+from bulkfetch.stop import Stop
 
 
 def run_archive(

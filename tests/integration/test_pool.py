@@ -19,8 +19,9 @@ from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import LocalManifest
 from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
 from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
-from bulkfetch.pool import Pool, Stop
+from bulkfetch.pool import Pool
 from bulkfetch.retrying import RetryPolicy
+from bulkfetch.stop import Stop
 from bulkfetch.stores import LocalStore
 
 pytestmark = pytest.mark.anyio
@@ -328,7 +329,7 @@ async def test_a_late_failure_of_the_store_finds_a_place_again(tmp_path):
     """An invoice that gave its place up while it was made durable, and has to be fetched again when all others are
     done, gets a place: idle workers hold none."""
     async with pool_on(tmp_path, lambda: None) as (pool, source, _server, _stop):
-        late = pool._store = pool._fetcher._store = FailsOnceLate(pool._store)
+        late = pool._store = pool._fetcher._store = pool._admission._store = FailsOnceLate(pool._store)
         with anyio.fail_after(10.0):
             await pool.run()
     assert late.failed
