@@ -39,7 +39,7 @@ async def open_input(config: Config, spec: str, *, notify: Callable[[Event], Non
         return
     async with (
         open_queue(spec, os.environ, notify=notify) as queue,
-        QueueSource.open(
+        QueueSource(
             queue,
             limit=config.limits.workers,
             until_empty=config.source.until_empty,
@@ -48,7 +48,7 @@ async def open_input(config: Config, spec: str, *, notify: Callable[[Event], Non
             notify=notify,
             utc_now=utc_now,
             rng=Random(),
-        ) as source,
+        ).alive() as source,
     ):
         yield Input(source, queue)
 

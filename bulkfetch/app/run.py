@@ -55,7 +55,6 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
 
     reserve_descriptors(config.limits.workers)
     async with (
-        _by_its_type(),
         supervised(health, config.service.health_addr, os.environ),
         open_input(config, source, notify=notify) as given,
     ):

@@ -18,6 +18,7 @@ from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
+from bulkfetch.background import background
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.policy import MAX_RETRY_AFTER
 from bulkfetch.queues.connection import Connection
@@ -125,20 +126,12 @@ class JetStreamFleet:
                 await fleet._join_pause()
         except TransientError as error:
             raise FatalError(str(error)) from None
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(fleet._keep_slots, name="fleet-slots")
-            tasks.start_soon(fleet._tell_pauses, name="fleet-pauses")
-            tasks.start_soon(fleet._keep_clock, name="fleet-clock")
-            try:
+        try:
+            async with background(fleet._keep_slots, fleet._tell_pauses, fleet._keep_clock):
                 yield fleet
-            except Exception as error:  # noqa: BLE001 - the block's own, and not to be raised as one of a group
-                failure = error
-            tasks.cancel_scope.cancel()
-        with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(bucket):
-            await pauses.unsubscribe()
-        if failure is not None:
-            raise failure
+        finally:
+            with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(bucket):
+                await pauses.unsubscribe()
 
     async def reserve(self) -> float:
         """See `interfaces.Fleet.reserve`."""

@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from bulkfetch.background import background
 from bulkfetch.errors import FatalError, Reason, TransientError
 from bulkfetch.events import Backlog, Event, GateClosed, GateOpened, Note
 from bulkfetch.interfaces import Queue
@@ -101,42 +102,11 @@ class QueueSource:
         self._empty_since: float | None = None
         self._trouble_since: float | None = None
 
-    @classmethod
     @asynccontextmanager
-    async def open(
-        cls,
-        queue: Queue,
-        *,
-        limit: int,
-        until_empty: bool,
-        idle: float,
-        max_outage: float,
-        notify: Callable[[Event], None],
-        utc_now: Callable[[], datetime],
-        rng: Random,
-    ) -> AsyncIterator[Self]:
-        """The source, with its leases kept alive until the block ends."""
-        source = cls(
-            queue,
-            limit=limit,
-            until_empty=until_empty,
-            idle=idle,
-            max_outage=max_outage,
-            notify=notify,
-            utc_now=utc_now,
-            rng=rng,
-        )
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(source._keep_leases, name="leases")
-            tasks.start_soon(source._watch, name="backlog")
-            try:
-                yield source
-            except Exception as error:  # noqa: BLE001 - the block's own, and not to be raised as one of a group
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+    async def alive(self) -> AsyncIterator[Self]:
+        """Itself, with the leases in hand kept alive until the block ends."""
+        async with background(self._keep_leases, self._watch):
+            yield self
 
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         while True:

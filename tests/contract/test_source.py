@@ -47,7 +47,7 @@ async def jsonl_file(ids: Sequence[str], folder: Path) -> AsyncIterator[Source]:
 async def of_queue(url: str, environ: Mapping[str, str]) -> AsyncIterator[Source]:
     async with (
         open_queue(url, environ, notify=lambda _: None) as queue,
-        QueueSource.open(
+        QueueSource(
             queue,
             limit=LIMIT,
             until_empty=True,
@@ -56,7 +56,7 @@ async def of_queue(url: str, environ: Mapping[str, str]) -> AsyncIterator[Source
             notify=lambda _: None,
             utc_now=lambda: datetime.now(UTC),
             rng=Random(0),
-        ) as source,
+        ).alive() as source,
     ):
         yield source
 

@@ -367,7 +367,7 @@ async def test_a_gate_with_many_waiters_uses_the_rate(nats, rate) -> None:
 
         async def work() -> None:
             while anyio.current_time() < until:
-                async with gate.admit():
+                with await gate.enter():
                     starts.append(anyio.current_time())
                     await anyio.sleep(0.005)
 
@@ -385,14 +385,14 @@ async def test_a_refusal_at_one_gate_closes_those_of_the_others(nats) -> None:
     async with workers(nats.queue(), 2, 100.0, on_pause=lambda index, seconds: gates[index].pause(seconds)) as fleets:
         gates.extend(map(gate_of, fleets))
         for gate in gates:
-            async with gate.admit():
+            with await gate.enter():
                 pass
         with pytest.raises(Throttled):
-            async with gates[0].admit():
+            with await gates[0].enter():
                 raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=1.0)
         refused = anyio.current_time()
         await anyio.sleep(0.1)
-        async with gates[1].admit():
+        with await gates[1].enter():
             assert 0.9 < anyio.current_time() - refused < 2.0
 
 
@@ -400,12 +400,12 @@ async def test_who_waits_for_a_slot_hears_that_the_run_is_given_up(nats) -> None
     """A gate that gives up tells the one who waits for a far-away slot, too, at once."""
     async with workers(nats.queue(), 1, 0.05) as (fleet,):
         gate = gate_of(fleet)
-        async with gate.admit():
+        with await gate.enter():
             pass
 
         async def wait() -> None:
             with pytest.raises(FatalError, match="too long"):
-                async with gate.admit():
+                with await gate.enter():
                     pass
 
         with anyio.fail_after(1):

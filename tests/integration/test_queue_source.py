@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 def source_of(queue, *, limit=16, until_empty=True, idle=0.0, max_outage=30.0, events=None):
     """The source over `queue`, opened."""
-    return QueueSource.open(
+    return QueueSource(
         queue,
         limit=limit,
         until_empty=until_empty,
@@ -30,7 +30,7 @@ def source_of(queue, *, limit=16, until_empty=True, idle=0.0, max_outage=30.0, e
         notify=(events if events is not None else []).append,
         utc_now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         rng=Random(0),
-    )
+    ).alive()
 
 
 def row_of(row, outcome=Outcome.STORED, reason=None) -> Row:

@@ -57,10 +57,10 @@ def worked_off(ids: Sequence[str], *, first: float, each: float) -> tuple[Counte
 
     async def work() -> tuple[Counter[str], float]:
         queue, ends = MemoryQueue(ids, SUSPECT - 1), Counter[str]()
-        async with QueueSource.open(
+        async with QueueSource(
             queue, limit=64, until_empty=True, idle=1.0, max_outage=60.0,
             notify=lambda event: None, utc_now=lambda: datetime.now(UTC), rng=Random(5),
-        ) as source, anyio.create_task_group() as tasks:  # fmt: skip
+        ).alive() as source, anyio.create_task_group() as tasks:  # fmt: skip
 
             async def settle(row):
                 poison = isinstance(row, Malformed)
