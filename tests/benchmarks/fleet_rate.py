@@ -45,7 +45,7 @@ def work(url: str, rate: float, pipe: Connection) -> None:
 
             async def wait() -> None:
                 while True:
-                    async with gate.admit():
+                    with await gate.enter():
                         started.append(time.time())
                         await anyio.sleep(ANSWER)
 
