@@ -387,9 +387,8 @@ async def test_a_refusal_at_one_gate_closes_those_of_the_others(nats) -> None:
         for gate in gates:
             with await gate.enter():
                 pass
-        with pytest.raises(Throttled):
-            with await gates[0].enter():
-                raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=1.0)
+        with pytest.raises(Throttled), await gates[0].enter():
+            raise Throttled(Reason.RATE_LIMITED, "slow down", http_status=429, retry_after=1.0)
         refused = anyio.current_time()
         await anyio.sleep(0.1)
         with await gates[1].enter():
@@ -404,9 +403,8 @@ async def test_who_waits_for_a_slot_hears_that_the_run_is_given_up(nats) -> None
             pass
 
         async def wait() -> None:
-            with pytest.raises(FatalError, match="too long"):
-                with await gate.enter():
-                    pass
+            with pytest.raises(FatalError, match="too long"), await gate.enter():
+                pass
 
         with anyio.fail_after(1):
             async with anyio.create_task_group() as tasks:
