@@ -88,11 +88,11 @@ class Seaweed:
     def keys(self, bucket: str) -> list[str]:
         """Every key in `bucket`."""
         keys: list[str] = []
-        while more := self._do("GET", f"/{bucket}", {"list-type": "2", "start-after": keys[-1] if keys else ""}).texts(
-            "Key"
-        ):
-            keys += more
-        return keys
+        while True:
+            page = self._do("GET", f"/{bucket}", {"list-type": "2", "start-after": keys[-1] if keys else ""})
+            keys += page.texts("Key")
+            if page.texts("IsTruncated") != ["true"]:
+                return keys
 
     def versions(self, bucket: str) -> list[str]:
         """The key of every object version in `bucket`, as often as there are versions of it."""

@@ -138,7 +138,7 @@ def test_a_bucket_that_cannot_be_used_stops_the_run_before_the_api_is_asked(seaw
 def test_a_bucket_that_vanishes_stops_the_run(seaweed, tmp_path):
     """The bucket is deleted in mid-run: exit 5, and no invoice is marked as failed for it."""
     bucket = seaweed.bucket()
-    with sandbox(invoices=300, faults={"latency": 0.05}) as served:
+    with sandbox(invoices=2000, faults={"latency": 0.05}) as served:
         source = write_ids(tmp_path / "ids.txt", ids_of(served))
         home = tmp_path / "one"
         environ = machine(seaweed, home) | {"BULKFETCH_LIMITS_MAX_OUTAGE": "1"}

@@ -342,7 +342,7 @@ async def test_a_letter_that_somebody_else_has_listed_meanwhile(ministack: Minis
         assert len(await queue.fetch(1, 1.0)) == 1
     (note,) = events
     assert isinstance(note, Note)
-    assert "its dead letter stays" in note.message
+    assert "stays where it is" in note.message
 
 
 # Errors
