@@ -5,12 +5,12 @@ import multiprocessing
 import os
 import signal
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain, pairwise
 from random import Random
 
 import anyio
 import pytest
+from fleet_process import work_in_a_process, workers
 from nats.js.errors import KeyWrongLastSequenceError
 from nats_help import admin, opened, stream_of
 from nats_server import nats_server
@@ -20,19 +20,6 @@ from bulkfetch.limiter import Gate
 from bulkfetch.queues import fleet as fleet_module
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def workers(url, number, rate, *, patience=10.0, name="api", on_pause=None):
-    """`number` workers of one fleet, each with a connection of its own."""
-    async with AsyncExitStack() as stack:
-        fleets = []
-        for index in range(number):
-            queue = await stack.enter_async_context(opened(url))
-            hear = (lambda seconds, index=index: on_pause(index, seconds)) if on_pause else (lambda seconds: None)
-            shared = queue.fleet(name, rate=rate, patience=patience, on_pause=hear)
-            fleets.append(await stack.enter_async_context(shared))
-        yield fleets
 
 
 async def use(fleet, until, starts, *, waiters=1) -> None:
@@ -290,26 +277,6 @@ async def test_a_bucket_that_was_deleted_is_made_anew(nats) -> None:
             for _ in range(60):
                 slot = await fleet.reserve()
                 await anyio.sleep(max(0.0, slot - anyio.current_time()))
-
-
-def work_in_a_process(url, rate, moments) -> None:
-    """A worker process: the wall-clock moments of its starts, sent as they come."""
-
-    async def main() -> None:
-        async with workers(url, 1, rate) as (fleet,):
-            moments.send(None)
-
-            async def one() -> None:
-                while True:
-                    slot = await fleet.reserve()
-                    await anyio.sleep(max(0.0, slot - anyio.current_time()))
-                    moments.send(time.time())
-
-            async with anyio.create_task_group() as tasks:
-                for _ in range(5):
-                    tasks.start_soon(one)
-
-    anyio.run(main)
 
 
 async def test_a_worker_that_is_killed_does_not_let_the_others_exceed_the_rate(nats) -> None:
