@@ -26,19 +26,20 @@ POLL = 0.5
 """Seconds that one request for messages waits for some: no cancellation takes place meanwhile, as it could lose what
 is just arriving until its lease ends."""
 
-MAX_DELIVERIES = 10
+SOON = 0.05
+"""The same while suspects wait for their turn."""
+
+MAX_DELIVERIES = 16
 """How often a message is taken in hand. Crashes of neighbours and hand-backs count, too, so fewer would put good
 invoices among the dead letters; one that comes more often takes its worker down."""
 
 SUSPECT = 3
-"""From which delivery on a message is taken in hand only beside no other such one. What was in hand together when a
-worker died comes back together, so the one that kills would take good ones along to the end of their deliveries."""
+"""From which delivery on a message is taken up only beside no other such one. What was in hand together when a worker
+died comes back together, so the one that kills would take good ones along to the end of their deliveries. Taken up one
+by one, in any order, half of them are done before it is its turn."""
 
-SUSPECT_WAIT = 2.0
-SUSPECT_WAIT_GROWTH = 4.0
-"""Seconds, on average, after which a suspect that has to wait comes back, at a moment of its own, and by how much more
-the next time. To come back is one delivery more: with waits that did not grow, those that wait behind a slow one, or
-through an outage, would be taken for poison before their turn came."""
+CROWDED_OUT = 30.0
+"""Seconds after which a suspect comes back that is one too many to be kept waiting here."""
 
 PUT_OFF = 30.0  # 30 s, 60 s, 120 s, 120 s … before what failed is tried again
 PUT_OFF_MAX = 120.0
@@ -99,14 +100,19 @@ class QueueSource:
         self._utc_now = utc_now
         self._rng = rng
         self._leases: dict[int, Lease] = {}
+        self._suspects: list[Lease] = []
+        self._taken_up: Lease | None = None
         self._empty_since: float | None = None
         self._trouble_since: float | None = None
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[Self]:
-        """Itself, with the leases in hand kept alive until the block ends."""
-        async with background(self._keep_leases, self._watch):
-            yield self
+        """Itself, with the leases in hand kept alive until the block ends; then those that wait here go back."""
+        try:
+            async with background(self._keep_leases, self._watch):
+                yield self
+        finally:
+            await self._hand_back(self._suspects)
 
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         while True:
@@ -120,8 +126,9 @@ class QueueSource:
     async def _fetch(self) -> Sequence[Lease]:
         try:
             with anyio.CancelScope(shield=True):
-                leases = await self._apart(await self._queue.fetch(self._limit, POLL))
+                leases = await self._queue.fetch(self._limit, SOON if self._suspects else POLL)
                 self._leases.update((id(lease), lease) for lease in leases)
+                taken = await self._apart(leases)
         except TransientError as error:
             await self._wait_for_broker(error)
             return ()
@@ -129,24 +136,21 @@ class QueueSource:
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            await self._hand_back(leases)
+            await self._hand_back(taken)
             raise
-        return leases
+        return taken
 
     async def _apart(self, leases: Sequence[Lease]) -> list[Lease]:
-        """Those of `leases` that are taken in hand now: of the suspects one, if none is in hand yet."""
-        taken, waiting = [], []
-        free = not any(lease.deliveries >= SUSPECT for lease in self._leases.values())
-        for lease in leases:
-            if lease.deliveries < SUSPECT or lease.deliveries > MAX_DELIVERIES:
-                taken.append(lease)
-            elif free:
-                free = False
-                taken.append(lease)
-            else:
-                wait = SUSPECT_WAIT * SUSPECT_WAIT_GROWTH ** (lease.deliveries - SUSPECT)
-                waiting.append((lease, self._rng.uniform(0.5, 1.5) * wait))
-        await self._release_all(waiting)
+        """Those of `leases` that are taken up now, and a suspect if it is one's turn. The others wait here, leased: to
+        wait in the queue would be one delivery more each time, and make poison of good ones in an outage."""
+        taken = [lease for lease in leases if not SUSPECT <= lease.deliveries <= MAX_DELIVERIES]
+        self._suspects += [lease for lease in leases if SUSPECT <= lease.deliveries <= MAX_DELIVERIES]
+        self._rng.shuffle(self._suspects)
+        if self._suspects and (self._taken_up is None or id(self._taken_up) not in self._leases):
+            self._taken_up = self._suspects.pop()
+            taken.append(self._taken_up)
+        crowd, self._suspects = self._suspects[self._limit :], self._suspects[: self._limit]
+        await self._release_all([(lease, self._rng.uniform(0.5, 1.5) * CROWDED_OUT) for lease in crowd])
         return taken
 
     async def _hand_back(self, leases: Sequence[Lease]) -> None:

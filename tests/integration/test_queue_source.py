@@ -14,7 +14,7 @@ from nats_server import nats_server
 from bulkfetch.errors import FatalError, Reason
 from bulkfetch.events import Backlog, GateClosed, GateOpened, Note
 from bulkfetch.models import Delivery, Malformed, Outcome, QueueStats, Row
-from bulkfetch.sources.queue import MAX_DELIVERIES, QueueSource, encode_message
+from bulkfetch.sources.queue import MAX_DELIVERIES, SUSPECT, QueueSource, encode_message
 
 pytestmark = pytest.mark.anyio
 
@@ -113,7 +113,7 @@ async def test_what_names_no_invoice_is_malformed_and_becomes_a_dead_letter(nats
 
 
 async def test_a_message_that_comes_too_often_is_poison(nats) -> None:
-    """The tenth delivery is the last chance, and says so; the eleventh is not tried but put among the dead letters."""
+    """The last delivery that is tried says so; the next one is put among the dead letters."""
     async with opened(nats.queue()) as queue, source_of(queue) as source:
         await send(queue, b"A")
         rows = []
@@ -128,7 +128,8 @@ async def test_a_message_that_comes_too_often_is_poison(nats) -> None:
         assert [row.last for row in rows[:-1]] == [False] * (MAX_DELIVERIES - 1) + [True]
         assert (rows[-1].raw, rows[-1].reason) == ("A", Reason.POISON)
         (kept,) = [found async for found in queue.letters()]
-        assert (kept.invoice_id, kept.reason, kept.deliveries, kept.body) == ("A", "poison", 11, "A")
+        assert (kept.invoice_id, kept.reason, kept.deliveries) == ("A", "poison", MAX_DELIVERIES + 1)
+        assert kept.body == "A"
         await queue.requeue(kept)
         (again,) = await handed_out(source)
         assert (again.invoice_id, again.redelivered) == ("A", False)
@@ -372,3 +373,20 @@ async def test_long_rubbish_that_begins_alike_stays_apart(nats) -> None:
         letters = [letter async for letter in queue.letters()]
     assert len({letter.invoice_id for letter in letters}) == 2
     assert sorted(letter.body.encode() for letter in letters) == bodies
+
+
+async def test_suspects_that_wait_here_are_handed_back_at_the_end(nats) -> None:
+    """Of what was handed out too often one is taken up, and the others wait in the worker; when it ends, another one
+    gets them at once."""
+    url = nats.queue()
+    async with opened(url) as queue:
+        await send(queue, *(f"A{number}".encode() for number in range(5)))
+        for _ in range(SUSPECT - 1):
+            for lease in await take(queue, 5):
+                await queue.nak(lease, 0.0)
+        async with source_of(queue, until_empty=False) as source:
+            batches = source.batches()
+            (first,) = await anext(batches)
+            assert first.redelivered
+        with anyio.fail_after(3):
+            assert len(await take(queue, 4)) == 4
