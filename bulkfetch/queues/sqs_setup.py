@@ -19,7 +19,7 @@ RETENTION = 14 * 24 * 3600
 """Seconds, and SQS allows no more."""
 
 LEAST_RECEIVES = 20
-"""The smallest `maxReceiveCount` that may be: bulkfetch itself takes a message in hand ten times and then writes a dead
+"""The smallest `maxReceiveCount` that may be: bulkfetch itself takes a message in hand 16 times and then writes a dead
 letter with the reason (`sources/queue.py`, MAX_DELIVERIES). What SQS moves away before has no reason, and no row."""
 
 _DAY = 24 * 3600

@@ -19,6 +19,8 @@ from bulkfetch.events import Event, Note
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.queues import open_queue, sqs_client
 from bulkfetch.queues.sqs import SqsQueue
+from bulkfetch.queues.sqs_setup import LEAST_RECEIVES
+from bulkfetch.sources.queue import MAX_DELIVERIES
 
 pytestmark = pytest.mark.anyio
 
@@ -499,3 +501,8 @@ async def test_many_messages_at_a_time(ministack: Ministack) -> None:
         assert await queue.stats() == QueueStats(205, 300, 0)
         with anyio.fail_after(10):
             await queue.extend(leases)
+
+
+def test_sqs_moves_nothing_away_before_bulkfetch_gives_it_up() -> None:
+    """The receives that a queue's own policy must allow are more than the deliveries after which a message is poison."""
+    assert LEAST_RECEIVES > MAX_DELIVERIES + 1
