@@ -504,5 +504,5 @@ async def test_many_messages_at_a_time(ministack: Ministack) -> None:
 
 
 def test_sqs_moves_nothing_away_before_bulkfetch_gives_it_up() -> None:
-    """The receives that a queue's own policy must allow are more than the deliveries after which a message is poison."""
+    """A queue's own policy must allow more receives than the deliveries after which a message is poison."""
     assert LEAST_RECEIVES > MAX_DELIVERIES + 1
