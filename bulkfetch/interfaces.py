@@ -226,8 +226,14 @@ class Objects(Protocol):
         """
         ...
 
-    def list(self, prefix: str) -> Iterator[ObjectMeta]:
-        """The objects whose keys begin with `prefix`, in the order of their keys, as they are asked for."""
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectMeta]:
+        """The objects whose keys begin with `prefix` and sort behind `after`, in the order of their keys, as they are
+        asked for."""
+        ...
+
+    def level(self, folder: str) -> tuple[Sequence[ObjectMeta], Sequence[str]]:
+        """The objects directly in `folder`, which ends with a slash, and the folders in it, each so, too. Objects whose
+        key sorts later are looked for later."""
         ...
 
 

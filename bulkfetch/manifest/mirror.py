@@ -1,13 +1,10 @@
 """The manifests of an archive in a bucket, and their copy in a local directory.
 
-A bucket knows no append, so a run's rows go up as immutable numbered objects, `manifests/<run>/00001.jsonl` and so on,
-and its summary last, as `manifests/<run>.json`. Locally each run is one file, as in an archive on disk: the ledger, the
+In the bucket a run is many objects (see `parts`). Locally it is one file, as in an archive on disk: the ledger, the
 chain and everything else read that copy. The bucket is the truth; the copy can be deleted at any time.
 """
 
-import re
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -17,7 +14,8 @@ from typing import TypeVar
 from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file
-from bulkfetch.manifest.runs import MANIFESTS, RUN_ID, STATE, list_runs, read_summary
+from bulkfetch.manifest.parts import Layout, Part, in_order, segment_key, segments, summary_key, volume_key
+from bulkfetch.manifest.runs import MANIFESTS, STATE, list_runs, read_summary
 from bulkfetch.manifest.segment import whole_size
 from bulkfetch.models import ObjectMeta
 from bulkfetch.retrying import persistent
@@ -25,9 +23,13 @@ from bulkfetch.text import safe
 
 T = TypeVar("T")
 
-_SEGMENT = re.compile(rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})/(?P<number>[0-9]+)\.jsonl", re.ASCII)
-_SUMMARY = re.compile(rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})\.json", re.ASCII)
 _READERS = 16
+
+VOLUME_SEGMENTS = 1000
+"""How many segments a volume holds at most: what one request lists."""
+
+VOLUME_BYTES = 1 << 20
+"""A volume is put as soon as it holds this many bytes: they are kept in memory until then."""
 
 OPENING = 10.0
 """Seconds for which a bucket may fail before a run begins: somebody may be waiting at a terminal."""
@@ -43,6 +45,8 @@ class Mirror:
         self._objects = objects
         self._root = root
         self._number = 0
+        self._in_volumes = 0
+        self._loose: list[bytes] = []
         self._failure: str | None = None
         self._hurry = threading.Event()
 
@@ -73,29 +77,21 @@ class Mirror:
         Raises:
             FatalError: the bucket cannot be read, or a segment in the middle of a run is missing.
         """
-        segments: dict[str, dict[int, ObjectMeta]] = defaultdict(dict)
-        summaries: dict[str, ObjectMeta] = {}
-        for meta in self._insist(lambda: list(self._objects.list(f"{MANIFESTS}/")), "list the manifests"):
-            if found := _SEGMENT.fullmatch(meta.key):
-                segments[found["run"]][int(found["number"])] = meta
-            elif found := _SUMMARY.fullmatch(meta.key):
-                summaries[found["run"]] = meta
+        layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests"))
+        layout.runs.discard(but or "")
         with fatal_if_it_fails(f"write the local copy of the manifests in {self._root}"):
             for directory in (STATE, MANIFESTS):
                 (self._root / directory).mkdir(parents=True, exist_ok=True)
-            segments.pop(but or "", None)
             for run in list_runs(self._root):
                 if run.id == but:
                     continue
-                if run.manifest and run.id not in segments:
+                if run.manifest and run.id not in layout.runs:
                     run.manifest.unlink()
-                if run.summary and run.id not in summaries:
+                if run.summary and run.id not in layout.summaries:
                     run.summary.unlink()
-            for run_id, numbered in segments.items():
-                if sorted(numbered) != list(range(1, len(numbered) + 1)):
-                    raise FatalError(f"the manifest of run {safe(run_id)} is damaged: segments are missing")
-                self._pull_rows(run_id, [numbered[number] for number in range(1, len(numbered) + 1)])
-            for run_id, meta in summaries.items():
+            for run_id, parts in self._all_parts(layout):
+                self._pull_rows(run_id, in_order(run_id, parts))
+            for run_id, meta in layout.summaries.items():
                 self._pull_summary(run_id, meta)
 
     def holds_foreign(self) -> bool:
@@ -113,8 +109,11 @@ class Mirror:
             FatalError: it could not be done, nor will anything more of this run: rows behind a gap, or a summary, would
                 say that no object is without its row.
         """
-        self._create(f"{MANIFESTS}/{run}/{self._number + 1:05}.jsonl", lines)
+        if self._number - self._in_volumes >= VOLUME_SEGMENTS or sum(map(len, self._loose)) >= VOLUME_BYTES:
+            self._put_volume(run)
+        self._create(segment_key(run, self._number + 1), lines)
         self._number += 1
+        self._loose.append(lines)
 
     def finish(self, run: str) -> None:
         """Put the summary of `run` up, as it is in the local copy.
@@ -124,7 +123,15 @@ class Mirror:
         """
         with fatal_if_it_fails(f"read the summary of run {run}"):
             data = (self._root / MANIFESTS / f"{run}.json").read_bytes()
-        self._create(f"{MANIFESTS}/{run}.json", data)
+        if self._loose:
+            self._put_volume(run)
+        self._create(summary_key(run), data)
+
+    def _put_volume(self, run: str) -> None:
+        """Put the segments that no volume holds up as one."""
+        self._create(volume_key(run, self._in_volumes + 1, self._number), b"".join(self._loose))
+        self._in_volumes = self._number
+        self._loose.clear()
 
     def _create(self, key: str, data: bytes) -> None:
         self.check()
@@ -143,32 +150,47 @@ class Mirror:
             self._failure = str(error)
             raise
 
-    def _pull_rows(self, run: str, segments: Sequence[ObjectMeta]) -> None:
+    def _all_parts(self, layout: Layout) -> Iterator[tuple[str, Sequence[Part]]]:
+        """The runs, each with all its parts, in no order."""
+        growing = layout.growing()
+        for run in layout.runs - growing:
+            yield run, layout.volumes[run]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest-lister") as listers:
+            listed = listers.map(lambda run: (run, self._list_segments(run, layout.last_in_volumes(run))), growing)
+            for run, loose in listed:
+                yield run, [*layout.volumes.get(run, ()), *loose]
+
+    def _list_segments(self, run: str, after: int) -> Sequence[Part]:
+        behind = segment_key(run, after) if after else ""
+        listing = lambda: segments(self._objects.list(f"{MANIFESTS}/{run}/", after=behind))  # noqa: E731
+        return self._insist(listing, f"list the manifest of run {run}")
+
+    def _pull_rows(self, run: str, parts: Sequence[Part]) -> None:
         path = self._root / MANIFESTS / f"{run}.jsonl"
         size = path.stat().st_size if path.exists() else 0
         have = whole_size(path) if size else 0
         end, known = 0, 0
-        for segment in segments:
-            if end + segment.size > have:
+        for part in parts:
+            if end + part.size > have:
                 break
-            end, known = end + segment.size, known + 1
-        if size == end and known == len(segments):
+            end, known = end + part.size, known + 1
+        if size == end and known == len(parts):
             return
         with path.open("r+b" if have else "wb") as file:
             file.truncate(end)
             file.seek(end)
-            for data in self._read_all(segments[known:]):
+            for data in self._read_all(parts[known:]):
                 file.write(data)
 
-    def _read_all(self, segments: Sequence[ObjectMeta]) -> Iterator[bytes]:
+    def _read_all(self, parts: Sequence[Part]) -> Iterator[bytes]:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest-reader") as readers:
-            for start in range(0, len(segments), 8 * _READERS):
-                yield from readers.map(self._read, segments[start : start + 8 * _READERS])
+            for start in range(0, len(parts), _READERS):
+                yield from readers.map(self._read, parts[start : start + _READERS])
 
-    def _read(self, segment: ObjectMeta) -> bytes:
-        data = self._insist(lambda: self._objects.read(segment.key), f"read {segment.key}")
-        if len(data) != segment.size:
-            raise FatalError(f"{safe(segment.key)} has changed while it was read")
+    def _read(self, part: Part | ObjectMeta) -> bytes:
+        data = self._insist(lambda: self._objects.read(part.key), f"read {part.key}")
+        if len(data) != part.size:
+            raise FatalError(f"{safe(part.key)} has changed while it was read")
         return data
 
     def _pull_summary(self, run: str, meta: ObjectMeta) -> None:

@@ -1,6 +1,6 @@
 """A bucket for a thread: small whole objects, such as the parts of a manifest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import obstore
 
@@ -29,9 +29,9 @@ class BucketObjects:
         with self._errors.mapping():
             return bytes(obstore.get(self._objects, key).bytes())
 
-    def list(self, prefix: str) -> Iterator[ObjectMeta]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectMeta]:
         """See `interfaces.Objects.list`."""
-        pages = iter(obstore.list(self._objects, prefix))
+        pages = iter(obstore.list(self._objects, prefix, offset=after or None))
         while True:
             with self._errors.mapping():
                 page = next(pages, None)
@@ -39,3 +39,10 @@ class BucketObjects:
                 return
             for meta in page:
                 yield ObjectMeta(meta["path"], meta["size"])
+
+    def level(self, folder: str) -> tuple[Sequence[ObjectMeta], Sequence[str]]:
+        """See `interfaces.Objects.level`."""
+        with self._errors.mapping():
+            found = obstore.list_with_delimiter(self._objects, folder)
+        objects = [ObjectMeta(meta["path"], meta["size"]) for meta in found["objects"]]
+        return objects, [f"{path.rstrip('/')}/" for path in found["common_prefixes"]]

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -33,19 +34,25 @@ def content(seaweed, bucket, key):
 
 
 def manifests(seaweed, bucket):
-    """Every row of every run, from the segments in the bucket, and the summaries, by run."""
+    """Every row of every run, from the segments in the bucket, and the summaries, by run. What the segments of a run
+    hold, its volumes hold again."""
     import msgspec
 
-    rows, summaries = [], {}
+    segments, volumes, summaries = defaultdict(bytes), defaultdict(bytes), {}
     for key in seaweed.keys(bucket):
         name = key.removeprefix(f"{PREFIX}/")
-        if name.startswith("manifests/") and name.endswith(".jsonl"):
-            rows += msgspec.json.Decoder(Row).decode_lines(content(seaweed, bucket, name))
-        elif name.startswith("manifests/"):
-            summaries[name.removeprefix("manifests/").removesuffix(".json")] = json.loads(
-                content(seaweed, bucket, name)
-            )
-    return rows, summaries
+        if not name.startswith("manifests/"):
+            continue
+        run, kind, _ = re.fullmatch(r"manifests/([^./]*)(/|\.rows-|\.json$)(.*)", name).groups()
+        data = content(seaweed, bucket, name)
+        if kind == ".json":
+            summaries[run] = json.loads(data)
+        else:
+            (segments if kind == "/" else volumes)[run] += data
+    for run, rows in segments.items():
+        assert rows.startswith(volumes[run])
+        assert run not in summaries or rows == volumes[run]
+    return msgspec.json.Decoder(Row).decode_lines(b"".join(segments.values())), summaries
 
 
 def test_a_killed_run_is_completed_by_another_machine(seaweed, tmp_path):
@@ -57,7 +64,7 @@ def test_a_killed_run_is_completed_by_another_machine(seaweed, tmp_path):
         args = ("run", write_ids(tmp_path / "ids.txt", ids), "--to", f"s3://{bucket}/{PREFIX}")
         args += ("--api-url", served.api_url, "--workers", 16)
         with started(*args, **machine(seaweed, tmp_path / "one")) as process:
-            until(lambda: any(key.endswith("00001.jsonl") for key in seaweed.keys(bucket)), process)
+            until(lambda: any(key.endswith("/0000000001.jsonl") for key in seaweed.keys(bucket)), process)
             time.sleep(0.2)
             process.kill()
         held = len(objects(seaweed, bucket))

@@ -496,10 +496,21 @@ async def test_small_objects_for_a_thread(seaweed: Seaweed) -> None:
         with pytest.raises(FileNotFoundError):
             objects.read("manifests/x")
         assert list(objects.list("manifests/")) == [ObjectMeta(f"manifests/{name}", 1) for name in "abc"]
+        assert list(objects.list("manifests/", after="manifests/a")) == [
+            ObjectMeta(f"manifests/{name}", 1) for name in "bc"
+        ]
+        objects.create("manifests/folder/a", b"aa")
+        assert objects.level("manifests/") == (
+            [ObjectMeta(f"manifests/{name}", 1) for name in "abc"],
+            ["manifests/folder/"],
+        )
+        assert objects.level("nothing/") == ([], [])
         seaweed.drop(bucket)
         with pytest.raises(FatalError, match="no such bucket"):
             objects.create("manifests/d", b"d")
         with pytest.raises(FatalError, match="no such bucket"):
             list(objects.list("manifests/"))
+        with pytest.raises(FatalError, match="no such bucket"):
+            objects.level("manifests/")
 
     await anyio.to_thread.run_sync(use)

@@ -1,7 +1,7 @@
 """The manifests of a bucket and their local copy: the bucket is the truth, and only what is new is read."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ class Bucket:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
         self.reads: list[str] = []
+        self.listed: list[str] = []
         self.trouble = 0
         self.error: Exception = TransientError(Reason.STORE_ERROR, "busy")
         self.failed = threading.Event()
@@ -43,9 +44,23 @@ class Bucket:
         self.reads.append(key)
         return self.kept[key]
 
-    def list(self, prefix: str) -> Iterator[ObjectMeta]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectMeta]:
         self._fail()
-        return iter([ObjectMeta(key, len(data)) for key, data in sorted(self.kept.items()) if key.startswith(prefix)])
+        found = self._below(prefix, after)
+        self.listed += [meta.key for meta in found]
+        return iter(found)
+
+    def level(self, folder: str) -> tuple[Sequence[ObjectMeta], Sequence[str]]:
+        self._fail()
+        found = [(meta, meta.key.removeprefix(folder).split("/")) for meta in self._below(folder)]
+        objects = [meta for meta, names in found if len(names) == 1]
+        folders = dict.fromkeys(f"{folder}{names[0]}/" for _, names in found if len(names) > 1)
+        self.listed += [*(meta.key for meta in objects), *folders]
+        return objects, [*folders]
+
+    def _below(self, prefix: str, after: str = "") -> Sequence[ObjectMeta]:
+        kept = sorted(self.kept.items())
+        return [ObjectMeta(key, len(data)) for key, data in kept if key.startswith(prefix) and key > after]
 
     def _fail(self) -> None:
         if self.trouble:
@@ -112,10 +127,11 @@ async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
 
     assert sorted(stored) == ["id-1", "id-2", "id-3"]
     assert not second.adopting
-    assert sorted(bucket.kept)[:3] == [
+    assert sorted(bucket.kept)[:4] == [
         f"manifests/{first.run}.json",
-        f"manifests/{first.run}/00001.jsonl",
-        f"manifests/{first.run}/00002.jsonl",
+        f"manifests/{first.run}.rows-0000000001-0000000002.jsonl",
+        f"manifests/{first.run}/0000000001.jsonl",
+        f"manifests/{first.run}/0000000002.jsonl",
     ]
 
 
@@ -124,7 +140,7 @@ async def test_a_row_is_in_the_bucket_when_append_returns(bucket, opened, tmp_pa
     async with opened(tmp_path) as manifest:
         await manifest.append([row(1)])
 
-        assert b"id-1" in bucket.kept[f"manifests/{manifest.run}/00001.jsonl"]
+        assert b"id-1" in bucket.kept[f"manifests/{manifest.run}/0000000001.jsonl"]
 
 
 async def test_only_what_is_new_is_read(bucket, opened, tmp_path):
@@ -169,10 +185,105 @@ async def test_a_missing_segment_is_damage(bucket, opened, tmp_path):
     async with opened(tmp_path / "a") as manifest:
         for number in range(3):
             await manifest.append([row(number)])
-    del bucket.kept[f"manifests/{manifest.run}/00002.jsonl"]
+    del bucket.kept[f"manifests/{manifest.run}/0000000002.jsonl"]
     with pytest.raises(FatalError, match="segments are missing"):
         async with opened(tmp_path / "b"):
             pass
+
+
+@pytest.fixture
+def small_volumes(monkeypatch):
+    """Three segments make a volume."""
+    monkeypatch.setattr("bulkfetch.manifest.mirror.VOLUME_SEGMENTS", 3)
+
+
+async def appended(manifest: LocalManifest, numbers: Iterable[int]) -> None:
+    """A segment for each."""
+    for number in numbers:
+        await manifest.append([row(number)])
+
+
+async def test_a_start_lists_volumes_instead_of_segments(bucket, opened, tmp_path, small_volumes):
+    """However long a worker was at work: of a run that goes on, or died, only the last segments are listed; of one that
+    ended, none."""
+    async with opened(tmp_path / "a") as ended:
+        await appended(ended, range(1, 9))
+        await ended.finish(summary(8))
+    async with opened(tmp_path / "a") as died:
+        await appended(died, range(11, 19))
+    bucket.listed.clear()
+    bucket.reads.clear()
+    async with opened(tmp_path / "b") as manifest:
+        assert len(await manifest.stored([f"id-{number}" for number in range(20)])) == 16
+
+    of_ended, of_died = f"manifests/{ended.run}", f"manifests/{died.run}"
+    volumes = [f"{of_ended}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6), (7, 8))]
+    volumes += [f"{of_died}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6))]
+    loose = [f"{of_died}/0000000007.jsonl", f"{of_died}/0000000008.jsonl"]
+    assert sorted(bucket.reads) == sorted([f"{of_ended}.json", *volumes, *loose])
+    assert sorted(bucket.listed) == sorted([*bucket.reads, f"{of_ended}/", f"{of_died}/"])
+
+
+async def test_a_volume_holds_what_its_segments_do(bucket, opened, tmp_path, monkeypatch):
+    """Byte for byte; it is put when there are segments enough, or bytes."""
+    monkeypatch.setattr("bulkfetch.manifest.mirror.VOLUME_BYTES", 1000)
+    async with opened(tmp_path) as manifest:
+        await appended(manifest, range(40))
+        await manifest.finish(summary(40))
+    volumes = [data for key, data in sorted(bucket.kept.items()) if ".rows-" in key]
+    segments = [data for key, data in sorted(bucket.kept.items()) if f"{manifest.run}/" in key]
+    assert b"".join(volumes) == b"".join(segments) == (tmp_path / "manifests" / f"{manifest.run}.jsonl").read_bytes()
+    assert all(1000 <= len(data) < 1000 + max(map(len, segments)) for data in volumes[:-1])
+    assert len(segments) == 40
+    assert len(volumes) > 5
+
+
+async def test_a_copy_goes_on_from_the_middle_of_a_volume(bucket, opened, tmp_path, small_volumes):
+    """What one machine has seen as segments, and finds in a volume later, is taken in once."""
+    async with opened(tmp_path / "a") as manifest:
+        await appended(manifest, range(1, 6))
+        async with opened(tmp_path / "b"):
+            pass
+        await appended(manifest, range(6, 12))
+        async with opened(tmp_path / "b") as again:
+            assert len(await again.stored([f"id-{number}" for number in range(20)])) == 11
+        await manifest.finish(summary(11))
+    async with opened(tmp_path / "b"):
+        name = f"manifests/{manifest.run}.jsonl"
+        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+        assert await anyio.to_thread.run_sync(verify_chain, tmp_path / "b") == []
+
+
+async def test_the_segments_of_a_run_that_ended_may_go(bucket, opened, tmp_path, small_volumes):
+    """Its volumes hold all of it."""
+    async with opened(tmp_path / "a") as manifest:
+        await appended(manifest, range(8))
+        await manifest.finish(summary(8))
+    for key in [key for key in bucket.kept if f"{manifest.run}/" in key]:
+        del bucket.kept[key]
+    async with opened(tmp_path / "b") as again:
+        assert len(await again.stored([f"id-{number}" for number in range(8)])) == 8
+
+
+async def test_a_missing_volume_is_damage(bucket, opened, tmp_path, small_volumes):
+    """As a missing segment is."""
+    async with opened(tmp_path / "a") as manifest:
+        await appended(manifest, range(8))
+        await manifest.finish(summary(8))
+    del bucket.kept[f"manifests/{manifest.run}.rows-0000000004-0000000006.jsonl"]
+    with pytest.raises(FatalError, match="segments are missing"):
+        async with opened(tmp_path / "b"):
+            pass
+
+
+async def test_a_summary_is_listed_before_the_volumes_that_were_put_before_it(bucket, opened, tmp_path, small_volumes):
+    """A list takes several requests: who sees the summary in an early one sees all volumes in a later one."""
+    async with opened(tmp_path) as manifest:
+        await appended(manifest, range(8))
+        await manifest.finish(summary(8))
+    put = [key for key in bucket.kept if f"{manifest.run}/" not in key]
+    assert len(put) == 4
+    assert sorted(put)[0] == put[-1] == f"manifests/{manifest.run}.json"
 
 
 async def test_passing_trouble_and_lost_answers_lose_nothing(bucket, opened, tmp_path):
@@ -184,8 +295,12 @@ async def test_passing_trouble_and_lost_answers_lose_nothing(bucket, opened, tmp
         await manifest.append([row(2)])
         await manifest.finish(summary(2))
 
-    segments = [data for key, data in sorted(bucket.kept.items()) if key.endswith(".jsonl")]
-    assert [data.count(b"\n") for data in segments] == [1, 1]
+    parts = {key.removeprefix(f"manifests/{manifest.run}"): data for key, data in bucket.kept.items()}
+    assert {name: data.count(b"\n") for name, data in parts.items() if name.endswith(".jsonl")} == {
+        "/0000000001.jsonl": 1,
+        "/0000000002.jsonl": 1,
+        ".rows-0000000001-0000000002.jsonl": 2,
+    }
 
 
 async def test_a_run_that_died_makes_the_next_one_adopt(bucket, opened, tmp_path):
@@ -230,7 +345,7 @@ async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, t
             await manifest.append([row(3)])
         with pytest.raises(FatalError, match=str(error)):
             await manifest.finish(summary(1))
-    assert list(bucket.kept) == [f"manifests/{manifest.run}/00001.jsonl"]
+    assert list(bucket.kept) == [f"manifests/{manifest.run}/0000000001.jsonl"]
     assert not list((tmp_path / "manifests").glob("*.json"))
     async with opened(tmp_path) as again:
         assert again.adopting
@@ -258,7 +373,8 @@ async def test_haste_does_not_harm_what_the_bucket_takes(bucket, opened, tmp_pat
         manifest.hurry()
         await manifest.append([row(1)])
         await manifest.finish(summary(1))
-    assert sorted(bucket.kept) == [f"manifests/{manifest.run}.json", f"manifests/{manifest.run}/00001.jsonl"]
+    assert f"manifests/{manifest.run}.json" in bucket.kept
+    assert f"manifests/{manifest.run}/0000000001.jsonl" in bucket.kept
 
 
 async def _refused(act, argument):
@@ -310,7 +426,7 @@ async def test_damage_in_the_bucket_itself_stops_the_run(bucket, opened, tmp_pat
     async with opened(tmp_path) as manifest:
         await manifest.append([row(1)])
         await manifest.finish(summary(1))
-    key = f"manifests/{manifest.run}/00001.jsonl"
+    key = f"manifests/{manifest.run}.rows-0000000001-0000000001.jsonl"
     bucket.kept[key] = bytes(len(bucket.kept[key]))
     with pytest.raises(FatalError, match="is damaged in line 1"):
         async with opened(tmp_path / "other"):

@@ -1,0 +1,101 @@
+"""How the manifests of a bucket are laid out: a bucket knows no append, so a run's rows go up as immutable objects.
+
+`manifests/<run>/0000000001.jsonl` and so on are its segments, each put as soon as its rows are there. Many of them are
+put once more as one volume, `manifests/<run>.rows-0000000001-0000001000.jsonl`: whoever reads the archive lists volumes
+and not the segments behind them, however long a worker was at work. `manifests/<run>.json`, the summary, comes last.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from bulkfetch.errors import FatalError
+from bulkfetch.manifest.runs import MANIFESTS, RUN_ID
+from bulkfetch.models import ObjectMeta
+from bulkfetch.text import safe
+
+# Numbers have one width, for a bucket lists by text. The summary sorts before the volumes: they are put before it, so
+# whoever sees it in a list that takes several requests sees all of them.
+_RUN = rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})"
+_SEGMENT = re.compile(rf"{_RUN}/(?P<first>[0-9]+)\.jsonl", re.ASCII)
+_VOLUME = re.compile(rf"{_RUN}\.rows-(?P<first>[0-9]+)-(?P<last>[0-9]+)\.jsonl", re.ASCII)
+_SUMMARY = re.compile(rf"{_RUN}\.json", re.ASCII)
+_FOLDER = re.compile(rf"{_RUN}/", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The segments `first` to `last` of a run, as one object of `size` bytes."""
+
+    key: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Layout:
+    """What the top level of an archive's manifests shows: `runs` are those that have rows."""
+
+    runs: set[str] = field(default_factory=set)
+    volumes: defaultdict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
+    summaries: dict[str, ObjectMeta] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, objects: Iterable[ObjectMeta], folders: Iterable[str]) -> Self:
+        """Sort out `objects` and `folders`; what is none of ours is left out."""
+        layout = cls()
+        for meta in objects:
+            if found := _VOLUME.fullmatch(meta.key):
+                layout.volumes[found["run"]].append(Part(meta.key, meta.size, int(found["first"]), int(found["last"])))
+            elif found := _SUMMARY.fullmatch(meta.key):
+                layout.summaries[found["run"]] = meta
+        layout.runs.update(layout.volumes)
+        layout.runs.update(found["run"] for folder in folders if (found := _FOLDER.fullmatch(folder)))
+        return layout
+
+    def last_in_volumes(self, run: str) -> int:
+        """The number of the last segment of `run` that a volume holds; 0 if there is none."""
+        return max((part.last for part in self.volumes.get(run, ())), default=0)
+
+    def growing(self) -> set[str]:
+        """The runs with segments that no volume holds, as far as one can know: a run that ends leaves none behind."""
+        return {run for run in self.runs if run not in self.summaries or run not in self.volumes}
+
+
+def segment_key(run: str, number: int) -> str:
+    """Where segment `number` of `run` is; keys sort by their numbers."""
+    return f"{MANIFESTS}/{run}/{number:010}.jsonl"
+
+
+def volume_key(run: str, first: int, last: int) -> str:
+    """Where the segments `first` to `last` of `run` are as one object."""
+    return f"{MANIFESTS}/{run}.rows-{first:010}-{last:010}.jsonl"
+
+
+def summary_key(run: str) -> str:
+    """Where the summary of `run` is."""
+    return f"{MANIFESTS}/{run}.json"
+
+
+def segments(objects: Iterable[ObjectMeta]) -> list[Part]:
+    """The segments among `objects`."""
+    found = ((meta, _SEGMENT.fullmatch(meta.key)) for meta in objects)
+    return [Part(meta.key, meta.size, int(match["first"]), int(match["first"])) for meta, match in found if match]
+
+
+def in_order(run: str, parts: Iterable[Part]) -> Sequence[Part]:
+    """`parts`, which are all of the manifest of `run`, from its first segment to its last.
+
+    Raises:
+        FatalError: there is a hole: rows are missing.
+    """
+    ordered = sorted(parts, key=lambda part: part.first)
+    expected = 1
+    for part in ordered:
+        if part.first != expected:
+            raise FatalError(f"the manifest of run {safe(run)} is damaged: segments are missing before {part.key}")
+        expected = part.last + 1
+    return ordered
