@@ -269,6 +269,10 @@ class Queue(Protocol):
         """Hand the message back, to be leased again after `delay` seconds."""
         ...
 
+    async def give_back(self, lease: Lease, delay: float) -> None:
+        """The same for a message that was not tried: this delivery does not count."""
+        ...
+
     async def extend(self, leases: Sequence[Lease]) -> None:
         """Let each of `leases` last for another `lease_seconds` from now."""
         ...

@@ -120,12 +120,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A message in a worker's hands: its `body`, how often it was handed out, this time included, and the driver's own
-    `handle` on it."""
+    """A message in a worker's hands: its `body`, how often it was handed out, this time included and what was given
+    back untried left out, and the driver's own `handle` on it. `redelivered`: it was in somebody's hands before, if
+    only to be given back."""
 
     body: bytes
     deliveries: int
     handle: object = field(repr=False)
+    redelivered: bool
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,13 +14,13 @@ from typing import Self
 import anyio
 import msgspec
 from nats.aio.msg import Msg
-from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
 from bulkfetch.background import background
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.policy import MAX_RETRY_AFTER
+from bulkfetch.queues.buckets import ensure_bucket
 from bulkfetch.queues.connection import Connection
 
 RESERVED = 0.1
@@ -119,7 +119,9 @@ class JetStreamFleet:
         """
         try:
             with connection.asking(f"the shared rate ({bucket})"):
-                fleet = cls(connection, await _bucket(connection, bucket), bucket, name, rate, patience, on_pause)
+                fleet = cls(
+                    connection, await ensure_bucket(connection, bucket, ttl=TTL), bucket, name, rate, patience, on_pause
+                )
                 await fleet._set_clock()
                 # Not a watch on the bucket: a subscription outlives a restart of the server by itself.
                 pauses = await connection.client.subscribe(fleet._pause_subject, cb=fleet._heard)
@@ -226,7 +228,7 @@ class JetStreamFleet:
     async def _restore(self) -> None:
         """Make the bucket anew if it was deleted."""
         with suppress(TransientError), self._connection.asking(self._place):
-            await _bucket(self._connection, self._bucket)
+            await ensure_bucket(self._connection, self._bucket, ttl=TTL)
 
     def pause(self, seconds: float) -> None:
         """See `interfaces.Fleet.pause`."""
@@ -302,12 +304,3 @@ def _lead(before: float, took: float) -> float:
     for longer than that; else soon more, and slowly less."""
     needed = 1.25 * took if took > LATE / 2 else 0.0
     return min(AHEAD, max(needed, 0.9 * before if before > LATE / 10 else 0.0))
-
-
-async def _bucket(connection: Connection, bucket: str) -> KeyValue:
-    try:
-        return await connection.js.key_value(bucket)
-    except BucketNotFoundError:
-        return await connection.js.create_key_value(
-            KeyValueConfig(bucket=bucket, history=1, ttl=TTL, storage=StorageType.FILE)
-        )

@@ -21,6 +21,7 @@ from bulkfetch.queues.fleet import JetStreamFleet
 from bulkfetch.queues.nats_errors import NO_MESSAGE, is_queued_already
 from bulkfetch.queues.nats_url import NatsAccess, NatsAddress
 from bulkfetch.queues.pull import Pull
+from bulkfetch.queues.returns import Returns
 from bulkfetch.queues.streams import CONSUMER, StreamNames, check_streams, ensure_consumer, ensure_streams
 from bulkfetch.retrying import persisting
 
@@ -49,6 +50,7 @@ class JetStreamQueue:
         self._js = connection.js
         self._notify = notify
         self._pull = Pull(connection, stream, CONSUMER)
+        self._returns = Returns(connection, self._names.returns)
         self._put_before: set[str] = set()
 
     @classmethod
@@ -122,11 +124,27 @@ class JetStreamQueue:
         """See `interfaces.Queue.fetch`. To be shielded from cancellation: what arrives meanwhile would be out of sight
         until the next call, or until the queue is closed."""
         messages = await self._pull.fetch(limit, wait)
-        return [Lease(message.data, message.metadata.num_delivered or 1, message) for message in messages]
+        return await asyncio.gather(*map(self._lease, messages))
+
+    async def _lease(self, message: Msg) -> Lease:
+        deliveries = _delivered(message)
+        if deliveries > 1:
+            try:
+                deliveries -= await self._returns.count(message.metadata.sequence.stream)
+            except TransientError:
+                # One delivery too many does less harm than a good invoice that is taken for poison.
+                deliveries = 1
+        return Lease(message.data, max(1, deliveries), message, redelivered=_delivered(message) > 1)
 
     async def ack(self, lease: Lease) -> None:
         """See `interfaces.Queue.ack`. Without a connection it is sent when there is one again, and the error says that
         this is not certain."""
+        await self._ack(lease)
+        message = _message(lease)
+        if lease.deliveries < _delivered(message):
+            await self._returns.forget(message.metadata.sequence.stream)
+
+    async def _ack(self, lease: Lease) -> None:
         reply = _message(lease).reply
         try:
             with self._connection.asking():
@@ -148,6 +166,13 @@ class JetStreamQueue:
         words = b"-NAK" + (b' {"delay": %d}' % int(delay * 1e9) if delay > 0 else b"")
         with self._connection.asking():
             await self._client.publish(_message(lease).reply, words)
+
+    async def give_back(self, lease: Lease, delay: float) -> None:
+        """See `interfaces.Queue.give_back`."""
+        message = _message(lease)
+        # The count first: the message may be in the next worker's hands at once.
+        await self._returns.set(message.metadata.sequence.stream, _delivered(message) - lease.deliveries + 1)
+        await self.nak(lease, delay)
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         """See `interfaces.Queue.extend`."""
@@ -250,6 +275,10 @@ async def _found(answer: Awaitable[RawStreamMsg]) -> RawStreamMsg | None:
 
 def _is_newer(queued: RawStreamMsg, kept: RawStreamMsg) -> bool:
     return queued.time is not None and kept.time is not None and queued.time > kept.time
+
+
+def _delivered(message: Msg) -> int:
+    return message.metadata.num_delivered or 1
 
 
 def _message(lease: Lease) -> Msg:

@@ -19,7 +19,7 @@ from bulkfetch.text import safe
 try:
     from bulkfetch.queues.sqs_client import LONGEST_WAIT, SqsAddress, SqsClient
     from bulkfetch.queues.sqs_letters import SqsLetters
-    from bulkfetch.queues.sqs_messages import MESSAGES, SqsMessages
+    from bulkfetch.queues.sqs_messages import MESSAGES, SqsMessages, received_before, receives
     from bulkfetch.queues.sqs_setup import LEASE_SECONDS, QueueUrls, set_up
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"aiobotocore", "botocore"}:
@@ -27,6 +27,7 @@ except ModuleNotFoundError as missing:
     raise UsageError("sqs:// needs the AWS client: pip install 'bulkfetch[sqs]'") from None
 
 LONGEST_DELAY = 12 * 3600
+LONGEST_SEND_DELAY = 15 * 60
 
 _CLOSING_SECONDS = 10.0
 _MORE_FETCHES = 4
@@ -118,11 +119,7 @@ class SqsQueue:
 
     async def _lease(self, limit: int, wait: int) -> list[Lease]:
         return [
-            Lease(
-                message["Body"].encode(),
-                int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
-                message["ReceiptHandle"],
-            )
+            Lease(message["Body"].encode(), receives(message), message["ReceiptHandle"], received_before(message))
             for message in await self._messages.receive(limit, wait=wait, lease=self._whole_lease())
         ]
 
@@ -136,6 +133,10 @@ class SqsQueue:
     async def nak(self, lease: Lease, delay: float) -> None:
         """See `interfaces.Queue.nak`. SQS puts off by whole seconds, up to twelve hours."""
         await self._messages.end_in(min(math.ceil(delay), LONGEST_DELAY), [_receipt(lease)])
+
+    async def give_back(self, lease: Lease, delay: float) -> None:
+        """See `interfaces.Queue.give_back`. It is put off by whole seconds, up to 15 minutes."""
+        await self._messages.replace(_receipt(lease), lease.body.decode(), min(math.ceil(delay), LONGEST_SEND_DELAY))
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         """See `interfaces.Queue.extend`. Twelve hours after it was handed out a message comes again all the same."""

@@ -15,6 +15,9 @@ BATCH_BYTES = 256 * 1024
 # SQS takes the characters of XML. JSON escapes the others by itself, save for these two, and no ID has them.
 _ESCAPES = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
 
+_COPY = "bulkfetch-copy"
+"""The attribute of a message that was received before, as another one."""
+
 _COUNTS = tuple(f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed"))
 
 
@@ -48,9 +51,19 @@ class SqsMessages:
             WaitTimeSeconds=wait,
             VisibilityTimeout=lease,
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            MessageAttributeNames=[_COPY],
         )
         received: Sequence[Mapping[str, Any]] = answer.get("Messages", ())
         return received
+
+    async def replace(self, receipt: str, text: str, delay: int) -> None:
+        """Put a copy, to be received in `delay` seconds, in the place of a message with `text`: SQS counts how often
+        that was received for good, and the copy from the start. Between the two calls both are there."""
+        mark = {_COPY: {"DataType": "String", "StringValue": "1"}}
+        await self._sqs.call(
+            "send_message", QueueUrl=self._url, MessageBody=text, DelaySeconds=delay, MessageAttributes=mark
+        )
+        await self.delete(receipt)
 
     async def delete(self, receipt: str) -> bool:
         """Remove a message. False where SQS says that its lease had ended: then it may still be there."""
@@ -97,3 +110,13 @@ def _batches(messages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str
         size += length
     if batch:
         yield batch
+
+
+def received_before(message: Mapping[str, Any]) -> bool:
+    """Whether `message`, as `receive` gave it, may have been in somebody's hands before."""
+    return receives(message) > 1 or _COPY in message.get("MessageAttributes", {})
+
+
+def receives(message: Mapping[str, Any]) -> int:
+    """How often `message`, as `receive` gave it, was received."""
+    return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))

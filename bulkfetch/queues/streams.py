@@ -37,6 +37,7 @@ class StreamNames:
         self.stream = stream
         self.dead = f"{stream}_dead"
         self.state = f"{stream}_state"
+        self.returns = f"{stream}_returns"
         self.subjects = f"bulkfetch.{stream}.ids.*"
         self.dead_subjects = f"bulkfetch.{stream}.dead.*"
 

@@ -1,7 +1,7 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from random import Random
@@ -30,8 +30,8 @@ SOON = 0.05
 """The same while suspects wait for their turn."""
 
 MAX_DELIVERIES = 16
-"""How often a message is taken in hand. Crashes of neighbours and hand-backs count, too, so fewer would put good
-invoices among the dead letters; one that comes more often takes its worker down."""
+"""How often a message is taken in hand. Crashes of neighbours count, too, so fewer would put good invoices among the
+dead letters; one that comes more often takes its worker down. What is handed back untried does not count."""
 
 SUSPECT = 3
 """From which delivery on a message is taken up only beside no other such one. What was in hand together when a worker
@@ -150,18 +150,18 @@ class QueueSource:
             self._taken_up = self._suspects.pop()
             taken.append(self._taken_up)
         crowd, self._suspects = self._suspects[self._limit :], self._suspects[: self._limit]
-        await self._release_all([(lease, self._rng.uniform(0.5, 1.5) * CROWDED_OUT) for lease in crowd])
+        await self._give_back([(lease, self._rng.uniform(0.5, 1.5) * CROWDED_OUT) for lease in crowd])
         return taken
 
     async def _hand_back(self, leases: Sequence[Lease]) -> None:
         with anyio.CancelScope(shield=True):
-            await self._release_all([(lease, 0.0) for lease in leases])
+            await self._give_back([(lease, 0.0) for lease in leases])
 
-    async def _release_all(self, leases: Sequence[tuple[Lease, float]]) -> None:
+    async def _give_back(self, leases: Sequence[tuple[Lease, float]]) -> None:
         # At the same time: a broker that is silent must not take its time for each.
         async with anyio.create_task_group() as tasks:
             for lease, delay in leases:
-                tasks.start_soon(self._release, lease, delay)
+                tasks.start_soon(self._release, lease, self._queue.give_back, delay)
 
     async def _wait_for_broker(self, error: TransientError) -> None:
         lasted = anyio.current_time() - self._in_trouble(error)
@@ -227,7 +227,7 @@ class QueueSource:
             invoice_id,
             fields=fields,
             tag=lease,
-            redelivered=lease.deliveries > 1,
+            redelivered=lease.redelivered,
             last=lease.deliveries == MAX_DELIVERIES,
         )
 
@@ -248,13 +248,16 @@ class QueueSource:
     async def nack(self, row: InputRow, *, later: bool = False) -> None:
         """See `interfaces.Source.nack`."""
         lease = _lease_of(row)
-        delay = min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)) if later else 0.0
-        await self._release(lease, delay)
+        if later:
+            delay = min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1))
+            await self._release(lease, self._queue.nak, delay)
+        else:
+            await self._release(lease, self._queue.give_back, 0.0)
 
-    async def _release(self, lease: Lease, delay: float) -> None:
+    async def _release(self, lease: Lease, way: Callable[[Lease, float], Awaitable[None]], delay: float) -> None:
         self._leases.pop(id(lease), None)
         try:
-            await self._queue.nak(lease, delay)
+            await way(lease, delay)
         except (TransientError, FatalError) as error:
             self._notify(Note("warning", f"{self.name}: a message comes back only when its lease ends: {error}"))
 

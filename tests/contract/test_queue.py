@@ -267,6 +267,33 @@ async def test_a_message_handed_back_with_a_delay_waits(queue: Queue) -> None:
     assert anyio.current_time() - before > 1.7
 
 
+async def test_what_is_given_back_was_not_handed_out(queue: Queue) -> None:
+    """It comes again at once, however often, and the deliveries before it count as they did."""
+    await queue.put([message(1)])
+    for number in range(3):
+        (lease,) = await fetch(queue, 1, patience=3)
+        assert lease.deliveries == 1
+        assert lease.redelivered == (number > 0)
+        await queue.give_back(lease, 0.0)
+    (lease,) = await fetch(queue, 1, patience=3)
+    await queue.nak(lease, 0.0)
+    (lease,) = await fetch(queue, 1, patience=3)
+    assert lease.deliveries == 2
+    await queue.ack(lease)
+    assert not await queue.fetch(1, 0.1)
+
+
+async def test_what_is_given_back_with_a_delay_waits(queue: Queue) -> None:
+    """As what is handed back otherwise."""
+    await queue.put([message(1)])
+    (lease,) = await fetch(queue, 1)
+    before = anyio.current_time()
+    await queue.give_back(lease, 2.0)
+    (lease,) = await fetch(queue, 1)
+    assert lease.deliveries == 1
+    assert anyio.current_time() - before > 1.7
+
+
 async def test_a_lease_that_is_extended_lasts(opened: Opened) -> None:
     """While its lease is extended a message is in no other hands, and then it comes again."""
     async with opened(2.0) as queue, opened(2.0) as other:

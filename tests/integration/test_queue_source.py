@@ -8,6 +8,7 @@ from random import Random
 
 import anyio
 import pytest
+from nats.js.errors import NoKeysError
 from nats_help import admin, letter, opened, stream_of, take, with_lease
 from nats_server import nats_server
 
@@ -112,8 +113,9 @@ async def test_what_names_no_invoice_is_malformed_and_becomes_a_dead_letter(nats
         assert (await queue.stats()).waiting == (await queue.stats()).leased == 0
 
 
-async def test_a_message_that_comes_too_often_is_poison(nats) -> None:
+async def test_a_message_that_comes_too_often_is_poison(nats, monkeypatch) -> None:
     """The last delivery that is tried says so; the next one is put among the dead letters."""
+    monkeypatch.setattr("bulkfetch.sources.queue.PUT_OFF", 0.0)
     async with opened(nats.queue()) as queue, source_of(queue) as source:
         await send(queue, b"A")
         rows = []
@@ -123,7 +125,7 @@ async def test_a_message_that_comes_too_often_is_poison(nats) -> None:
                 if isinstance(row, Malformed):
                     await source.ack(row, row_of(row, Outcome.REJECTED, row.reason))
                 else:
-                    await source.nack(row)
+                    await source.nack(row, later=True)
         assert [row.redelivered for row in rows[:-1]] == [False] + [True] * (MAX_DELIVERIES - 1)
         assert [row.last for row in rows[:-1]] == [False] * (MAX_DELIVERIES - 1) + [True]
         assert (rows[-1].raw, rows[-1].reason) == ("A", Reason.POISON)
@@ -133,6 +135,30 @@ async def test_a_message_that_comes_too_often_is_poison(nats) -> None:
         await queue.requeue(kept)
         (again,) = await handed_out(source)
         assert (again.invoice_id, again.redelivered) == ("A", False)
+
+
+async def test_a_night_of_restarts_makes_no_poison(nats) -> None:
+    """A worker that is refused by the API hands back what it could not try, and is started again, for as long as that
+    lasts: none of it counts as a delivery, and one death in between as one."""
+    url = nats.queue()
+    async with opened(url) as queue:
+        await send(queue, *(f"A{number}".encode() for number in range(40)))
+        for lease in await take(queue, 40):
+            await queue.nak(lease, 0.0)
+    for _ in range(MAX_DELIVERIES + 4):
+        async with opened(url) as queue, source_of(queue, until_empty=False) as source:
+            batch = await anext(source.batches())
+            assert {row.redelivered for row in batch} == {True}
+            assert not [row for row in batch if isinstance(row, Malformed) or row.last]
+            for row in batch:
+                await source.nack(row)
+    async with opened(url) as queue, source_of(queue) as source:
+        assert len(await handed_out(source)) == 40
+        assert await queue.stats() == QueueStats(0, 0, 0)
+        async with admin(url) as js:
+            returns = await js.key_value(f"{stream_of(url)}_returns")
+            with pytest.raises(NoKeysError):
+                await returns.keys()
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

@@ -38,7 +38,7 @@ LETTER = DeadLetter(
     run="run-1",
     body='{"id":"inv-1"}',
 )
-LEASE = Lease(b"inv-1", 1, "receipt")
+LEASE = Lease(b"inv-1", 1, "receipt", redelivered=False)
 PUT = [("inv-1", b'{"id":"inv-1"}')]
 
 

@@ -31,13 +31,17 @@ class MemoryQueue:
         for each in found:
             self.deliveries[each] += 1
             self.ready[each] = now + self.lease_seconds
-        return [Lease(each.encode(), self.deliveries[each], each) for each in found]
+        return [Lease(each.encode(), self.deliveries[each], each, redelivered=True) for each in found]
 
     async def ack(self, lease: Lease) -> None:
         del self.ready[str(lease.handle)]
 
     async def nak(self, lease: Lease, delay: float) -> None:
         self.ready[str(lease.handle)] = anyio.current_time() + delay
+
+    async def give_back(self, lease: Lease, delay: float) -> None:
+        self.deliveries[str(lease.handle)] -= 1
+        await self.nak(lease, delay)
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
