@@ -3,6 +3,7 @@ the API and started again all night would make poison of what it never tried."""
 
 from contextlib import suppress
 
+import anyio
 from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue
 
@@ -12,6 +13,9 @@ from bulkfetch.queues.connection import Connection
 
 TTL = 30 * 24 * 3600.0
 """Seconds after which a count is forgotten that nobody adds to."""
+
+PATIENCE = 2.0
+"""Seconds that an answer is waited for at most."""
 
 
 class Returns:
@@ -41,8 +45,8 @@ class Returns:
                 return 0
 
     async def set(self, sequence: int, count: int) -> None:
-        """Remember `count`; where the broker does not answer, the count before it holds."""
-        with suppress(TransientError), self._connection.asking(self._place):
+        """Remember `count`; where the broker does not answer soon, the count before it holds: who asks wants to end."""
+        with suppress(TransientError), anyio.move_on_after(PATIENCE), self._connection.asking(self._place):
             await (await self._kv()).put(str(sequence), b"%d" % count)
 
     async def forget(self, sequence: int) -> None:
