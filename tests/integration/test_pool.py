@@ -237,7 +237,8 @@ async def test_a_whole_run_settles_every_row(tmp_path):
     assert pool.account.retryable_failures == sum(line % 11 != 3 and line % 13 == 5 for line in lines)
     assert (pool.account.counts.rejected, pool.account.counts.skipped) == (ROWS // 17, ROWS // 19)
     assert stop.cause is None
-    assert (server.most_before_success, server.most) == (CANARY_IN_FLIGHT, WORKERS)
+    # How many are with the server at a time depends on how fast the disk is; that there are more after a success, not.
+    assert server.most_before_success <= CANARY_IN_FLIGHT < server.most <= WORKERS
 
 
 @pytest.mark.parametrize("way", ["drain", "hurry", "no drain", "fatal"])
