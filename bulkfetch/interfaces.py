@@ -45,7 +45,8 @@ class Source(Protocol):
         ...
 
     async def nack(self, row: InputRow, *, later: bool = False) -> None:
-        """Hand `row` back unaccounted for: at once or, where it failed just now, for `later`. Never raises."""
+        """Hand `row` back unaccounted for: untried and at once or, where it failed just now, for `later`. Never
+        raises."""
         ...
 
     def estimate(self) -> int | None:

@@ -1,12 +1,13 @@
 """From what became of a row to its place in the manifest: durable, counted, told, acknowledged, in this order."""
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
 
 from bulkfetch.account import Account
-from bulkfetch.errors import FatalError, Reason
+from bulkfetch.errors import BulkfetchError, FatalError, Reason
 from bulkfetch.events import Event, RowRecorded
 from bulkfetch.interfaces import Manifest, Source
 from bulkfetch.models import Delivery, InputRow, Outcome, Row
@@ -101,9 +102,12 @@ class Settlement:
         except FatalError as error:
             self._stop.request(error)
 
-    async def give_back(self, rows: Sequence[InputRow]) -> None:
+    async def give_back(self, rows: Sequence[InputRow], error: BaseException | None = None) -> None:
+        """Hand `rows` back, as of `error` if there was one. After a bug they count as tried: if it is one of them that
+        brings it about, it must not take down worker after worker for ever."""
+        bug = isinstance(error, Exception) and not isinstance(error, BulkfetchError)
         with anyio.CancelScope(shield=True):
-            await self._told(self._source.nack, [(row,) for row in rows])
+            await self._told(partial(self._source.nack, later=bug), [(row,) for row in rows])
 
     async def _told(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
         """Call `tell` with each of `each`: at the same time where a broker is told, that may be silent. Nothing ends

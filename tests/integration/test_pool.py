@@ -347,8 +347,11 @@ class Overloaded:
         self.asked.set()
         raise TransientError(Reason.STORE_ERROR, "busy")
 
-    def list(self, prefix):
+    def list(self, prefix, *, after=""):
         return iter(())
+
+    def level(self, folder):
+        return [], []
 
 
 @pytest.mark.parametrize("way", ["hurry", "drain"])
@@ -434,6 +437,39 @@ async def test_what_failed_goes_back_to_a_queue(tmp_path):
     assert server.asked == 4 * 2 + 2 + 1
     assert pool.account.counts.balanced()
     assert (pool.account.counts.read, pool.account.counts.failed, pool.account.counts.stored) == (3, 2, 1)
+
+
+class Returned(Queued):
+    """Keeps what came back, and whether for later; hands nothing out again."""
+
+    def __init__(self, durable, tick, rows):
+        super().__init__(durable, tick, rows)
+        self.returned = {}
+
+    async def nack(self, row, *, later=False):
+        assert row.invoice_id not in self.returned
+        self.returned[row.invoice_id] = later
+
+
+async def test_only_what_may_have_met_a_bug_counts_as_tried(tmp_path):
+    """Where one invoice takes the worker down, it comes back as one that failed: else it would take down one after the
+    other for ever. Those that were in hand beside it come back untried."""
+    rows = [(invoice(number), False, False) for number in (1, 2, 4, 6)]
+    async with pool_on(
+        tmp_path, lambda: None, source=lambda durable, tick: Returned(durable, tick, rows)
+    ) as (pool, source, server, _):  # fmt: skip
+        mint = server.mint
+
+        async def broken(invoice_id):
+            if invoice_id == invoice(2):
+                raise ValueError(invoice_id)
+            await mint(invoice_id)
+            await anyio.sleep_forever()
+
+        server.mint = broken
+        with anyio.fail_after(10.0), pytest.raises(ExceptionGroup):
+            await pool.run()
+    assert source.returned == {row[0]: row[0] == invoice(2) for row in rows}
 
 
 async def test_what_no_retry_mends_is_given_up_at_once(tmp_path):
