@@ -346,8 +346,11 @@ class Overloaded:
         self.asked.set()
         raise TransientError(Reason.STORE_ERROR, "busy")
 
-    def list(self, prefix):
+    def list(self, prefix, *, after=""):
         return iter(())
+
+    def level(self, folder):
+        return [], []
 
 
 @pytest.mark.parametrize("way", ["hurry", "drain"])
