@@ -44,8 +44,9 @@ class Source(Protocol):
         worst a queue hands it out once more."""
         ...
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
-        """Hand `row` back unaccounted for: at once or, where it failed just now, for `later`. Never raises."""
+    async def nack(self, row: InputRow, *, later: bool = False, tried: bool = False) -> None:
+        """Hand `row` back unaccounted for: at once or, where it failed just now, for `later`. `tried` says that it may
+        be what ends this run in a way nobody has foreseen; what is for later was tried, too. Never raises."""
         ...
 
     def estimate(self) -> int | None:

@@ -144,8 +144,8 @@ class Pool:
             with anyio.CancelScope(shield=True):
                 await self._settle(settled)
                 self.account.counts.read += len(settled)
-        except BaseException:
-            await self._settlement.give_back(batch)
+        except BaseException as error:
+            await self._settlement.give_back(batch, because=error)
             raise
         await self._hand_out(jobs)
 
@@ -205,7 +205,7 @@ class Pool:
                     await self._settle([(job.delivery, row)])
         except BaseException as error:
             self.account.counts.read -= 1
-            await self._settlement.give_back([job.delivery])
+            await self._settlement.give_back([job.delivery], because=error)
             if isinstance(error, FatalError):
                 self._stop.request(error)
             elif not isinstance(error, Aborted):

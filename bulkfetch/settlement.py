@@ -1,12 +1,13 @@
 """From what became of a row to its place in the manifest: durable, counted, told, acknowledged, in this order."""
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
 
 from bulkfetch.account import Account
-from bulkfetch.errors import FatalError, Reason
+from bulkfetch.errors import BulkfetchError, FatalError, Reason
 from bulkfetch.events import Event, RowRecorded
 from bulkfetch.interfaces import Manifest, Source
 from bulkfetch.models import Delivery, InputRow, Outcome, Row
@@ -101,9 +102,12 @@ class Settlement:
         except FatalError as error:
             self._stop.request(error)
 
-    async def give_back(self, rows: Sequence[InputRow]) -> None:
+    async def give_back(self, rows: Sequence[InputRow], *, because: BaseException | None = None) -> None:
+        """Hand `rows` back, `because` of that error. One that nobody has foreseen may be the doing of one of them, and
+        meet the next worker, too: then this time counts."""
+        tried = isinstance(because, Exception) and not isinstance(because, BulkfetchError)
         with anyio.CancelScope(shield=True):
-            await self._told(self._source.nack, [(row,) for row in rows])
+            await self._told(partial(self._source.nack, tried=tried), [(row,) for row in rows])
 
     async def _told(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
         """Call `tell` with each of `each`: at the same time where a broker is told, that may be silent. Nothing ends

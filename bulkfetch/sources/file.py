@@ -55,7 +55,7 @@ class FileSource:
     async def ack(self, row: InputRow, account: Row) -> None:
         """Nothing to do."""
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+    async def nack(self, row: InputRow, *, later: bool = False, tried: bool = False) -> None:
         """Nothing to do."""
 
     def estimate(self) -> int | None:

@@ -245,14 +245,11 @@ class QueueSource:
         finally:
             self._leases.pop(id(lease), None)
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+    async def nack(self, row: InputRow, *, later: bool = False, tried: bool = False) -> None:
         """See `interfaces.Source.nack`."""
         lease = _lease_of(row)
-        if later:
-            delay = min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1))
-            await self._release(lease, self._queue.nak, delay)
-        else:
-            await self._release(lease, self._queue.give_back, 0.0)
+        delay = min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)) if later else 0.0
+        await self._release(lease, self._queue.nak if later or tried else self._queue.give_back, delay)
 
     async def _release(self, lease: Lease, way: Callable[[Lease, float], Awaitable[None]], delay: float) -> None:
         self._leases.pop(id(lease), None)

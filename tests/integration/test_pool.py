@@ -78,7 +78,7 @@ class Listed:
         self.acked[row.line] += 1
         self._tick()
 
-    async def nack(self, row, *, later=False):
+    async def nack(self, row, *, later=False, tried=False):
         assert not later
         self.nacked[row.line] += 1
         await anyio.lowlevel.checkpoint()
@@ -400,7 +400,7 @@ class Queued(Listed):
         if account.outcome is Outcome.STORED:
             self._waiting, self._held = self._held, []
 
-    async def nack(self, row, *, later=False):
+    async def nack(self, row, *, later=False, tried=False):
         assert later
         self.put_off.append(row.invoice_id)
         again = replace(row, redelivered=True)
@@ -522,7 +522,7 @@ async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path)
             await anyio.sleep(0.5)
             await super().ack(row, account)
 
-        async def nack(self, row, *, later=False):
+        async def nack(self, row, *, later=False, tried=False):
             await anyio.sleep(0.5)
             self.nacked[row.line] += 1
 
@@ -601,7 +601,7 @@ async def test_failures_that_may_be_the_runs_own_fault_go_back_to_a_queue(tmp_pa
     hopeless = [(invoice(11 * number + 3), False, False) for number in range(40)]
 
     class Back(Queued):
-        async def nack(self, row, *, later=False):
+        async def nack(self, row, *, later=False, tried=False):
             self.nacked[row.line] += 1
 
     async with pool_on(tmp_path, lambda: None, source=lambda durable, tick: Back(durable, tick, hopeless)) as (
@@ -630,3 +630,48 @@ async def test_few_or_different_failures_are_given_up_all_the_same(tmp_path, cou
     assert Counter(reason for _, _, reason in source.accounts) == {"not_found": count - 1, "server_error": 1}
     assert pool.account.counts.balanced()
     assert pool.account.counts.failed == count
+
+
+async def test_what_ends_a_worker_in_an_unforeseen_way_was_tried(tmp_path, monkeypatch):
+    """An error that nobody has foreseen may be the invoice's own: it goes back as tried, or it would end every worker
+    it meets and never be poison. What was in hand beside it, and what waits, was not tried."""
+    monkeypatch.setitem(globals(), "flaw", lambda number: RuntimeError("a bug") if number == 4 else None)
+    attempts = {}
+
+    class Back(Queued):
+        async def nack(self, row, *, later=False, tried=False):
+            attempts[row.line] = tried
+
+    rows = [(invoice(number), False, False) for number in range(1, 41)]
+    async with pool_on(tmp_path, lambda: None, source=lambda durable, tick: Back(durable, tick, rows)) as (
+        pool,
+        source,
+        _server,
+        _stop,
+    ):
+        with anyio.fail_after(10.0), pytest.raises(ExceptionGroup):
+            await pool.run()
+    assert attempts.pop(4)
+    assert attempts
+    assert not any(attempts.values())
+    assert len(source.acked) + len(attempts) + 1 == len(rows)
+
+
+async def test_a_batch_that_ends_a_worker_in_an_unforeseen_way_was_tried(tmp_path, monkeypatch):
+    """The same where it was met before anything was fetched."""
+
+    def fail(self, invoice_id, fields):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(KeyTemplate, "key_for", fail)
+    attempts = {}
+
+    class Back(Queued):
+        async def nack(self, row, *, later=False, tried=False):
+            attempts[row.line] = tried
+
+    rows = [(invoice(number), False, False) for number in range(1, 4)]
+    async with pool_on(tmp_path, lambda: None, source=lambda durable, tick: Back(durable, tick, rows)) as (pool, *_):
+        with anyio.fail_after(10.0), pytest.raises(ExceptionGroup):
+            await pool.run()
+    assert attempts == {1: True, 2: True, 3: True}

@@ -137,6 +137,21 @@ async def test_a_message_that_comes_too_often_is_poison(nats, monkeypatch) -> No
         assert (again.invoice_id, again.redelivered) == ("A", False)
 
 
+async def test_what_was_tried_counts_though_it_comes_back_at_once(nats) -> None:
+    """What may have ended its worker is poison in the end, however the worker handed it back."""
+    async with opened(nats.queue()) as queue, source_of(queue) as source:
+        await send(queue, b"A")
+        rows = []
+        with anyio.fail_after(10):
+            async for (row,) in source.batches():
+                rows.append(row)
+                if isinstance(row, Malformed):
+                    await source.ack(row, row_of(row, Outcome.REJECTED, row.reason))
+                else:
+                    await source.nack(row, tried=True)
+        assert len(rows) == MAX_DELIVERIES + 1
+
+
 async def test_a_night_of_restarts_makes_no_poison(nats) -> None:
     """A worker that is refused by the API hands back what it could not try, and is started again, for as long as that
     lasts: none of it counts as a delivery, and one death in between as one."""
