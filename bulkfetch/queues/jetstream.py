@@ -123,18 +123,27 @@ class JetStreamQueue:
     async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
         """See `interfaces.Queue.fetch`. To be shielded from cancellation: what arrives meanwhile would be out of sight
         until the next call, or until the queue is closed."""
+        await self._returns.open()
         messages = await self._pull.fetch(limit, wait)
         return await asyncio.gather(*map(self._lease, messages))
 
     async def _lease(self, message: Msg) -> Lease:
-        deliveries = _delivered(message)
-        if deliveries > 1:
-            try:
-                deliveries -= await self._returns.count(message.metadata.sequence.stream)
-            except TransientError:
-                # One delivery too many does less harm than a good invoice that is taken for poison.
-                deliveries = 1
-        return Lease(message.data, max(1, deliveries), message, redelivered=_delivered(message) > 1)
+        delivered = _delivered(message)
+        counted = delivered - await self._returned(message) if delivered > 1 else 1
+        return Lease(message.data, counted, message, redelivered=delivered > 1)
+
+    async def _returned(self, message: Msg) -> int:
+        """How many of the deliveries of `message` before this one do not count."""
+        delivered, sequence = _delivered(message), message.metadata.sequence.stream
+        returned = await self._returns.count(sequence)
+        if returned is None:
+            # One delivery too many does less harm than a good invoice that is taken for poison.
+            return delivered - 1
+        if returned >= delivered:
+            # Of another message: the stream, or its consumer, was made anew, and counts from the start.
+            await self._returns.forget(sequence)
+            return 0
+        return returned
 
     async def ack(self, lease: Lease) -> None:
         """See `interfaces.Queue.ack`. Without a connection it is sent when there is one again, and the error says that
@@ -169,9 +178,8 @@ class JetStreamQueue:
 
     async def give_back(self, lease: Lease, delay: float) -> None:
         """See `interfaces.Queue.give_back`."""
-        message = _message(lease)
         # The count first: the message may be in the next worker's hands at once.
-        await self._returns.set(message.metadata.sequence.stream, _delivered(message) - lease.deliveries + 1)
+        await self._returns.add(_message(lease).metadata.sequence.stream)
         await self.nak(lease, delay)
 
     async def extend(self, leases: Sequence[Lease]) -> None:

@@ -19,7 +19,7 @@ from bulkfetch.text import safe
 try:
     from bulkfetch.queues.sqs_client import LONGEST_WAIT, SqsAddress, SqsClient
     from bulkfetch.queues.sqs_letters import SqsLetters
-    from bulkfetch.queues.sqs_messages import MESSAGES, SqsMessages, received_before, receives
+    from bulkfetch.queues.sqs_messages import MESSAGES, SqsMessages, deliveries, received_before
     from bulkfetch.queues.sqs_setup import LEASE_SECONDS, QueueUrls, set_up
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"aiobotocore", "botocore"}:
@@ -119,7 +119,7 @@ class SqsQueue:
 
     async def _lease(self, limit: int, wait: int) -> list[Lease]:
         return [
-            Lease(message["Body"].encode(), receives(message), message["ReceiptHandle"], received_before(message))
+            Lease(message["Body"].encode(), deliveries(message), message["ReceiptHandle"], received_before(message))
             for message in await self._messages.receive(limit, wait=wait, lease=self._whole_lease())
         ]
 
@@ -136,7 +136,8 @@ class SqsQueue:
 
     async def give_back(self, lease: Lease, delay: float) -> None:
         """See `interfaces.Queue.give_back`. It is put off by whole seconds, up to 15 minutes."""
-        await self._messages.replace(_receipt(lease), lease.body.decode(), min(math.ceil(delay), LONGEST_SEND_DELAY))
+        put_off = min(math.ceil(delay), LONGEST_SEND_DELAY)
+        await self._messages.replace(_receipt(lease), lease.body.decode(), put_off, deliveries=lease.deliveries - 1)
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         """See `interfaces.Queue.extend`. Twelve hours after it was handed out a message comes again all the same."""

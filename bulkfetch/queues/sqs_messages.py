@@ -1,5 +1,6 @@
 """The messages of one queue of SQS: the calls that both queues of a queue of invoices are used by."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ BATCH_BYTES = 256 * 1024
 _ESCAPES = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
 
 _COPY = "bulkfetch-copy"
-"""The attribute of a message that was received before, as another one."""
+"""The attribute of a message that was received before, as another one: how many of those deliveries count."""
 
 _COUNTS = tuple(f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed"))
 
@@ -56,10 +57,11 @@ class SqsMessages:
         received: Sequence[Mapping[str, Any]] = answer.get("Messages", ())
         return received
 
-    async def replace(self, receipt: str, text: str, delay: int) -> None:
+    async def replace(self, receipt: str, text: str, delay: int, *, deliveries: int) -> None:
         """Put a copy, to be received in `delay` seconds, in the place of a message with `text`: SQS counts how often
-        that was received for good, and the copy from the start. Between the two calls both are there."""
-        mark = {_COPY: {"DataType": "String", "StringValue": "1"}}
+        that was received for good, and the copy from the start, so the copy says that `deliveries` were before it.
+        Between the two calls both are there."""
+        mark = {_COPY: {"DataType": "Number", "StringValue": str(deliveries)}}
         await self._sqs.call(
             "send_message", QueueUrl=self._url, MessageBody=text, DelaySeconds=delay, MessageAttributes=mark
         )
@@ -114,9 +116,16 @@ def _batches(messages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str
 
 def received_before(message: Mapping[str, Any]) -> bool:
     """Whether `message`, as `receive` gave it, may have been in somebody's hands before."""
-    return receives(message) > 1 or _COPY in message.get("MessageAttributes", {})
+    return _receives(message) > 1 or _COPY in message.get("MessageAttributes", {})
 
 
-def receives(message: Mapping[str, Any]) -> int:
-    """How often `message`, as `receive` gave it, was received."""
+def deliveries(message: Mapping[str, Any]) -> int:
+    """How often `message`, as `receive` gave it, was handed out, those of its deliveries before it was copied included
+    that count."""
+    said = message.get("MessageAttributes", {}).get(_COPY, {}).get("StringValue", "")
+    # Anybody may send such an attribute.
+    return _receives(message) + (int(said) if re.fullmatch("[0-9]{1,6}", said) else 0)
+
+
+def _receives(message: Mapping[str, Any]) -> int:
     return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))

@@ -283,6 +283,20 @@ async def test_what_is_given_back_was_not_handed_out(queue: Queue) -> None:
     assert not await queue.fetch(1, 0.1)
 
 
+async def test_what_counted_before_it_was_given_back_counts_on(queue: Queue) -> None:
+    """Or what kills its workers would be tried for ever, as long as one of them is stopped now and then."""
+    await queue.put([message(1)])
+    for number in range(1, 4):
+        (lease,) = await fetch(queue, 1, patience=3)
+        assert lease.deliveries == number
+        await queue.give_back(lease, 0.0)
+        (lease,) = await fetch(queue, 1, patience=3)
+        assert lease.deliveries == number
+        await queue.nak(lease, 0.0)
+    (lease,) = await fetch(queue, 1, patience=3)
+    assert (lease.deliveries, lease.redelivered) == (4, True)
+
+
 async def test_what_is_given_back_with_a_delay_waits(queue: Queue) -> None:
     """As what is handed back otherwise."""
     await queue.put([message(1)])

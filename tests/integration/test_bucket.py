@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import obstore
 import pytest
 from aiohttp import web
 from buckets import a_gate, connected
@@ -480,6 +481,21 @@ async def test_a_lock_that_cannot_be_read_back(seaweed: Seaweed, tmp_path: Path)
         async with connected(settings, seaweed, spool=tmp_path) as store:
             with pytest.raises(FatalError, match="not its Object Lock"):
                 await put(store)
+
+
+async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, monkeypatch) -> None:
+    """Also in a store that begins with it."""
+    objects = BucketObjects(await connect(at(seaweed.bucket()), seaweed.environ))
+    whole = obstore.list
+    monkeypatch.setattr(obstore, "list", lambda store, prefix, offset: whole(store, prefix))
+
+    def use() -> None:
+        for name in "abc":
+            objects.create(f"manifests/{name}", b"1")
+        assert [meta.key for meta in objects.list("manifests/", after="manifests/b")] == ["manifests/c"]
+        assert len(list(objects.list("manifests/"))) == 3
+
+    await anyio.to_thread.run_sync(use)
 
 
 async def test_small_objects_for_a_thread(seaweed: Seaweed) -> None:

@@ -664,3 +664,21 @@ async def test_few_or_different_failures_are_given_up_all_the_same(tmp_path, cou
     assert Counter(reason for _, _, reason in source.accounts) == {"not_found": count - 1, "server_error": 1}
     assert pool.account.counts.balanced()
     assert pool.account.counts.failed == count
+
+
+async def test_a_batch_that_ends_a_worker_in_an_unforeseen_way_was_tried(tmp_path, monkeypatch):
+    """Where a bug is met before anything is fetched, it may be any row of the batch."""
+
+    def fail(self, invoice_id, fields):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(KeyTemplate, "key_for", fail)
+    rows = [(invoice(number), False, False) for number in range(1, 4)]
+    async with pool_on(tmp_path, lambda: None, source=lambda durable, tick: Returned(durable, tick, rows)) as (
+        pool,
+        source,
+        *_,
+    ):
+        with anyio.fail_after(10.0), pytest.raises(ExceptionGroup):
+            await pool.run()
+    assert source.returned == {row[0]: True for row in rows}

@@ -135,6 +135,22 @@ async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
     ]
 
 
+async def test_a_run_without_rows_is_whole(bucket, opened, tmp_path):
+    """It puts nothing up but its summary, as a worker does that finds an empty queue, and nothing of it is missing."""
+    async with opened(tmp_path / "a") as first:
+        await first.finish(summary(0))
+    assert [*bucket.kept] == [f"manifests/{first.run}.json"]
+    async with opened(tmp_path / "b") as second:
+        assert await anyio.to_thread.run_sync(verify_chain, tmp_path / "b") == []
+        await second.append([row(1)])
+        await second.finish(summary(1))
+    for key in [key for key in bucket.kept if "jsonl" in key]:
+        del bucket.kept[key]
+    async with opened(tmp_path / "c"):
+        (problem,) = await anyio.to_thread.run_sync(verify_chain, tmp_path / "c")
+    assert problem.file == f"manifests/{second.run}.jsonl"
+
+
 async def test_a_row_is_in_the_bucket_when_append_returns(bucket, opened, tmp_path):
     """`append` returns only once the segment that holds the row is an object in the bucket."""
     async with opened(tmp_path) as manifest:
