@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-import nats
 from anyio.from_thread import start_blocking_portal
 from e2e.harness import command, environment, until, write_ids
-from e2e.test_queue import letters, push, stats
+from e2e.test_queue import letters, push, shorten_leases, stats
 from nats_server import nats_server
 
 from bulkfetch.models import Row
-from bulkfetch.queues.streams import CONSUMER
+from bulkfetch.queues.streams import SHORTEST_ACK_WAIT
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
 from bulkfetch.sources.queue import MAX_DELIVERIES, SUSPECT
 
@@ -29,7 +28,9 @@ PATIENCE = 200 + INVOICES // 10
 WORKERS = 3
 POISON = "poison"
 NOBODYS = [f"nobodys-{number}" for number in range(5)]
-ACK_WAIT = 2.0
+ACK_WAIT = SHORTEST_ACK_WAIT
+"""The poison comes back when its lease ends, sixteen times."""
+
 FAULTS = Faults(errors=0.005, truncate=0.005, latency=0.01)
 
 
@@ -109,15 +110,6 @@ def stations(
                 station.kill()
 
 
-async def short_leases(queue: str) -> None:
-    """Let what a dead worker held come back soon."""
-    address, _, stream = queue.rpartition("/")
-    async with await nats.connect(address) as client:
-        js = client.jetstream()
-        config = (await js.consumer_info(stream, CONSUMER)).config
-        await js.add_consumer(stream, config.evolve(ack_wait=ACK_WAIT))
-
-
 def all_ids() -> list[str]:
     """Every good invoice."""
     return list(SandboxSettings(invoices=INVOICES).book().ids())
@@ -131,8 +123,8 @@ def let_them_die(folder: Path, destination: object, stored: Callable[[], int], e
     everything = [*ids[: INVOICES // 2], POISON, *NOBODYS, *ids[INVOICES // 2 :]]
     with nats_server() as broker:
         queue = broker.queue()
-        assert push(write_ids(folder / "ids.txt", everything), queue)["queued"] == len(everything)
-        anyio.run(short_leases, queue)
+        assert push(write_ids(folder / "ids.txt", everything), queue) == len(everything)
+        anyio.run(shorten_leases, queue, ACK_WAIT)
         with stations(folder, queue, destination, len(everything), environ) as places:
             threads = [threading.Thread(target=place.supervise) for place in places]
             for thread in threads:
