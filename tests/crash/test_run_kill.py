@@ -47,6 +47,8 @@ def test_ten_kills_lose_nothing(tmp_path):
                 process.kill()
             assert not refetched(held, before, served.stats.gets)
             held = objects(dest)
+            # A run that was killed while it proved the directory leaves that; the next one takes it away.
+            held.pop(".bulkfetch-probe", None)
             assert held.items() <= expected.items()
             assert_sound(dest)
             before = dict(served.stats.gets)

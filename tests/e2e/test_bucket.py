@@ -16,6 +16,9 @@ from bulkfetch.models import Outcome, Row
 
 PREFIX = "archive"
 
+SOON = {"manifest.mirror.OPENING": 0.5}
+"""How long a bucket that does not answer is asked before a run begins."""
+
 
 def machine(seaweed, home):
     """The environment of one machine: the server's keys, and a cache of its own."""
@@ -133,7 +136,7 @@ def test_a_bucket_that_cannot_be_used_stops_the_run_before_the_api_is_asked(seaw
         ]
         for number, (url, wrong) in enumerate(cases):
             environ = machine(seaweed, tmp_path / str(number)) | wrong | {"BULKFETCH_LIMITS_MAX_OUTAGE": "0.5"}
-            done = bulkfetch("run", source, "--to", url, "--api-url", served.api_url, **environ)
+            done = bulkfetch("run", source, "--to", url, "--api-url", served.api_url, constants=SOON, **environ)
             assert done.returncode == 5, done.stderr
             assert url.removesuffix("/x") in done.stderr
             checked = bulkfetch("check", "--to", url, "--api-url", served.api_url, **environ)

@@ -12,6 +12,7 @@ import anyio
 import msgspec
 import nats as nats_py
 import pytest
+from anyio.from_thread import start_blocking_portal
 from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, sandbox, started, until, write_ids
 from nats_server import nats_server
 
@@ -172,12 +173,14 @@ def test_an_invoice_that_another_worker_stored_is_not_fetched_again(nats, tmp_pa
     with sandbox(invoices=20) as running:
         ids, queue, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), nats.queue(), tmp_path / "archive"
         push(write_ids(tmp_path / "none.txt", []), queue)
-        with worker(running, queue, archive, "--until-empty", "--idle", "3") as late:
-            until(lambda: list_runs(archive), late)
+        with worker(running, queue, archive) as other:
+            until(lambda: list_runs(archive), other)
             push(ids, queue)
             assert work(running, queue, archive, *AT_ONCE).returncode == 0
-            push(ids, queue)
-            assert late.wait(timeout=30) == 0
+            assert push(ids, queue) == 20
+            until(lambda: stats(queue) == {"waiting": 0, "leased": 0, "dead": 0}, other)
+            other.send_signal(signal.SIGTERM)
+            assert other.wait(timeout=30) == 128 + signal.SIGTERM
         assert max(running.stats.gets.values()) == 1
         stored_once(archive, ids_of(running))
 
@@ -333,13 +336,20 @@ def test_an_account_that_cannot_be_read_costs_no_summary(nats, tmp_path):
         queue, archive = nats.queue(), tmp_path / "archive"
         push(write_ids(tmp_path / "first.txt", ids_of(running)[:5]), queue)
         assert work(running, queue, archive, *AT_ONCE).returncode == 0
-        push(write_ids(tmp_path / "second.txt", ids_of(running)[5:]), queue)
-        with worker(running, queue, archive, "--until-empty", "--idle", "2", "--expect", 10) as process:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            opened = stack.enter_context(portal.wrap_async_context_manager(open_queue(queue, os.environ, notify=print)))
+            # A message in other hands keeps the worker from its end until the damage is done.
+            push(write_ids(tmp_path / "held.txt", ["held"]), queue)
+            (held,) = portal.call(opened.fetch, 1, 5.0)
+            push(write_ids(tmp_path / "second.txt", ids_of(running)[5:]), queue)
+            process = stack.enter_context(worker(running, queue, archive, *AT_ONCE, "--expect", 10))
             until(lambda: len(all_rows(archive)) == 10, process)
             (died,) = (run for run in list_runs(archive) if run.summary)
             died.summary.unlink()
             lines = died.manifest.read_bytes().splitlines(keepends=True)
             died.manifest.write_bytes(b"".join([lines[0], b"garbage\n", *lines[2:]]))
+            portal.call(opened.ack, held)
             assert process.wait(timeout=20) == 5
         summary = read_summary(list_runs(archive)[-1].summary)
         assert (summary.exit_code, summary.counts.stored, summary.complete) == (5, 5, False)
