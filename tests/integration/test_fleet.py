@@ -163,7 +163,8 @@ async def test_a_pause_reaches_the_others_and_those_who_join(nats) -> None:
         fleets[0].pause(60.0)
         await until(lambda: len(heard) == 2)
         assert sorted(index for index, _ in heard) == [1, 2]
-        assert all(30.0 < seconds <= 60.0 for _, seconds in heard)
+        # What they know of the server's clock differs, on a busy machine by more than a little.
+        assert all(30.0 < seconds < 65.0 for _, seconds in heard)
         fleets[1].pause(1.0)
         joined: list[tuple[int, float]] = []
         with anyio.fail_after(LONG):
@@ -173,7 +174,7 @@ async def test_a_pause_reaches_the_others_and_those_who_join(nats) -> None:
         await anyio.sleep(0.3)
         async with workers(url, 1, 10.0, on_pause=lambda *told: joined.append(told)):
             await anyio.sleep(0.05)
-        assert [20.0 < seconds <= 60.0 for _, seconds in joined] == [True, True]
+        assert [20.0 < seconds < 65.0 for _, seconds in joined] == [True, True]
         elsewhere: list[tuple[int, float]] = []
         async with workers(url, 1, 10.0, name="other", on_pause=lambda *told: elsewhere.append(told)):
             await anyio.sleep(0.05)
