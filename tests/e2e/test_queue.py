@@ -115,7 +115,7 @@ def test_a_queue_is_fed_and_worked_off(nats, tmp_path):
 def test_a_stopped_worker_hands_back_at_once(nats, tmp_path):
     """SIGTERM under load: what is in hand is finished, the rest is with the other workers at once, nothing is fetched
     twice, and the exit code says that it was asked to end."""
-    with sandbox(invoices=400, faults={"latency": 0.05}) as running:
+    with sandbox(invoices=300, faults={"latency": 0.15}) as running:
         ids, queue, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), nats.queue(), tmp_path / "archive"
         push(ids, queue)
         with worker(running, queue, archive) as process:
@@ -125,10 +125,10 @@ def test_a_stopped_worker_hands_back_at_once(nats, tmp_path):
             assert process.wait(timeout=20) == 128 + signal.SIGTERM
             took = time.monotonic() - asked
         left = stats(queue)
-        assert left["waiting"] + left["leased"] == 400 - len(objects(archive)) > 0
+        assert left["waiting"] + left["leased"] == 300 - len(objects(archive)) > 0
         assert took < 10
         # Well before the end of a lease (30 s), or the program's patience with it.
-        done = work(running, queue, archive, *AT_ONCE, "--expect", 400)
+        done = work(running, queue, archive, *AT_ONCE, "--expect", 300)
         assert done.returncode == 0, done.stderr
         assert time.monotonic() - asked < 25
         assert max(running.stats.gets.values()) == 1

@@ -43,7 +43,7 @@ def ended(process, signum, *, within=DRAIN + MARGIN):
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_run_is_whole_and_the_next_completes_it(tmp_path, signum, code):
     """What is in hand is finished, the summary is written; the next run fetches only what has no row."""
-    with sandbox(invoices=200, faults={"latency": 0.04}) as served:
+    with sandbox(invoices=200, faults={"latency": 0.1}) as served:
         source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
         args = ("run", source, "--to", dest, "--api-url", served.api_url)
         with started(*args, "--workers", 8) as process:
