@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-import nats
 from anyio.from_thread import start_blocking_portal
-from e2e.harness import command, environment, until, write_ids
-from e2e.test_queue import letters, push, stats
+from e2e.harness import environment, impatient, until, write_ids
+from e2e.test_queue import letters, push, shorten_leases, stats
 from nats_server import nats_server
 
 from bulkfetch.models import Row
-from bulkfetch.queues.streams import CONSUMER
+from bulkfetch.queues import open_queue
+from bulkfetch.queues.streams import SHORTEST_ACK_WAIT
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
 from bulkfetch.sources.queue import MAX_DELIVERIES, SUSPECT
 
@@ -28,8 +28,13 @@ INVOICES = int(os.environ.get("BULKFETCH_TEST_INVOICES", "600"))
 PATIENCE = 200 + INVOICES // 10
 WORKERS = 3
 POISON = "poison"
+SOON = {"sources.queue.PUT_OFF": 1.0, "sources.queue.CROWDED_OUT": 1.0, "queues.jetstream.ACK_TIMEOUT": 1.0}
+"""What else is waited for: an invoice that is put off, one that does not have its turn, an answer that was lost."""
+
 NOBODYS = [f"nobodys-{number}" for number in range(5)]
-ACK_WAIT = 2.0
+ACK_WAIT = SHORTEST_ACK_WAIT
+"""The poison comes back when its lease ends, sixteen times."""
+
 FAULTS = Faults(errors=0.005, truncate=0.005, latency=0.01)
 
 
@@ -99,7 +104,7 @@ def stations(
             settings = Poisoned(invoices=INVOICES, size=5_000, faults=FAULTS, record_requests=True).serving(station)
             api = stack.enter_context(portal.wrap_async_context_manager(serve(settings)))
             more = ("--until-empty", "--idle", "1", "--expect", str(expect), "--workers", "16")
-            station.args = command("run", queue, "--to", destination, "--api-url", api.api_url, *more)
+            station.args = impatient(SOON, "run", queue, "--to", destination, "--api-url", api.api_url, *more)
             station.api = api
             found.append(station)
         yield found
@@ -109,30 +114,33 @@ def stations(
                 station.kill()
 
 
-async def short_leases(queue: str) -> None:
-    """Let what a dead worker held come back soon."""
-    address, _, stream = queue.rpartition("/")
-    async with await nats.connect(address) as client:
-        js = client.jetstream()
-        config = (await js.consumer_info(stream, CONSUMER)).config
-        await js.add_consumer(stream, config.evolve(ack_wait=ACK_WAIT))
-
-
 def all_ids() -> list[str]:
     """Every good invoice."""
     return list(SandboxSettings(invoices=INVOICES).book().ids())
 
 
-def let_them_die(folder: Path, destination: object, stored: Callable[[], int], environ: Mapping[str, str]) -> str:
+async def wear(queue: str, times: int) -> None:
+    """Take the poison, the only message so far, in hand so often, as workers would that died of it."""
+    async with open_queue(queue, {}, notify=print) as opened:
+        for _ in range(times):
+            (lease,) = await opened.fetch(1, 5.0)
+            await opened.nak(lease, 0.0)
+
+
+def let_them_die(
+    folder: Path, destination: object, stored: Callable[[], int], environ: Mapping[str, str], *, worn: int = 0
+) -> str:
     """Work a queue off, into `destination`, in which `stored` counts the objects: one worker is killed at a third and
-    stays dead, the broker is killed at a half and comes back, one invoice kills its workers again and again. Checked is
-    how workers and queue end; told is what it cost."""
+    stays dead, the broker is killed at a half and comes back, one invoice kills its workers again and again, the first
+    `worn` times before all that. Checked is how workers and queue end; told is what it cost."""
     ids = all_ids()
     everything = [*ids[: INVOICES // 2], POISON, *NOBODYS, *ids[INVOICES // 2 :]]
     with nats_server() as broker:
         queue = broker.queue()
-        assert push(write_ids(folder / "ids.txt", everything), queue)["queued"] == len(everything)
-        anyio.run(short_leases, queue)
+        assert push(write_ids(folder / "poison.txt", [POISON]), queue) == 1
+        anyio.run(wear, queue, worn)
+        assert push(write_ids(folder / "ids.txt", everything), queue) == len(everything) - 1
+        anyio.run(shorten_leases, queue, ACK_WAIT)
         with stations(folder, queue, destination, len(everything), environ) as places:
             threads = [threading.Thread(target=place.supervise) for place in places]
             for thread in threads:
@@ -153,7 +161,7 @@ def let_them_die(folder: Path, destination: object, stored: Callable[[], int], e
         **dict.fromkeys(NOBODYS, "not_found"),
         POISON: "poison",
     }
-    assert SUSPECT <= sum(place.poisoned for place in places) <= MAX_DELIVERIES
+    assert SUSPECT <= sum(place.poisoned for place in places) <= MAX_DELIVERIES - worn
     # 5: started while the broker was away.
     assert {code for place in places for code in place.codes} <= {-signal.SIGKILL, 0, 3, 5}
     assert [place.codes[-1] for place in places[1:]] == [3, 3], "the queue has dead letters, so no worker is complete"

@@ -21,7 +21,7 @@ async def workers(url, number, rate, *, patience=10.0, name="api", on_pause=None
 
 
 def work_in_a_process(url, rate, moments) -> None:
-    """A worker process: the wall-clock moments of its starts, sent as they come."""
+    """A worker process: the wall-clock moments at which it could start, sent as they come."""
 
     async def main() -> None:
         async with workers(url, 1, rate) as (fleet,):
@@ -30,8 +30,9 @@ def work_in_a_process(url, rate, moments) -> None:
             async def one() -> None:
                 while True:
                     slot = await fleet.reserve()
-                    await anyio.sleep(max(0.0, slot - anyio.current_time()))
-                    moments.send(time.time())
+                    ahead = max(0.0, slot - anyio.current_time())
+                    moments.send(time.time() + ahead)
+                    await anyio.sleep(ahead)
 
             async with anyio.create_task_group() as tasks:
                 for _ in range(5):

@@ -10,7 +10,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from bulkfetch.events import Event
-from bulkfetch.models import DeadLetter, Lease
+from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.queues.jetstream import JetStreamQueue
 from bulkfetch.queues.streams import CONSUMER, StreamNames
 
@@ -85,14 +85,21 @@ def letter(invoice_id: str, **changes: Any) -> DeadLetter:
     return DeadLetter(**(words | changes))
 
 
-async def until(true: Callable[[], object], within: float = 10.0) -> None:
+async def until(true: Callable[[], object], within: float = 20.0) -> None:
     """Wait until `true` is."""
     with anyio.fail_after(within):
         while not true():  # noqa: ASYNC110 - what is waited for tells nobody
             await anyio.sleep(0.01)
 
 
-async def take(queue: JetStreamQueue, number: int, within: float = 5.0) -> list[Lease]:
+async def until_stats(queue: JetStreamQueue, expected: QueueStats) -> None:
+    """Wait until the queue counts so much: what was said without waiting for an answer takes a moment."""
+    with anyio.fail_after(20.0):
+        while await queue.stats() != expected:  # noqa: ASYNC110 - what is waited for tells nobody
+            await anyio.sleep(0.01)
+
+
+async def take(queue: JetStreamQueue, number: int, within: float = 20.0) -> list[Lease]:
     """`number` leases, or an error."""
     leases: list[Lease] = []
     with anyio.fail_after(within):

@@ -77,7 +77,7 @@ class Mirror:
         Raises:
             FatalError: the bucket cannot be read, or a segment in the middle of a run is missing.
         """
-        layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests"))
+        layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests", OPENING))
         layout.runs.discard(but or "")
         with fatal_if_it_fails(f"write the local copy of the manifests in {self._root}"):
             for directory in (STATE, MANIFESTS):
@@ -99,7 +99,7 @@ class Mirror:
         if any(run.manifest for run in list_runs(self._root)):
             return False
         own = (f"{MANIFESTS}/", f"{STATE}/")
-        first = self._insist(lambda: list(islice(self._objects.list(""), _READERS)), "list the bucket")
+        first = self._insist(lambda: list(islice(self._objects.list(""), _READERS)), "list the bucket", OPENING)
         return any(not meta.key.startswith(own) for meta in first)
 
     def append(self, run: str, lines: bytes) -> None:
@@ -163,7 +163,7 @@ class Mirror:
     def _list_segments(self, run: str, after: int) -> Sequence[Part]:
         behind = segment_key(run, after) if after else ""
         listing = lambda: segments(self._objects.list(f"{MANIFESTS}/{run}/", after=behind))  # noqa: E731
-        return self._insist(listing, f"list the manifest of run {run}")
+        return self._insist(listing, f"list the manifest of run {run}", OPENING)
 
     def _pull_rows(self, run: str, parts: Sequence[Part]) -> None:
         path = self._root / MANIFESTS / f"{run}.jsonl"
@@ -188,7 +188,7 @@ class Mirror:
                 yield from readers.map(self._read, parts[start : start + _READERS])
 
     def _read(self, part: Part | ObjectMeta) -> bytes:
-        data = self._insist(lambda: self._objects.read(part.key), f"read {part.key}")
+        data = self._insist(lambda: self._objects.read(part.key), f"read {part.key}", OPENING)
         if len(data) != part.size:
             raise FatalError(f"{safe(part.key)} has changed while it was read")
         return data
@@ -198,7 +198,7 @@ class Mirror:
         if not path.exists() or path.stat().st_size != meta.size or not _is_whole(path):
             replace_file(path, self._read(meta), temporary=self._root / STATE / f"{path.name}.part")
 
-    def _insist(self, call: Callable[[], T], doing: str, seconds: float = OPENING) -> T:
+    def _insist(self, call: Callable[[], T], doing: str, seconds: float) -> T:
         try:
             return persistent(call, seconds, self._hurry)
         except (InvoiceError, FileNotFoundError) as error:

@@ -1,6 +1,7 @@
 """The installed command as a process beside a sandbox in this one, and what it leaves behind."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -66,12 +67,35 @@ def command(*args: object) -> list[str]:
     return [sys.executable, "-m", "bulkfetch", *map(str, args)]
 
 
+_WITH_CONSTANTS = """
+import importlib, json, sys
+for name, value in json.loads(sys.argv.pop(1)).items():
+    module, _, constant = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), constant), name
+    setattr(importlib.import_module(module), constant, value)
+from bulkfetch.cli import main
+main()
+"""
+
+
+def impatient(constants: Mapping[str, float], *args: object) -> list[str]:
+    """The same, with times that are no setting made shorter: `constants` by module and name."""
+    told = {f"bulkfetch.{name}": value for name, value in constants.items()}
+    return [sys.executable, "-c", _WITH_CONSTANTS, json.dumps(told), *map(str, args)]
+
+
 def bulkfetch(
-    *args: object, token: str | None = "sandbox", stdin: bytes = b"", cwd: Path | None = None, **environ: str
+    *args: object,
+    token: str | None = "sandbox",
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    constants: Mapping[str, float] | None = None,
+    **environ: str,
 ):
     """Run the program to its end; output is text."""
+    line = impatient(constants, *args) if constants else command(*args)
     done = subprocess.run(
-        command(*args), input=stdin, capture_output=True, timeout=PATIENCE, env=environment(token, environ), cwd=cwd
+        line, input=stdin, capture_output=True, timeout=PATIENCE, env=environment(token, environ), cwd=cwd
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -16,6 +16,9 @@ from bulkfetch.models import Outcome, Row
 
 PREFIX = "archive"
 
+SOON = {"manifest.mirror.OPENING": 0.5}
+"""How long a bucket that does not answer is asked before a run begins."""
+
 
 def machine(seaweed, home):
     """The environment of one machine: the server's keys, and a cache of its own."""
@@ -59,13 +62,12 @@ def test_a_killed_run_is_completed_by_another_machine(seaweed, tmp_path):
     """kill -9 in mid-run, then a run with nothing local: every object is there once, whole, in one version, and every
     invoice has exactly one row that says so."""
     bucket = seaweed.bucket(versioned=True)
-    with sandbox(invoices=250, faults={"latency": 0.03, "errors": 0.02}) as served:
+    with sandbox(invoices=250, faults={"latency": 0.06, "errors": 0.02}) as served:
         ids = ids_of(served)
         args = ("run", write_ids(tmp_path / "ids.txt", ids), "--to", f"s3://{bucket}/{PREFIX}")
         args += ("--api-url", served.api_url, "--workers", 16)
         with started(*args, **machine(seaweed, tmp_path / "one")) as process:
             until(lambda: any(key.endswith("/0000000001.jsonl") for key in seaweed.keys(bucket)), process)
-            time.sleep(0.2)
             process.kill()
         held = len(objects(seaweed, bucket))
         assert 0 < held < len(ids)
@@ -102,9 +104,9 @@ def test_sigterm_leaves_no_upload_and_an_account(seaweed, tmp_path):
     """SIGTERM in the middle of uploads: exit 143, a summary in the bucket, no multipart upload left, nothing without
     a row; the same command completes it."""
     bucket = seaweed.bucket()
-    with sandbox(invoices=120, size=200_000, faults={"latency": 0.05}) as served:
+    with sandbox(invoices=120, size=200_000, faults={"latency": 0.2}) as served:
         args = ("run", write_ids(tmp_path / "ids.txt", ids_of(served)), "--to", f"s3://{bucket}/{PREFIX}")
-        args += ("--api-url", served.api_url, "--workers", 8)
+        args += ("--api-url", served.api_url, "--workers", 16)
         environ = machine(seaweed, tmp_path / "one")
         with started(*args, **environ) as process:
             until(lambda: len(objects(seaweed, bucket)) > 20, process)
@@ -133,7 +135,7 @@ def test_a_bucket_that_cannot_be_used_stops_the_run_before_the_api_is_asked(seaw
         ]
         for number, (url, wrong) in enumerate(cases):
             environ = machine(seaweed, tmp_path / str(number)) | wrong | {"BULKFETCH_LIMITS_MAX_OUTAGE": "0.5"}
-            done = bulkfetch("run", source, "--to", url, "--api-url", served.api_url, **environ)
+            done = bulkfetch("run", source, "--to", url, "--api-url", served.api_url, constants=SOON, **environ)
             assert done.returncode == 5, done.stderr
             assert url.removesuffix("/x") in done.stderr
             checked = bulkfetch("check", "--to", url, "--api-url", served.api_url, **environ)

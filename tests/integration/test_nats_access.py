@@ -28,11 +28,11 @@ async def works(url, environ) -> None:
     """A message can be put, fetched and acknowledged."""
     async with opened(url, environ) as queue:
         assert await queue.put([("A", b"A")]) == 1
-        (lease,) = await queue.fetch(1, 2.0)
+        (lease,) = await queue.fetch(1, 20.0)
         await queue.ack(lease)
 
 
-async def refused(url, environ, words, *, within=3.0) -> None:
+async def refused(url, environ, words, *, within=20.0) -> None:
     """There is no way in; that is said soon, and without a secret."""
     with anyio.fail_after(within), pytest.raises(FatalError, match=words) as caught:
         async with opened(url, environ):
@@ -316,15 +316,16 @@ async def test_several_servers(nats, monkeypatch) -> None:
     silent = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = silent.extra(anyio.abc.SocketAttribute.local_port)
     stream = nats.queue().rpartition("/")[2]
-    monkeypatch.setattr("bulkfetch.queues.connection.CONNECT_TIMEOUT", 1.5)
-    monkeypatch.setattr("bulkfetch.queues.connection.SHORTEST_TRY", 0.4)
+    monkeypatch.setattr("bulkfetch.queues.connection.CONNECT_TIMEOUT", 6.0)
     async with silent:
         for _ in range(2):
-            with anyio.fail_after(8):
+            with anyio.fail_after(20):
                 async with opened(f"nats://127.0.0.1:1,127.0.0.1:{port},{nats.address}/{stream}") as queue:
                     await queue.stats()
+        monkeypatch.setattr("bulkfetch.queues.connection.CONNECT_TIMEOUT", 1.2)
+        monkeypatch.setattr("bulkfetch.queues.connection.SHORTEST_TRY", 0.4)
         began = anyio.current_time()
-        await refused(f"nats://127.0.0.1:1,127.0.0.1:{port}/{stream}", {}, "no connection .*check", within=5)
+        await refused(f"nats://127.0.0.1:1,127.0.0.1:{port}/{stream}", {}, "no connection.*check")
         assert anyio.current_time() - began > 1.0
 
 
@@ -361,7 +362,7 @@ async def test_a_missing_permission_is_an_error_not_a_silence(denied) -> None:
         url = server.queue()
         async with opened(url, {"NATS_USER": "admin", "NATS_PASSWORD": "a"}) as theirs:
             await theirs.put([("A", b"A"), ("B", b"B")])
-            with anyio.fail_after(12), pytest.raises(FatalError) as caught:
+            with anyio.fail_after(30), pytest.raises(FatalError) as caught:
                 async with opened(url, {"NATS_USER": "worker", "NATS_PASSWORD": "w"}) as queue:
                     await everything(queue)
         assert "the credentials do not allow what is needed: " in str(caught.value)

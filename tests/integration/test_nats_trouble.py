@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from nats_help import admin, opened, stream_of, take, until, with_lease
+from nats_help import admin, opened, stream_of, take, until, until_stats, with_lease
 from nats_server import nats_server
 
 from bulkfetch.errors import FatalError, TransientError
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 async def drain(queue, wanted, seen, errors) -> None:
     """Take and acknowledge until all of `wanted` was seen; what goes wrong meanwhile is noted."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(40):
         while set(seen) < wanted:
             try:
                 for lease in await queue.fetch(7, 0.2):
@@ -43,13 +43,11 @@ async def test_a_restart_of_the_server_loses_nothing(signum) -> None:
             tasks.start_soon(drain, queue, ids, seen, errors)
             await until(lambda: len(seen) >= 100)
             server.kill(signum)
-            await anyio.sleep(0.5)
+            await until(lambda: errors)
             server.start()
-            await until(lambda: set(seen) == ids, within=20)
-            assert errors
+            await until(lambda: set(seen) == ids, within=40)
             assert len(seen) < len(ids) + 50
-            await anyio.sleep(0.2)
-            assert await queue.stats() == QueueStats(0, 0, 0)
+            await until_stats(queue, QueueStats(0, 0, 0))
         texts = [event.message for event in told]
         assert any("the connection is lost; connecting again" in text for text in texts)
         assert texts[-1].endswith("connected again")
@@ -69,7 +67,7 @@ async def test_no_request_is_kept_for_later() -> None:
             await connected_again(queue)
             await anyio.sleep(0.2)
             assert (await queue.stats()).leased == 0
-            assert len(await queue.fetch(5, 1.0)) == 5
+            assert len(await take(queue, 5)) == 5
 
 
 async def connected_again(queue) -> None:
@@ -77,22 +75,22 @@ async def connected_again(queue) -> None:
     await until(lambda: queue._client.is_connected)
 
 
-async def test_an_ack_made_without_a_connection_is_sent_when_there_is_one() -> None:
+async def test_an_ack_made_without_a_connection_is_sent_when_there_is_one(monkeypatch) -> None:
     """An acknowledgement in an outage fails at once, and reaches the server later all the same."""
+    monkeypatch.setattr("bulkfetch.queues.jetstream.ACK_TIMEOUT", 60.0)
     with nats_server() as server:
         async with opened(server.queue()) as queue:
             await queue.put([("A", b"x"), ("B", b"x")])
             leases = await take(queue, 2)
             server.kill()
-            await until(lambda: not queue._client.is_connected, within=5)
-            with anyio.fail_after(0.5):
+            await until(lambda: not queue._client.is_connected)
+            with anyio.fail_after(10):
                 for lease in leases:
                     with pytest.raises(TransientError):
                         await queue.ack(lease)
             server.start()
             await connected_again(queue)
-            await anyio.sleep(0.2)
-            assert await queue.stats() == QueueStats(0, 0, 0)
+            await until_stats(queue, QueueStats(0, 0, 0))
 
 
 async def test_a_put_that_is_repeated_counts_its_own_as_new(monkeypatch) -> None:
@@ -132,19 +130,17 @@ async def test_a_frozen_server_is_noticed(monkeypatch) -> None:
         async with opened(url) as queue:
             await queue.put([("A", b"x")])
             server.freeze()
-            began = anyio.current_time()
             for call in (lambda: queue.fetch(1, 0.2), queue.stats, lambda: queue.put([("B", b"x")])):
-                with anyio.fail_after(3), pytest.raises(TransientError):
+                with anyio.fail_after(10), pytest.raises(TransientError):
                     await call()
-            await until(lambda: not queue._client.is_connected, within=6)
-            assert anyio.current_time() - began < 5.0
+            await until(lambda: not queue._client.is_connected)
             server.thaw()
             await connected_again(queue)
             assert await queue.put([("A", b"x"), ("B", b"x")]) == 1
             leases = await take(queue, 2)
             for lease in leases:
                 await queue.ack(lease)
-            assert await queue.stats() == QueueStats(0, 0, 0)
+            await until_stats(queue, QueueStats(0, 0, 0))
 
 
 async def test_a_frozen_server_does_not_hold_up_the_end() -> None:
@@ -156,7 +152,7 @@ async def test_a_frozen_server_does_not_hold_up_the_end() -> None:
             await take(queue, 1)
             server.freeze()
             began = anyio.current_time()
-        assert anyio.current_time() - began < 6.0
+        assert anyio.current_time() - began < 20.0
         server.thaw()
 
 
@@ -179,7 +175,7 @@ async def test_what_is_deleted_in_mid_run_is_named(nats, what) -> None:
                 case "letters":
                     await js.delete_stream(f"{stream}_dead")
 
-        with anyio.fail_after(4):
+        with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(delete)
                 with pytest.raises(FatalError, match=f"{stream}.*(consumer|stream) not found; was it deleted"):
@@ -215,7 +211,7 @@ async def test_a_server_that_ends_the_connection_for_good_is_told() -> None:
     with nats_server() as server:
         async with opened(server.queue()) as queue:
             await queue._client._process_err("'user authentication expired'")
-            await anyio.sleep(0.1)
+            await until(lambda: queue._client.is_closed)
             with pytest.raises(FatalError, match=r"ended the connection for good .*user authentication expired"):
                 await queue.fetch(1, 0.1)
 
@@ -225,8 +221,7 @@ async def no_task_left():
     """An error if what runs inside leaves a task of the client behind."""
     before = asyncio.all_tasks()
     yield
-    await anyio.sleep(0.05)
-    assert asyncio.all_tasks() <= before
+    await until(lambda: asyncio.all_tasks() <= before)
 
 
 @pytest.mark.parametrize("when", ["in peace", "killed", "never there"])

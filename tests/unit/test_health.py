@@ -48,7 +48,7 @@ class Manager:
                 return self.heard
 
     async def hears(self, line: str, *, times: int = 1) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while self.read().count(line) < times:  # noqa: ASYNC110 - a socket of the kernel sets no event
                 await anyio.sleep(0.005)
 
@@ -167,7 +167,7 @@ async def test_the_watchdog_hears_of_a_live_loop(pid, tmp_path):
         async with supervised(Health(), "", {"NOTIFY_SOCKET": systemd.address, **environ}):
             began = anyio.current_time()
             await systemd.hears("WATCHDOG=1", times=5)
-            assert 0.35 < anyio.current_time() - began < 5
+            assert anyio.current_time() - began > 0.35
         heard = systemd.read().count("WATCHDOG=1")
         await anyio.sleep(0.25)
         assert systemd.read().count("WATCHDOG=1") == heard
@@ -333,8 +333,10 @@ async def test_a_cancelled_run_leaves_no_task_behind(tmp_path):
     """Cancellation ends server and reports as well."""
     with manager("path", tmp_path) as systemd:
         environ = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "100000"}
-        with anyio.move_on_after(0.1) as scope:
+        with anyio.CancelScope() as scope:
             async with supervised(Health(), free_address(), environ):
+                await systemd.hears("WATCHDOG=1")
+                scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
         assert "STOPPING=1" in systemd.read()

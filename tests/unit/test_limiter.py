@@ -95,7 +95,7 @@ def test_the_allowed_rate_is_found_and_used(rate: float, burst: float, share: fl
             with await api.enter():
                 await server.answer()
 
-        failed = await work_off(int(min(rate * 100, 20_000)), 64, request, [])
+        failed = await work_off(int(min(rate * 100, 13_000)), 64, request, [])
 
         assert failed == 0
         warm = rate * 5.0

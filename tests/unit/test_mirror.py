@@ -106,6 +106,12 @@ def summary(rows: int) -> Summary:
 Open = Callable[[Path], AbstractAsyncContextManager[LocalManifest]]
 
 
+@pytest.fixture(autouse=True)
+def short_linger(monkeypatch):
+    """Rows gather only for a moment: each append of these tests is alone and would wait in vain."""
+    monkeypatch.setattr("bulkfetch.manifest.local.LINGER", 0.001)
+
+
 @pytest.fixture
 def bucket() -> Bucket:
     return Bucket()

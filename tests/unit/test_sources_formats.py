@@ -1,5 +1,7 @@
 """The parsers: what each format takes, rejects and refuses."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from bulkfetch.errors import Reason, UsageError
 from bulkfetch.models import Delivery
 from bulkfetch.sources.jsonl import JsonlParser
 from bulkfetch.sources.lines import LINE_CAP, LineSplitter
-from bulkfetch.sources.table import TableParser
+from bulkfetch.sources.table import TableParser, _Feed
 from bulkfetch.sources.text import TextParser
 
 PARSERS = {
@@ -142,12 +144,26 @@ def test_csv_rejects_rows():
     assert brief(rows) == [*enumerate(reasons, 2), (9, "z")]
 
 
+def never_closed(count):
+    """The blocks of a table whose first row opens a quote that nobody closes, with `count` rows after it."""
+    lines = [f"id-{number},x\n".encode() for number in range(count)]
+    return [b'id,x\na,"x\n', *(b"".join(lines[start : start + 50]) for start in range(0, count, 50))]
+
+
 @pytest.mark.parametrize("count", [3, 20_000])
 def test_csv_quote_never_closed_costs_one_line(count):
     """An unclosed quote is rejected under its line, and not one row after it is lost."""
-    lines = [f"id-{number},x" for number in range(count)]
-    rows = parse("csv", b'id,x\na,"x\n', *(f"{line}\n".encode() for line in lines))
+    rows = parse("csv", *never_closed(count))
     assert brief(rows) == [(2, Reason.INVALID_ROW), *((line, f"id-{line - 3}") for line in range(3, count + 3))]
+
+
+def test_csv_quote_never_closed_is_given_up_after_a_while(monkeypatch):
+    """Each block looks at the open row anew, but only up to a size: every line behind that is looked at once."""
+    looks, look = Counter(), _Feed.__next__
+    for count in (10_000, 20_000):
+        monkeypatch.setattr(_Feed, "__next__", lambda feed, count=count: looks.update([count]) or look(feed))
+        parse("csv", *never_closed(count))
+    assert looks[20_000] - looks[10_000] == 10_000
 
 
 def test_jsonl_takes_objects_strings_and_whole_numbers():
