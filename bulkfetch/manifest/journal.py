@@ -106,6 +106,8 @@ class Journal:
             ledger = stack.enter_context(closing(_open_ledger(root, mirror, shared=shared)))
             seen = stack.enter_context(closing(Seen(state / f"seen-{run}")))
             segment = stack.enter_context(closing(Segment(root / MANIFESTS / f"{run}.jsonl")))
+            if mirror is not None:
+                mirror.begin(run)
             return cls(
                 root,
                 run,
@@ -138,7 +140,7 @@ class Journal:
         self.check()
         # The bucket first: what is in the local copy alone would be news to every other machine.
         if self._mirror is not None:
-            self._mirror.append(self.run, lines)
+            self._mirror.append(lines)
         self._segment.append(lines, len(rows))
         if self._indexing:
             try:
@@ -157,7 +159,7 @@ class Journal:
             return
         began = time.monotonic()
         if self._mirror is not None:
-            self._mirror.pull(but=self.run)
+            self._mirror.pull()
         self.ledger.refresh()
         # It has read this run's manifest, too.
         self._indexing = True
@@ -171,7 +173,7 @@ class Journal:
             FatalError: a manifest is damaged, or cannot be read.
         """
         if self._mirror is not None:
-            self._mirror.pull(but=self.run)
+            self._mirror.pull()
         return count_accounted(self._root, self.run, source, began=self._began, idle=not rows)
 
     def finish(self, summary: Summary) -> Summary:
@@ -187,13 +189,13 @@ class Journal:
             msgspec.structs.replace(
                 summary,
                 run=self.run,
-                manifest=self._mirror.name(self.run) if self._mirror else self._segment.path.name,
+                manifest=self._mirror.name if self._mirror else self._segment.path.name,
                 manifest_rows=self._segment.rows,
                 manifest_sha256=self._segment.sha256(),
             ),
         )
         if self._mirror is not None:
-            self._mirror.finish(self.run)
+            self._mirror.finish()
         return written
 
     def close(self) -> None:

@@ -44,6 +44,7 @@ class Mirror:
     def __init__(self, objects: Objects, root: Path) -> None:
         self._objects = objects
         self._root = root
+        self._run: str | None = None
         self._number = 0
         self._in_volumes = 0
         self._loose: list[bytes] = []
@@ -67,23 +68,28 @@ class Mirror:
                     if path is not None:
                         path.unlink()
 
-    def name(self, run: str) -> str:
-        """What a summary calls the manifest of `run`."""
-        return f"{run}/"
+    @property
+    def name(self) -> str:
+        """What a summary calls the manifest of the run."""
+        return f"{self._written()}/"
 
-    def pull(self, *, but: str | None = None) -> None:
-        """Bring the copy up to date: only what is new is read. The run `but` is being written here, and left alone.
+    def begin(self, run: str) -> None:
+        """From now on the rows of `run` are put up, and its file in the copy is left alone."""
+        self._run = run
+
+    def pull(self) -> None:
+        """Bring the copy up to date: only what is new is read.
 
         Raises:
             FatalError: the bucket cannot be read, or a segment in the middle of a run is missing.
         """
-        layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests", OPENING))
-        layout.runs.discard(but or "")
+        layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests"))
+        layout.runs.discard(self._run or "")
         with fatal_if_it_fails(f"write the local copy of the manifests in {self._root}"):
             for directory in (STATE, MANIFESTS):
                 (self._root / directory).mkdir(parents=True, exist_ok=True)
             for run in list_runs(self._root):
-                if run.id == but:
+                if run.id == self._run:
                     continue
                 if run.manifest and run.id not in layout.runs:
                     run.manifest.unlink()
@@ -99,39 +105,44 @@ class Mirror:
         if any(run.manifest for run in list_runs(self._root)):
             return False
         own = (f"{MANIFESTS}/", f"{STATE}/")
-        first = self._insist(lambda: list(islice(self._objects.list(""), _READERS)), "list the bucket", OPENING)
+        first = self._insist(lambda: list(islice(self._objects.list(""), _READERS)), "list the bucket")
         return any(not meta.key.startswith(own) for meta in first)
 
-    def append(self, run: str, lines: bytes) -> None:
-        """Put `lines` up as the next segment of `run`; durable on return.
+    def append(self, lines: bytes) -> None:
+        """Put `lines` up as the next segment of the run; durable on return.
 
         Raises:
             FatalError: it could not be done, nor will anything more of this run: rows behind a gap, or a summary, would
                 say that no object is without its row.
         """
         if self._number - self._in_volumes >= VOLUME_SEGMENTS or sum(map(len, self._loose)) >= VOLUME_BYTES:
-            self._put_volume(run)
-        self._create(segment_key(run, self._number + 1), lines)
+            self._put_volume()
+        self._create(segment_key(self._written(), self._number + 1), lines)
         self._number += 1
         self._loose.append(lines)
 
-    def finish(self, run: str) -> None:
-        """Put the summary of `run` up, as it is in the local copy.
+    def finish(self) -> None:
+        """Put the summary of the run up, as it is in the local copy.
 
         Raises:
             FatalError: it could not be done; then the run counts as one that died.
         """
+        run = self._written()
         with fatal_if_it_fails(f"read the summary of run {run}"):
             data = (self._root / MANIFESTS / f"{run}.json").read_bytes()
         if self._loose:
-            self._put_volume(run)
+            self._put_volume()
         self._create(summary_key(run), data)
 
-    def _put_volume(self, run: str) -> None:
+    def _put_volume(self) -> None:
         """Put the segments that no volume holds up as one."""
-        self._create(volume_key(run, self._in_volumes + 1, self._number), b"".join(self._loose))
+        self._create(volume_key(self._written(), self._in_volumes + 1, self._number), b"".join(self._loose))
         self._in_volumes = self._number
         self._loose.clear()
+
+    def _written(self) -> str:
+        assert self._run is not None  # noqa: S101 - `begin` comes first
+        return self._run
 
     def _create(self, key: str, data: bytes) -> None:
         self.check()
@@ -145,7 +156,7 @@ class Mirror:
                     raise FatalError(f"{key} is there already with other content: who else writes this run?") from None
 
         try:
-            self._insist(put, f"write {key}", RUNNING)
+            self._insist(put, f"write {key}")
         except FatalError as error:
             self._failure = str(error)
             raise
@@ -163,7 +174,7 @@ class Mirror:
     def _list_segments(self, run: str, after: int) -> Sequence[Part]:
         behind = segment_key(run, after) if after else ""
         listing = lambda: segments(self._objects.list(f"{MANIFESTS}/{run}/", after=behind))  # noqa: E731
-        return self._insist(listing, f"list the manifest of run {run}", OPENING)
+        return self._insist(listing, f"list the manifest of run {run}")
 
     def _pull_rows(self, run: str, parts: Sequence[Part]) -> None:
         path = self._root / MANIFESTS / f"{run}.jsonl"
@@ -188,7 +199,7 @@ class Mirror:
                 yield from readers.map(self._read, parts[start : start + _READERS])
 
     def _read(self, part: Part | ObjectMeta) -> bytes:
-        data = self._insist(lambda: self._objects.read(part.key), f"read {part.key}", OPENING)
+        data = self._insist(lambda: self._objects.read(part.key), f"read {part.key}")
         if len(data) != part.size:
             raise FatalError(f"{safe(part.key)} has changed while it was read")
         return data
@@ -198,9 +209,9 @@ class Mirror:
         if not path.exists() or path.stat().st_size != meta.size or not _is_whole(path):
             replace_file(path, self._read(meta), temporary=self._root / STATE / f"{path.name}.part")
 
-    def _insist(self, call: Callable[[], T], doing: str, seconds: float) -> T:
+    def _insist(self, call: Callable[[], T], doing: str) -> T:
         try:
-            return persistent(call, seconds, self._hurry)
+            return persistent(call, RUNNING if self._run else OPENING, self._hurry)
         except (InvoiceError, FileNotFoundError) as error:
             raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error
 

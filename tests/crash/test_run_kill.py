@@ -19,7 +19,7 @@ from e2e.harness import (
 
 from bulkfetch.manifest import list_runs, unfinished_runs, verify_chain
 
-KILLS = 7
+KILLS = 10
 LONGEST_LIFE = 0.25
 
 
@@ -28,7 +28,7 @@ def refetched(held, before, now):
     return held.keys() & {f"{invoice_id}.pdf" for invoice_id in before if now[invoice_id] > before[invoice_id]}
 
 
-def test_kills_lose_nothing(tmp_path):
+def test_ten_kills_lose_nothing(tmp_path):
     """After each kill every visible object is whole and every row has its object; then one run completes the archive,
     and over all runs no invoice with a row, nor any with an object, was fetched again."""
     moments = random.Random(20_250_131)

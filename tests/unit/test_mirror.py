@@ -389,6 +389,22 @@ async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_p
     assert bucket.kept == {}
 
 
+async def test_a_run_has_more_patience_than_its_beginning(bucket, opened, tmp_path, monkeypatch):
+    """Once it is under way, what others have recorded is waited for as long as its own rows are."""
+    async with opened(tmp_path / "a") as first:
+        await first.append([row(1)])
+        monkeypatch.setattr("bulkfetch.manifest.mirror.OPENING", 0.0)
+        async with opened(tmp_path / "b") as second:
+            await first.append([row(2)])
+            bucket.trouble = 2
+            await second.refresh()
+            assert sorted(await second.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+        bucket.trouble = 1
+        with pytest.raises(FatalError, match="busy"):
+            async with opened(tmp_path / "c"):
+                pass
+
+
 async def test_haste_does_not_harm_what_the_bucket_takes(bucket, opened, tmp_path):
     """After `hurry` rows and summary are still put, where that works at once."""
     async with opened(tmp_path) as manifest:
