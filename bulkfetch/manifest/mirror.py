@@ -29,7 +29,7 @@ VOLUME_SEGMENTS = 1000
 """How many segments a volume holds at most: what one request lists."""
 
 VOLUME_BYTES = 1 << 20
-"""A volume is put as soon as it holds this many bytes: they are kept in memory until then."""
+"""Segments of so many bytes become a volume before the next one is put: they are kept in memory until then."""
 
 OPENING = 10.0
 """Seconds for which a bucket may fail before a run begins: somebody may be waiting at a terminal."""
@@ -46,7 +46,6 @@ class Mirror:
         self._root = root
         self._run: str | None = None
         self._number = 0
-        self._in_volumes = 0
         self._loose: list[bytes] = []
         self._failure: str | None = None
         self._hurry = threading.Event()
@@ -115,7 +114,7 @@ class Mirror:
             FatalError: it could not be done, nor will anything more of this run: rows behind a gap, or a summary, would
                 say that no object is without its row.
         """
-        if self._number - self._in_volumes >= VOLUME_SEGMENTS or sum(map(len, self._loose)) >= VOLUME_BYTES:
+        if len(self._loose) >= VOLUME_SEGMENTS or sum(map(len, self._loose)) >= VOLUME_BYTES:
             self._put_volume()
         self._create(segment_key(self._written(), self._number + 1), lines)
         self._number += 1
@@ -136,8 +135,8 @@ class Mirror:
 
     def _put_volume(self) -> None:
         """Put the segments that no volume holds up as one."""
-        self._create(volume_key(self._written(), self._in_volumes + 1, self._number), b"".join(self._loose))
-        self._in_volumes = self._number
+        first = self._number - len(self._loose) + 1
+        self._create(volume_key(self._written(), first, self._number), b"".join(self._loose))
         self._loose.clear()
 
     def _written(self) -> str:

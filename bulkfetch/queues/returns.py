@@ -1,4 +1,4 @@
-"""How often messages came back unused. The server counts every delivery, and forgets none: a worker that is refused by
+"""How often messages came back untried. The server counts every delivery, and forgets none: a worker that is refused by
 the API and started again all night would make poison of what it never tried."""
 
 from collections.abc import Awaitable, Callable
@@ -10,8 +10,8 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoStream
 from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.queues.buckets import ensure_bucket
 from bulkfetch.queues.connection import Connection
+from bulkfetch.queues.key_value import ensure_bucket
 
 TTL = 30 * 24 * 3600.0
 """Seconds after which a count is forgotten that nobody adds to."""
@@ -52,7 +52,7 @@ class Returns:
                 self._opened = kv
 
     async def count(self, sequence: int) -> int | None:
-        """How often the message came back unused; None if that cannot be known now."""
+        """How often the message came back untried; None if that cannot be known now."""
 
         async def get(kv: KeyValue) -> int:
             return (await _read(kv, str(sequence)))[0]
@@ -60,7 +60,7 @@ class Returns:
         return await self._ask(get)
 
     async def add(self, sequence: int) -> None:
-        """The message comes back unused once more. Several workers may hold it, if leases ended early."""
+        """The message comes back untried once more. Several workers may hold it, if leases ended early."""
 
         async def add(kv: KeyValue) -> None:
             count, revision = await _read(kv, str(sequence))
