@@ -159,10 +159,10 @@ async def test_a_run_of_no_time_was_ready_all_the_same(tmp_path):
         assert systemd.read() == ["READY=1", "STOPPING=1", "STATUS=stopping"]
 
 
-@pytest.mark.parametrize("pid", [None, "", str(os.getpid())])
+@pytest.mark.parametrize("pid", [None, "", "own"])
 async def test_the_watchdog_hears_of_a_live_loop(pid, tmp_path):
     """WATCHDOG=1 comes at half the time that the manager waits for it."""
-    environ = {"WATCHDOG_USEC": "200000"} | ({} if pid is None else {"WATCHDOG_PID": pid})
+    environ = {"WATCHDOG_USEC": "200000"} | ({} if pid is None else {"WATCHDOG_PID": str(os.getpid()) if pid else ""})
     with manager("path", tmp_path) as systemd:
         async with supervised(Health(), "", {"NOTIFY_SOCKET": systemd.address, **environ}):
             began = anyio.current_time()
