@@ -3,7 +3,7 @@
 import resource
 
 from bulkfetch.errors import UsageError
-from bulkfetch.pool import COMMIT_BACKLOG
+from bulkfetch.pipeline.pool import COMMIT_BACKLOG
 
 _OWN = 64  # manifest, ledger, lock, input, directories, the interpreter's own
 

@@ -22,14 +22,14 @@ from bulkfetch.config import Config
 from bulkfetch.credentials import TokenSource
 from bulkfetch.errors import ExitCode, FatalError
 from bulkfetch.events import Event, Listener, RunFinished, RunStarted
-from bulkfetch.fetch import Fetcher, RowWriter
 from bulkfetch.interfaces import Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Secret, Summary, utc_iso
+from bulkfetch.pipeline.fetcher import Fetcher, RowWriter
+from bulkfetch.pipeline.pool import Pool
+from bulkfetch.pipeline.stop import Stop
 from bulkfetch.policy import RunGuard
-from bulkfetch.pool import Pool
 from bulkfetch.retrying import RetryPolicy
-from bulkfetch.stop import Stop
 
 
 def run_archive(

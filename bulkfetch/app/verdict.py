@@ -3,13 +3,13 @@
 import signal
 from collections.abc import Callable
 
-from bulkfetch.account import Account
 from bulkfetch.app.inputs import Input
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, TransientError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Queue
 from bulkfetch.manifest import LocalManifest
-from bulkfetch.pool import Pool
+from bulkfetch.pipeline.pool import Pool
+from bulkfetch.pipeline.tally import Account
 from bulkfetch.retrying import persisting
 
 LAST_LOOK = 30.0

@@ -19,8 +19,8 @@ from s3_proxy import Forgetful, s3_proxy
 from bulkfetch.config import Destination
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, PermanentError, Reason, TransientError
 from bulkfetch.events import RetryScheduled
-from bulkfetch.fetch import Fetcher, Job, RowWriter, Slot
 from bulkfetch.models import Delivery, Outcome
+from bulkfetch.pipeline.fetcher import Fetcher, Job, RowWriter, Slot
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.stores import LocalStore
 

@@ -14,14 +14,14 @@ import anyio
 import pytest
 
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
-from bulkfetch.fetch import Fetcher, RowWriter
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import LocalManifest
 from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
+from bulkfetch.pipeline.fetcher import Fetcher, RowWriter
+from bulkfetch.pipeline.pool import Pool
+from bulkfetch.pipeline.stop import Stop
 from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
-from bulkfetch.pool import Pool
 from bulkfetch.retrying import RetryPolicy
-from bulkfetch.stop import Stop
 from bulkfetch.stores import LocalStore
 
 pytestmark = pytest.mark.anyio

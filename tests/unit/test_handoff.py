@@ -4,7 +4,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bulkfetch.handoff import Handoff
+from bulkfetch.pipeline.handoff import Handoff
 
 pytestmark = pytest.mark.anyio
 

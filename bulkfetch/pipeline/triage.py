@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from bulkfetch.errors import PermanentError
-from bulkfetch.fetch import Job, RowWriter
 from bulkfetch.interfaces import Ledger, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Row
+from bulkfetch.pipeline.fetcher import Job, RowWriter
 
 
 class Admission:

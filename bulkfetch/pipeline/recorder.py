@@ -6,13 +6,13 @@ from typing import Any
 
 import anyio
 
-from bulkfetch.account import Account
 from bulkfetch.errors import BulkfetchError, FatalError, Reason
 from bulkfetch.events import Event, RowRecorded
 from bulkfetch.interfaces import Manifest, Source
 from bulkfetch.models import Delivery, InputRow, Outcome, Row
+from bulkfetch.pipeline.stop import Stop
+from bulkfetch.pipeline.tally import Account
 from bulkfetch.policy import CANARY_OUTCOMES, RunGuard
-from bulkfetch.stop import Stop
 
 DOUBT_SECONDS = 2.0
 """Seconds after which failures that were kept back are looked at again, while nothing has succeeded yet."""
