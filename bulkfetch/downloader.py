@@ -25,10 +25,10 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.limiter import Gate, Ticket
 from bulkfetch.models import Link
+from bulkfetch.net.gate import Gate, Ticket
+from bulkfetch.net.sessions import LinkRules, VendorErrors
 from bulkfetch.policy import parse_retry_after
-from bulkfetch.session import LinkRules, VendorErrors
 from bulkfetch.text import safe
 
 ORIGIN = "download host"

@@ -26,10 +26,10 @@ from bulkfetch.errors import (
     Throttled,
     UnexpectedAnswer,
 )
-from bulkfetch.limiter import Gate
 from bulkfetch.models import Link, Secret
+from bulkfetch.net.gate import Gate
+from bulkfetch.net.sessions import VendorErrors, fatal_if_certificate
 from bulkfetch.policy import parse_retry_after
-from bulkfetch.session import VendorErrors, fatal_if_certificate
 from bulkfetch.text import safe
 
 ORIGIN = "API"

@@ -10,7 +10,7 @@ from seaweed import Seaweed
 
 from bulkfetch.config import Destination
 from bulkfetch.events import Event
-from bulkfetch.limiter import Gate
+from bulkfetch.net.gate import Gate
 from bulkfetch.stores.bucket import BucketStore
 from bulkfetch.stores.bucket_url import Bucket, connect
 

@@ -10,10 +10,10 @@ from bulkfetch.credentials import TokenSource
 from bulkfetch.downloader import BodyLimits, HttpDownloader
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.events import Event
-from bulkfetch.limiter import Gate
 from bulkfetch.minter import ApiMinter
 from bulkfetch.models import Link, Secret
-from bulkfetch.session import LinkRules, api_session, download_session
+from bulkfetch.net.gate import Gate
+from bulkfetch.net.sessions import LinkRules, api_session, download_session
 
 TOKEN = "eyJCANARY.token"
 SIGNATURE = "X-Canary-Signature=c4n4ry"

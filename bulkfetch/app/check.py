@@ -20,9 +20,9 @@ from bulkfetch.errors import BulkfetchError, PermanentError, Reason
 from bulkfetch.events import Event
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Secret
+from bulkfetch.net.sessions import VendorErrors, api_session
 from bulkfetch.policy import parse_http_date
 from bulkfetch.queues import open_queue
-from bulkfetch.session import VendorErrors, api_session
 
 CLOCK_TOLERANCE = 60.0
 NOBODYS_INVOICE = "bulkfetch-check"

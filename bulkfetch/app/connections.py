@@ -18,10 +18,10 @@ from bulkfetch.downloader import BodyLimits, HttpDownloader
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Queue
-from bulkfetch.limiter import Gate
 from bulkfetch.minter import ApiMinter
 from bulkfetch.models import Secret
-from bulkfetch.session import LinkRules, api_session, download_session, is_public, literal
+from bulkfetch.net.gate import Gate
+from bulkfetch.net.sessions import LinkRules, api_session, download_session, is_public, literal
 
 
 @dataclass(frozen=True, slots=True)

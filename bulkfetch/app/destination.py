@@ -14,9 +14,9 @@ from bulkfetch.config import Config, Destination
 from bulkfetch.errors import ArchiveLocked, UsageError
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Store
-from bulkfetch.limiter import Gate
 from bulkfetch.manifest import LocalManifest
 from bulkfetch.manifest.mirror import Mirror
+from bulkfetch.net.gate import Gate
 from bulkfetch.stores import LocalStore
 from bulkfetch.stores.bucket import BucketStore
 from bulkfetch.stores.bucket_url import SCHEMES, Bucket, connect

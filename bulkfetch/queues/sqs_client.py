@@ -15,8 +15,8 @@ from aiobotocore.session import AioSession
 from anyio import to_thread
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
+from bulkfetch.net.sessions import is_public, literal
 from bulkfetch.queues.sqs_errors import sqs_errors
-from bulkfetch.session import is_public, literal
 from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 5.0

@@ -20,10 +20,10 @@ from yarl import URL
 from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Body
-from bulkfetch.limiter import Gate
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
+from bulkfetch.net.gate import Gate
+from bulkfetch.net.sessions import VendorErrors, api_session
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
-from bulkfetch.session import VendorErrors, api_session
 from bulkfetch.stores.bucket_errors import BucketErrors
 from bulkfetch.stores.bucket_probe import probe
 from bulkfetch.stores.bucket_url import Bucket

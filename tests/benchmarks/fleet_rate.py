@@ -18,7 +18,7 @@ from random import Random
 import anyio
 from nats_server import nats_server
 
-from bulkfetch.limiter import Gate
+from bulkfetch.net.gate import Gate
 from bulkfetch.queues import open_queue
 
 WORKERS = 4

@@ -25,8 +25,8 @@ from bulkfetch.errors import (
     TransientError,
 )
 from bulkfetch.events import GateClosed
-from bulkfetch.limiter import Gate
 from bulkfetch.models import ObjectMeta
+from bulkfetch.net.gate import Gate
 from bulkfetch.stores.bucket import BucketStore
 from bulkfetch.stores.bucket_url import connect
 from bulkfetch.stores.objects import BucketObjects

@@ -27,7 +27,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.session import LinkRules
+from bulkfetch.net.sessions import LinkRules
 
 pytestmark = pytest.mark.anyio
 

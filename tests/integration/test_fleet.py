@@ -18,7 +18,7 @@ from nats_help import admin, opened, stream_of, until
 from nats_server import nats_server
 
 from bulkfetch.errors import FatalError, Reason, Throttled
-from bulkfetch.limiter import Gate
+from bulkfetch.net.gate import Gate
 from bulkfetch.queues import fleet as fleet_module
 
 pytestmark = pytest.mark.anyio

@@ -355,8 +355,8 @@ async def test_a_refusal_closes_the_gate_for_everybody():
 @pytest.fixture
 def quick(monkeypatch):
     """A gate pauses for some ten milliseconds."""
-    monkeypatch.setattr("bulkfetch.limiter.PROBE_WAIT_FIRST", 0.01)
-    monkeypatch.setattr("bulkfetch.limiter.PROBE_WAIT_MAX", 0.02)
+    monkeypatch.setattr("bulkfetch.net.gate.PROBE_WAIT_FIRST", 0.01)
+    monkeypatch.setattr("bulkfetch.net.gate.PROBE_WAIT_MAX", 0.02)
 
 
 async def refused(minter, invoice_id="BAD"):

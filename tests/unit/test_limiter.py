@@ -11,7 +11,7 @@ from virtual_clock import run_virtual
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, Reason, Throttled, TransientError
 from bulkfetch.events import Event, GateClosed, GateOpened
-from bulkfetch.limiter import Gate
+from bulkfetch.net.gate import Gate
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 
 POLICY = RetryPolicy(attempts=5, wait_initial=0.5, wait_max=30.0, timeout=0.0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from bulkfetch.session import BlockedAddressError, LinkRules, _CheckedResolver, is_public, literal
+from bulkfetch.net.sessions import BlockedAddressError, LinkRules, _CheckedResolver, is_public, literal
 
 STRICT = LinkRules(hosts=(), allow_local=False, allow_http=False)
 

@@ -1,0 +1,1 @@
+"""How bulkfetch speaks HTTP, politely and safely: sessions, a gate for each origin, addresses that may be reached."""
