@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 
-from bulkfetch.credentials import TokenSource
-from bulkfetch.downloader import BodyLimits, HttpDownloader
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.events import Event
-from bulkfetch.minter import ApiMinter
+from bulkfetch.links.downloader import BodyLimits, HttpDownloader
+from bulkfetch.links.minter import ApiMinter
+from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import LinkRules, api_session, download_session

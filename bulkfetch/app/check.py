@@ -15,10 +15,10 @@ import anyio
 from bulkfetch.app.connections import connect, token_source
 from bulkfetch.app.destination import open_store
 from bulkfetch.config import Config
-from bulkfetch.credentials import TokenSource
 from bulkfetch.errors import BulkfetchError, PermanentError, Reason
 from bulkfetch.events import Event
 from bulkfetch.keys import KeyTemplate
+from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
 from bulkfetch.net.sessions import VendorErrors, api_session
 from bulkfetch.policy import parse_http_date

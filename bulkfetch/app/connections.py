@@ -11,14 +11,14 @@ from random import Random
 import anyio
 from yarl import URL
 
-from bulkfetch import downloader, minter
 from bulkfetch.config import Config
-from bulkfetch.credentials import TokenSource
-from bulkfetch.downloader import BodyLimits, HttpDownloader
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Queue
-from bulkfetch.minter import ApiMinter
+from bulkfetch.links import downloader, minter
+from bulkfetch.links.downloader import BodyLimits, HttpDownloader
+from bulkfetch.links.minter import ApiMinter
+from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import LinkRules, api_session, download_session, is_public, literal

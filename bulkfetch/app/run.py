@@ -19,11 +19,11 @@ from bulkfetch.app.health import Health, supervised
 from bulkfetch.app.inputs import Input, open_input
 from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
 from bulkfetch.config import Config
-from bulkfetch.credentials import TokenSource
 from bulkfetch.errors import ExitCode, FatalError
 from bulkfetch.events import Event, Listener, RunFinished, RunStarted
 from bulkfetch.interfaces import Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
+from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret, Summary, utc_iso
 from bulkfetch.pipeline.fetcher import Fetcher, RowWriter
 from bulkfetch.pipeline.pool import Pool

@@ -8,9 +8,9 @@ import pytest
 from edges import CANARIES, TOKEN, assert_keeps_secrets, environment_token, minting
 from fault_server import fault_server, reply
 
-from bulkfetch import credentials
-from bulkfetch.credentials import TokenSource
 from bulkfetch.errors import BulkfetchError, FatalError, UsageError
+from bulkfetch.links import token as credentials
+from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,6 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from bulkfetch.credentials import TokenSource
 from bulkfetch.errors import (
     FatalError,
     InvoiceError,
@@ -26,6 +25,7 @@ from bulkfetch.errors import (
     Throttled,
     UnexpectedAnswer,
 )
+from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import VendorErrors, fatal_if_certificate

@@ -1,0 +1,1 @@
+"""From an invoice ID to verified bytes: the link, and the body behind it."""
