@@ -1,5 +1,5 @@
 """Where objects are kept: each module is one kind of destination behind `interfaces.Store`."""
 
-from bulkfetch.stores.local import LocalStore
+from bulkfetch.stores.local.store import LocalStore
 
 __all__ = ("LocalStore",)

@@ -27,7 +27,7 @@ from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.stores.bucket_errors import BucketErrors
 from bulkfetch.stores.bucket_probe import probe
 from bulkfetch.stores.bucket_url import Bucket
-from bulkfetch.stores.directories import key_path
+from bulkfetch.stores.local.directories import key_path
 from bulkfetch.stores.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.spool import MIB, Content, Spool
 from bulkfetch.text import safe

@@ -9,7 +9,7 @@ from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.stores.bucket_errors import BucketErrors
 from bulkfetch.stores.bucket_url import Bucket
-from bulkfetch.stores.directories import PRIVATE
+from bulkfetch.stores.local.directories import PRIVATE
 
 MARKER = f"{PRIVATE}/probe"
 """Put once below each prefix and never deleted: in a locked bucket it could not be."""

@@ -17,7 +17,8 @@ import pytest
 
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.models import PutResult
-from bulkfetch.stores import LocalStore, scratch
+from bulkfetch.stores import LocalStore
+from bulkfetch.stores.local import temp_files as scratch
 
 pytestmark = pytest.mark.anyio
 

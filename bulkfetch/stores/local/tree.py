@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bulkfetch.errors import FatalError, PermanentError, Reason
-from bulkfetch.stores.directories import PRIVATE, Directories, KeyPath
-from bulkfetch.stores.scratch import OBJECT_MODE, Scratch, Temp
+from bulkfetch.stores.local.directories import PRIVATE, Directories, KeyPath
+from bulkfetch.stores.local.temp_files import OBJECT_MODE, Scratch, Temp
 from bulkfetch.text import safe
 
 BLOCK = 1024 * 1024

@@ -13,10 +13,10 @@ from threading import Thread
 from typing import Self
 
 from bulkfetch.errors import BulkfetchError, FatalError
-from bulkfetch.stores.archive import Archive, seal
-from bulkfetch.stores.directories import KeyPath
-from bulkfetch.stores.oserrors import ErrorMap
-from bulkfetch.stores.scratch import Temp
+from bulkfetch.stores.local.directories import KeyPath
+from bulkfetch.stores.local.errors import ErrorMap
+from bulkfetch.stores.local.temp_files import Temp
+from bulkfetch.stores.local.tree import Archive, seal
 
 GROUP_LIMIT = 64
 

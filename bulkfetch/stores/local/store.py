@@ -13,11 +13,11 @@ from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
-from bulkfetch.stores.archive import BLOCK, Archive
-from bulkfetch.stores.committer import Commit, Committer
-from bulkfetch.stores.directories import KeyPath, key_path
-from bulkfetch.stores.oserrors import ErrorMap
-from bulkfetch.stores.scratch import Temp
+from bulkfetch.stores.local.directories import KeyPath, key_path
+from bulkfetch.stores.local.errors import ErrorMap
+from bulkfetch.stores.local.group_commit import Commit, Committer
+from bulkfetch.stores.local.temp_files import Temp
+from bulkfetch.stores.local.tree import BLOCK, Archive
 
 _HEAD_GROUP = 64
 """Keys that share the descriptors of their directories, so that these stay few."""
