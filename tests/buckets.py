@@ -11,8 +11,8 @@ from seaweed import Seaweed
 from bulkfetch.config import Destination
 from bulkfetch.events import Event
 from bulkfetch.net.gate import Gate
-from bulkfetch.stores.bucket import BucketStore
-from bulkfetch.stores.bucket_url import Bucket, connect
+from bulkfetch.stores.bucket.address import Bucket, connect
+from bulkfetch.stores.bucket.store import BucketStore
 
 
 def a_gate(notify: Callable[[Event], None] = lambda _: None) -> Gate:

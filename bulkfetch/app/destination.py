@@ -18,9 +18,9 @@ from bulkfetch.manifest import LocalManifest
 from bulkfetch.manifest.mirror import Mirror
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores import LocalStore
-from bulkfetch.stores.bucket import BucketStore
-from bulkfetch.stores.bucket_url import SCHEMES, Bucket, connect
-from bulkfetch.stores.objects import BucketObjects
+from bulkfetch.stores.bucket.address import SCHEMES, Bucket, connect
+from bulkfetch.stores.bucket.objects import BucketObjects
+from bulkfetch.stores.bucket.store import BucketStore
 
 ORIGIN = "object store"
 SPOOL = "spool"

@@ -18,7 +18,7 @@ from bulkfetch.errors import Aborted, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Store
 from bulkfetch.models import ObjectMeta, PutResult
 from bulkfetch.stores import LocalStore
-from bulkfetch.stores.bucket_url import Bucket
+from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.local import temp_files as scratch
 
 pytestmark = pytest.mark.anyio

@@ -27,9 +27,9 @@ from bulkfetch.errors import (
 from bulkfetch.events import GateClosed
 from bulkfetch.models import ObjectMeta
 from bulkfetch.net.gate import Gate
-from bulkfetch.stores.bucket import BucketStore
-from bulkfetch.stores.bucket_url import connect
-from bulkfetch.stores.objects import BucketObjects
+from bulkfetch.stores.bucket.address import connect
+from bulkfetch.stores.bucket.objects import BucketObjects
+from bulkfetch.stores.bucket.store import BucketStore
 
 pytestmark = pytest.mark.anyio
 

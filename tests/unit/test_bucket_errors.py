@@ -5,7 +5,7 @@ import pytest
 from obstore.exceptions import GenericError, InvalidPathError, UnauthenticatedError
 
 from bulkfetch.errors import FatalError, OriginError, PermanentError
-from bulkfetch.stores.bucket_errors import BucketErrors
+from bulkfetch.stores.bucket.errors import BucketErrors
 
 HEAD = "Generic S3 error: Error performing PUT {uri} in 1ms - HTTP error\n\nDebug source:\n"
 REQUEST = "RetryErrorImpl {{ method: PUT, uri: Some(\n  {uri},\n), retries: 0, inner: {inner} }}"

@@ -6,7 +6,7 @@ import pytest
 
 from bulkfetch.config import Destination
 from bulkfetch.errors import PermanentError, Reason, UsageError
-from bulkfetch.stores.object_lock import RetentionRule
+from bulkfetch.stores.bucket.object_lock import RetentionRule
 
 NOON = datetime(2024, 2, 28, 12, 0, tzinfo=UTC)
 

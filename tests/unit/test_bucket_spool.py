@@ -9,7 +9,7 @@ import pytest
 from anyio import to_thread
 
 from bulkfetch.errors import FatalError, PermanentError, Reason
-from bulkfetch.stores.spool import LARGEST_IN_MEMORY, MIB, Spool
+from bulkfetch.stores.bucket.spool import LARGEST_IN_MEMORY, MIB, Spool
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ import pytest
 
 from bulkfetch.config import Destination
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.stores.bucket_url import connect
+from bulkfetch.stores.bucket.address import connect
 
 pytestmark = pytest.mark.anyio
 

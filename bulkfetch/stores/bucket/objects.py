@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import obstore
 
 from bulkfetch.models import ObjectMeta
-from bulkfetch.stores.bucket_errors import BucketErrors
-from bulkfetch.stores.bucket_url import Bucket
+from bulkfetch.stores.bucket.address import Bucket
+from bulkfetch.stores.bucket.errors import BucketErrors
 
 
 class BucketObjects:

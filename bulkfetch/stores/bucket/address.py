@@ -16,8 +16,8 @@ from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 from bulkfetch.config import Destination
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.net.sessions import is_public, literal
-from bulkfetch.stores.aws_profile import profile
-from bulkfetch.stores.object_lock import Retention, RetentionRule
+from bulkfetch.stores.bucket.aws_profile import profile
+from bulkfetch.stores.bucket.object_lock import Retention, RetentionRule
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:  # obstore's typed dictionaries exist for type checkers only

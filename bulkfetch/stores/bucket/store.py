@@ -24,12 +24,12 @@ from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import VendorErrors, api_session
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
-from bulkfetch.stores.bucket_errors import BucketErrors
-from bulkfetch.stores.bucket_probe import probe
-from bulkfetch.stores.bucket_url import Bucket
+from bulkfetch.stores.bucket.address import Bucket
+from bulkfetch.stores.bucket.errors import BucketErrors
+from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
+from bulkfetch.stores.bucket.probe import probe
+from bulkfetch.stores.bucket.spool import MIB, Content, Spool
 from bulkfetch.stores.local.directories import key_path
-from bulkfetch.stores.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
-from bulkfetch.stores.spool import MIB, Content, Spool
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only

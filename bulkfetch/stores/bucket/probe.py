@@ -7,8 +7,8 @@ import obstore
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
-from bulkfetch.stores.bucket_errors import BucketErrors
-from bulkfetch.stores.bucket_url import Bucket
+from bulkfetch.stores.bucket.address import Bucket
+from bulkfetch.stores.bucket.errors import BucketErrors
 from bulkfetch.stores.local.directories import PRIVATE
 
 MARKER = f"{PRIVATE}/probe"
