@@ -18,7 +18,7 @@ from nats_server import nats_server
 
 from bulkfetch.models import Row
 from bulkfetch.queues import open_queue
-from bulkfetch.queues.streams import SHORTEST_ACK_WAIT
+from bulkfetch.queues.jetstream.setup import SHORTEST_ACK_WAIT
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
 from bulkfetch.sources.queue import MAX_DELIVERIES, SUSPECT
 

@@ -11,8 +11,8 @@ from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageT
 
 from bulkfetch.events import Event
 from bulkfetch.models import DeadLetter, Lease, QueueStats
-from bulkfetch.queues.jetstream import JetStreamQueue
-from bulkfetch.queues.streams import CONSUMER, StreamNames
+from bulkfetch.queues.jetstream.queue import JetStreamQueue
+from bulkfetch.queues.jetstream.setup import CONSUMER, StreamNames
 
 
 def opened(

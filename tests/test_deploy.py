@@ -133,7 +133,7 @@ def test_kubernetes_takes_the_manifests(version):
 
 def test_keda_looks_at_the_queue_that_bulkfetch_makes():
     """Stream and consumer as the driver names them, and the Deployment that is there to be scaled."""
-    from bulkfetch.queues.streams import CONSUMER, StreamNames
+    from bulkfetch.queues.jetstream.setup import CONSUMER, StreamNames
 
     scaled = manifest("keda-scaledobject.yaml")
     assert (scaled["apiVersion"], scaled["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
@@ -172,7 +172,7 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("path", [*UNITS, *MANIFESTS, TEXT], ids=lambda path: path.name)
 def test_each_variable_is_known(path):
     """A BULKFETCH_ variable that is unknown ends a run before it begins; one of NATS's would be ignored in silence."""
-    from bulkfetch.queues import nats_url
+    from bulkfetch.queues.jetstream import address as nats_url
 
     known = {config.TOKEN_VARIABLE} | {f"{config.ENVIRON_PREFIX}{key.replace('.', '_').upper()}" for key in config.KEYS}
     for_nats = set(re.findall(r"\bNATS_[A-Z]+\b", Path(nats_url.__file__).read_text("utf-8")))

@@ -12,7 +12,7 @@ from bulkfetch.interfaces import Queue
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:
-    from bulkfetch.queues.jetstream import JetStreamQueue
+    from bulkfetch.queues.jetstream.queue import JetStreamQueue
     from bulkfetch.queues.sqs import SqsQueue
 
 SCHEMES = ("nats", "tls", "sqs")
@@ -46,7 +46,7 @@ def _driver(url: str) -> "type[JetStreamQueue | SqsQueue]":
 
         return SqsQueue
     if is_queue(url):
-        from bulkfetch.queues.jetstream import JetStreamQueue
+        from bulkfetch.queues.jetstream.queue import JetStreamQueue
 
         return JetStreamQueue
     # What stands before an @ may be a password.

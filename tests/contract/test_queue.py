@@ -19,9 +19,9 @@ from bulkfetch.errors import FatalError
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Queue
 from bulkfetch.models import DeadLetter, Lease, QueueStats
-from bulkfetch.queues.jetstream import JetStreamQueue
+from bulkfetch.queues.jetstream.queue import JetStreamQueue
+from bulkfetch.queues.jetstream.setup import CONSUMER
 from bulkfetch.queues.sqs import SqsQueue
-from bulkfetch.queues.streams import CONSUMER
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,7 @@ from bulkfetch.errors import UsageError
 from bulkfetch.manifest import list_runs, read_summary, verify_chain
 from bulkfetch.models import Delivery, Outcome, Secret
 from bulkfetch.queues import open_queue
-from bulkfetch.queues.streams import CONSUMER
+from bulkfetch.queues.jetstream.setup import CONSUMER
 from bulkfetch.sources.queue import encode_message
 
 AT_ONCE = ("--until-empty", "--idle", "0")

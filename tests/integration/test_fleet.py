@@ -19,7 +19,7 @@ from nats_server import nats_server
 
 from bulkfetch.errors import FatalError, Reason, Throttled
 from bulkfetch.net.gate import Gate
-from bulkfetch.queues import fleet as fleet_module
+from bulkfetch.queues.jetstream import shared_rate as fleet_module
 
 pytestmark = pytest.mark.anyio
 

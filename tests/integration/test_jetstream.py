@@ -11,7 +11,7 @@ from nats_server import nats_server
 from bulkfetch.errors import FatalError
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import QueueStats
-from bulkfetch.queues.streams import CONSUMER, StreamNames
+from bulkfetch.queues.jetstream.setup import CONSUMER, StreamNames
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def test_a_missing_stream_is_refused_with_the_way_to_make_it(nats) -> None
 
 async def test_a_server_without_jetstream_is_refused(monkeypatch) -> None:
     """A server that has no JetStream is not taken for one that is silent for a while."""
-    monkeypatch.setattr("bulkfetch.queues.jetstream._STARTING", 0.3)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.queue._STARTING", 0.3)
     with nats_server("--jetstream=false") as server, pytest.raises(FatalError, match="nats-server -js"):
         async with opened(server.queue()):
             pass
@@ -328,7 +328,7 @@ async def test_a_dead_letter_is_queued_again_once(nats) -> None:
 
 async def test_a_letter_is_kept_while_its_message_is_not_put_away(nats, monkeypatch) -> None:
     """A letter whose worker died before it put the message away is not removed: the message may fail once more."""
-    monkeypatch.setattr("bulkfetch.queues.jetstream._SETTLING", 0.3)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.queue._SETTLING", 0.3)
     async with opened(nats.queue()) as queue:
         await queue.put([("A", b"A")])
         (lease,) = await take(queue, 1)
@@ -337,7 +337,7 @@ async def test_a_letter_is_kept_while_its_message_is_not_put_away(nats, monkeypa
         with anyio.fail_after(20):
             await queue.requeue(letter("A"))
         assert await queue.stats() == QueueStats(waiting=0, leased=1, dead=1)
-        monkeypatch.setattr("bulkfetch.queues.jetstream._SETTLING", 30.0)
+        monkeypatch.setattr("bulkfetch.queues.jetstream.queue._SETTLING", 30.0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(queue.requeue, letter("A"))
             await anyio.sleep(0.3)

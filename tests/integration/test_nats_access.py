@@ -16,7 +16,7 @@ from nats_server import nats_server
 
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.queues import open_queue
-from bulkfetch.queues.nats_url import NatsAccess, NatsAddress
+from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
 
 pytestmark = pytest.mark.anyio
 
@@ -316,14 +316,14 @@ async def test_several_servers(nats, monkeypatch) -> None:
     silent = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = silent.extra(anyio.abc.SocketAttribute.local_port)
     stream = nats.queue().rpartition("/")[2]
-    monkeypatch.setattr("bulkfetch.queues.connection.CONNECT_TIMEOUT", 6.0)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.connection.CONNECT_TIMEOUT", 6.0)
     async with silent:
         for _ in range(2):
             with anyio.fail_after(20):
                 async with opened(f"nats://127.0.0.1:1,127.0.0.1:{port},{nats.address}/{stream}") as queue:
                     await queue.stats()
-        monkeypatch.setattr("bulkfetch.queues.connection.CONNECT_TIMEOUT", 1.2)
-        monkeypatch.setattr("bulkfetch.queues.connection.SHORTEST_TRY", 0.4)
+        monkeypatch.setattr("bulkfetch.queues.jetstream.connection.CONNECT_TIMEOUT", 1.2)
+        monkeypatch.setattr("bulkfetch.queues.jetstream.connection.SHORTEST_TRY", 0.4)
         began = anyio.current_time()
         await refused(f"nats://127.0.0.1:1,127.0.0.1:{port}/{stream}", {}, "no connection.*check")
         assert anyio.current_time() - began > 1.0

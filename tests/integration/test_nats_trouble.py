@@ -11,7 +11,7 @@ from nats_server import nats_server
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.models import QueueStats
-from bulkfetch.queues.streams import CONSUMER
+from bulkfetch.queues.jetstream.setup import CONSUMER
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +77,7 @@ async def connected_again(queue) -> None:
 
 async def test_an_ack_made_without_a_connection_is_sent_when_there_is_one(monkeypatch) -> None:
     """An acknowledgement in an outage fails at once, and reaches the server later all the same."""
-    monkeypatch.setattr("bulkfetch.queues.jetstream.ACK_TIMEOUT", 60.0)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.queue.ACK_TIMEOUT", 60.0)
     with nats_server() as server:
         async with opened(server.queue()) as queue:
             await queue.put([("A", b"x"), ("B", b"x")])
@@ -121,9 +121,9 @@ async def test_a_put_that_is_repeated_counts_its_own_as_new(monkeypatch) -> None
 async def test_a_frozen_server_is_noticed(monkeypatch) -> None:
     """A server that keeps its connections and says nothing is told from an empty queue by each call, and the line is
     given up after three pings; when it goes on, so does the work."""
-    monkeypatch.setattr("bulkfetch.queues.connection.PING_INTERVAL", 1.0)
-    monkeypatch.setattr("bulkfetch.queues.connection.ANSWER_TIMEOUT", 1.0)
-    monkeypatch.setattr("bulkfetch.queues.pull.GRACE", 1.0)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.connection.PING_INTERVAL", 1.0)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.connection.ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.pull.GRACE", 1.0)
     with nats_server() as server:
         url = server.queue()
         await with_lease(url, 2.0)

@@ -324,9 +324,9 @@ async def server_back(server, seconds) -> None:
 async def test_a_frozen_broker_is_an_outage_not_an_empty_queue(monkeypatch) -> None:
     """With `until_empty`, a broker that says nothing neither ends the source nor makes it say that all is well."""
     monkeypatch.setattr("bulkfetch.sources.queue._RETRY_PAUSE", 0.1)
-    monkeypatch.setattr("bulkfetch.queues.pull.GRACE", 0.5)
-    monkeypatch.setattr("bulkfetch.queues.connection._FLUSH", 0.5)
-    monkeypatch.setattr("bulkfetch.queues.connection.ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.pull.GRACE", 0.5)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.connection._FLUSH", 0.5)
+    monkeypatch.setattr("bulkfetch.queues.jetstream.connection.ANSWER_TIMEOUT", 1.0)
     events = []
     with nats_server() as server:
         async with opened(server.queue()) as queue, source_of(queue, max_outage=1.0, events=events) as source:

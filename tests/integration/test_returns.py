@@ -5,8 +5,8 @@ from nats_help import admin, opened, stream_of, take, with_lease
 from nats_server import nats_server
 
 from bulkfetch.errors import FatalError
-from bulkfetch.queues.returns import Returns
-from bulkfetch.queues.streams import CONSUMER
+from bulkfetch.queues.jetstream.releases import Returns
+from bulkfetch.queues.jetstream.setup import CONSUMER
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BucketNotFoundError
 from nats.js.kv import KeyValue
 
-from bulkfetch.queues.connection import Connection
+from bulkfetch.queues.jetstream.connection import Connection
 
 
 async def ensure_bucket(connection: Connection, bucket: str, *, ttl: float) -> KeyValue:

@@ -12,8 +12,8 @@ from nats.js import JetStreamContext
 
 from bulkfetch.errors import FatalError, Reason, TransientError
 from bulkfetch.events import Event, Note
-from bulkfetch.queues.nats_errors import nats_errors
-from bulkfetch.queues.nats_url import NatsAccess, NatsAddress
+from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
+from bulkfetch.queues.jetstream.errors import nats_errors
 from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 10.0

@@ -16,13 +16,13 @@ from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Fleet
 from bulkfetch.models import DeadLetter, Lease, QueueStats
-from bulkfetch.queues.connection import ANSWER_TIMEOUT, Connection
-from bulkfetch.queues.fleet import JetStreamFleet
-from bulkfetch.queues.nats_errors import NO_MESSAGE, is_queued_already
-from bulkfetch.queues.nats_url import NatsAccess, NatsAddress
-from bulkfetch.queues.pull import Pull
-from bulkfetch.queues.returns import Returns
-from bulkfetch.queues.streams import CONSUMER, StreamNames, check_streams, ensure_consumer, ensure_streams
+from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
+from bulkfetch.queues.jetstream.connection import ANSWER_TIMEOUT, Connection
+from bulkfetch.queues.jetstream.errors import NO_MESSAGE, is_queued_already
+from bulkfetch.queues.jetstream.pull import Pull
+from bulkfetch.queues.jetstream.releases import Returns
+from bulkfetch.queues.jetstream.setup import CONSUMER, StreamNames, check_streams, ensure_consumer, ensure_streams
+from bulkfetch.queues.jetstream.shared_rate import JetStreamFleet
 from bulkfetch.retrying import persisting
 
 ACK_TIMEOUT = 2.0

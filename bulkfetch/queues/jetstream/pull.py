@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Header
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.queues.connection import Connection
+from bulkfetch.queues.jetstream.connection import Connection
 from bulkfetch.text import safe
 
 GRACE = 3.0

@@ -10,8 +10,8 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoStream
 from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.queues.connection import Connection
-from bulkfetch.queues.key_value import ensure_bucket
+from bulkfetch.queues.jetstream.connection import Connection
+from bulkfetch.queues.jetstream.key_value import ensure_bucket
 
 TTL = 30 * 24 * 3600.0
 """Seconds after which a count is forgotten that nobody adds to."""
