@@ -13,7 +13,7 @@ from bulkfetch.text import safe
 
 if TYPE_CHECKING:
     from bulkfetch.queues.jetstream.queue import JetStreamQueue
-    from bulkfetch.queues.sqs import SqsQueue
+    from bulkfetch.queues.sqs.queue import SqsQueue
 
 SCHEMES = ("nats", "tls", "sqs")
 
@@ -42,7 +42,7 @@ async def open_queue(
 def _driver(url: str) -> "type[JetStreamQueue | SqsQueue]":
     # Each engine's client is slow to import, and only one is needed.
     if url.startswith("sqs://"):
-        from bulkfetch.queues.sqs import SqsQueue
+        from bulkfetch.queues.sqs.queue import SqsQueue
 
         return SqsQueue
     if is_queue(url):

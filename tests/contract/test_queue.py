@@ -21,7 +21,7 @@ from bulkfetch.interfaces import Queue
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.queues.jetstream.queue import JetStreamQueue
 from bulkfetch.queues.jetstream.setup import CONSUMER
-from bulkfetch.queues.sqs import SqsQueue
+from bulkfetch.queues.sqs.queue import SqsQueue
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,10 @@ from ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, in
 from bulkfetch.errors import BulkfetchError, FatalError, TransientError, UsageError
 from bulkfetch.events import Event, Note
 from bulkfetch.models import DeadLetter, Lease, QueueStats
-from bulkfetch.queues import open_queue, sqs_client
-from bulkfetch.queues.sqs import SqsQueue
-from bulkfetch.queues.sqs_setup import LEAST_RECEIVES
+from bulkfetch.queues import open_queue
+from bulkfetch.queues.sqs import client as sqs_client
+from bulkfetch.queues.sqs.queue import SqsQueue
+from bulkfetch.queues.sqs.setup import LEAST_RECEIVES
 from bulkfetch.sources.queue import MAX_DELIVERIES
 
 pytestmark = pytest.mark.anyio

@@ -17,10 +17,10 @@ from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.text import safe
 
 try:
-    from bulkfetch.queues.sqs_client import LONGEST_WAIT, SqsAddress, SqsClient
-    from bulkfetch.queues.sqs_letters import SqsLetters
-    from bulkfetch.queues.sqs_messages import MESSAGES, SqsMessages, deliveries, received_before
-    from bulkfetch.queues.sqs_setup import LEASE_SECONDS, QueueUrls, set_up
+    from bulkfetch.queues.sqs.client import LONGEST_WAIT, SqsAddress, SqsClient
+    from bulkfetch.queues.sqs.dead_letters import SqsLetters
+    from bulkfetch.queues.sqs.messages import MESSAGES, SqsMessages, deliveries, received_before
+    from bulkfetch.queues.sqs.setup import LEASE_SECONDS, QueueUrls, set_up
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"aiobotocore", "botocore"}:
         raise

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bulkfetch.queues.sqs_client import SqsClient, attributes, for_each
-from bulkfetch.queues.sqs_errors import ENDED, LeaseEnded, check_batch, no_answer
+from bulkfetch.queues.sqs.client import SqsClient, attributes, for_each
+from bulkfetch.queues.sqs.errors import ENDED, LeaseEnded, check_batch, no_answer
 
 MESSAGES = 10
 """What SQS takes or gives in one call at most."""

@@ -8,7 +8,7 @@ import msgspec
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event, Note
 from bulkfetch.models import DeadLetter
-from bulkfetch.queues.sqs_messages import MESSAGES, SqsMessages
+from bulkfetch.queues.sqs.messages import MESSAGES, SqsMessages
 from bulkfetch.text import safe
 
 LISTING_SECONDS = 600

@@ -11,8 +11,8 @@ import msgspec
 
 from bulkfetch.errors import FatalError
 from bulkfetch.events import Event, Note
-from bulkfetch.queues.sqs_client import SqsAddress, SqsClient, attributes
-from bulkfetch.queues.sqs_errors import QueueMissing, no_answer
+from bulkfetch.queues.sqs.client import SqsAddress, SqsClient, attributes
+from bulkfetch.queues.sqs.errors import QueueMissing, no_answer
 
 LEASE_SECONDS = 30
 RETENTION = 14 * 24 * 3600

@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
 from bulkfetch.net.sessions import is_public, literal
-from bulkfetch.queues.sqs_errors import sqs_errors
+from bulkfetch.queues.sqs.errors import sqs_errors
 from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 5.0
