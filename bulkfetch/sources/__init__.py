@@ -5,12 +5,12 @@ from pathlib import Path
 
 from bulkfetch.errors import UsageError
 from bulkfetch.interfaces import Source
-from bulkfetch.sources.blocks import STDIN
-from bulkfetch.sources.file import FileSource, ParserFactory
-from bulkfetch.sources.jsonl import JsonlParser
-from bulkfetch.sources.lines import unreadable
-from bulkfetch.sources.table import TableParser
-from bulkfetch.sources.text import TextParser
+from bulkfetch.sources.files.blocks import STDIN
+from bulkfetch.sources.files.csv import TableParser
+from bulkfetch.sources.files.file import FileSource, ParserFactory
+from bulkfetch.sources.files.jsonl import JsonlParser
+from bulkfetch.sources.files.lines import unreadable
+from bulkfetch.sources.files.txt import TextParser
 from bulkfetch.text import safe
 
 __all__ = ["FORMATS", "open_source"]

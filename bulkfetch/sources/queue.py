@@ -17,7 +17,7 @@ from bulkfetch.events import Backlog, Event, GateClosed, GateOpened, Note
 from bulkfetch.interfaces import Queue
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, DeadLetter, Delivery, InputRow, Lease, Malformed, Outcome, Row, utc_iso
-from bulkfetch.sources.lines import RAW_LIMIT
+from bulkfetch.sources.files.lines import RAW_LIMIT
 from bulkfetch.text import safe
 
 ORIGIN = "queue"

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from bulkfetch.errors import Reason, UsageError
 from bulkfetch.models import Delivery
-from bulkfetch.sources.jsonl import JsonlParser
-from bulkfetch.sources.lines import LINE_CAP, LineSplitter
-from bulkfetch.sources.table import TableParser, _Feed
-from bulkfetch.sources.text import TextParser
+from bulkfetch.sources.files.csv import TableParser, _Feed
+from bulkfetch.sources.files.jsonl import JsonlParser
+from bulkfetch.sources.files.lines import LINE_CAP, LineSplitter
+from bulkfetch.sources.files.txt import TextParser
 
 PARSERS = {
     "txt": lambda column: TextParser("ids", wary_of_csv=True),

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 from bulkfetch.errors import UsageError
-from bulkfetch.sources.lines import unreadable
+from bulkfetch.sources.files.lines import unreadable
 from bulkfetch.text import safe
 
 DEFAULT_COLUMNS = ("id", "invoice_id")

@@ -5,7 +5,7 @@ import re
 from bulkfetch.errors import Reason
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, Delivery, InputRow
-from bulkfetch.sources.lines import LINE_CAP, TOO_LONG, not_utf8, rejected, unreadable
+from bulkfetch.sources.files.lines import LINE_CAP, TOO_LONG, not_utf8, rejected, unreadable
 
 _BLANKS = b" \t\r"
 _DELIMITERS = (b",", b";", b"\t")

@@ -7,8 +7,8 @@ import msgspec
 from bulkfetch.errors import Reason
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, Delivery, InputRow
-from bulkfetch.sources.columns import DEFAULT_COLUMNS, find_column, no_such_column
-from bulkfetch.sources.lines import LINE_CAP, TOO_LONG, not_utf8, rejected
+from bulkfetch.sources.files.columns import DEFAULT_COLUMNS, find_column, no_such_column
+from bulkfetch.sources.files.lines import LINE_CAP, TOO_LONG, not_utf8, rejected
 from bulkfetch.text import safe
 
 _BLANKS = b" \t\r"

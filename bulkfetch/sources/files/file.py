@@ -6,8 +6,8 @@ from pathlib import Path
 import anyio.lowlevel
 
 from bulkfetch.models import InputRow, Row
-from bulkfetch.sources.blocks import STDIN, Unpacker, open_blocks
-from bulkfetch.sources.lines import LineSplitter, Parser
+from bulkfetch.sources.files.blocks import STDIN, Unpacker, open_blocks
+from bulkfetch.sources.files.lines import LineSplitter, Parser
 from bulkfetch.text import safe
 
 ParserFactory = Callable[[], Parser]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from bulkfetch.errors import Reason
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import Delivery, InputRow
-from bulkfetch.sources.columns import find_column, no_such_column
-from bulkfetch.sources.lines import LINE_CAP, TOO_LONG, not_utf8, rejected, unreadable
+from bulkfetch.sources.files.columns import find_column, no_such_column
+from bulkfetch.sources.files.lines import LINE_CAP, TOO_LONG, not_utf8, rejected, unreadable
 from bulkfetch.text import safe
 
 _RECORD_CAP = LINE_CAP

@@ -14,7 +14,7 @@ import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from bulkfetch.errors import FatalError
-from bulkfetch.sources.lines import unreadable
+from bulkfetch.sources.files.lines import unreadable
 from bulkfetch.text import safe
 
 BLOCK = 64 * 1024

@@ -1,0 +1,1 @@
+"""Lists of invoices in files, and on standard input."""
