@@ -20,7 +20,7 @@ from bulkfetch.models import Row
 from bulkfetch.queues import open_queue
 from bulkfetch.queues.jetstream.setup import SHORTEST_ACK_WAIT
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
-from bulkfetch.sources.queue import MAX_DELIVERIES, SUSPECT
+from bulkfetch.sources.queue.source import MAX_DELIVERIES, SUSPECT
 
 INVOICES = int(os.environ.get("BULKFETCH_TEST_INVOICES", "600"))
 """More of them make it a rehearsal: BULKFETCH_TEST_INVOICES=10000."""

@@ -11,7 +11,7 @@ import anyio
 from bulkfetch.app.sd_notify import Notifier
 from bulkfetch.events import Event, GateClosed, GateOpened, RowRecorded, RunFinished, RunStarted
 from bulkfetch.models import Outcome
-from bulkfetch.sources.queue import ORIGIN as QUEUE_ORIGIN
+from bulkfetch.sources.queue.source import ORIGIN as QUEUE_ORIGIN
 
 STATUS_EVERY = 5.0
 """Seconds between two status lines, while the counts change."""

@@ -15,7 +15,7 @@ from bulkfetch.events import Event
 from bulkfetch.interfaces import Queue, Source
 from bulkfetch.queues import is_queue, open_queue
 from bulkfetch.sources import open_source
-from bulkfetch.sources.queue import QueueSource
+from bulkfetch.sources.queue.source import QueueSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from nats_server import nats_server
 from bulkfetch.errors import FatalError, Reason
 from bulkfetch.events import Backlog, GateClosed, GateOpened, Note
 from bulkfetch.models import Delivery, Malformed, Outcome, QueueStats, Row
-from bulkfetch.sources.queue import MAX_DELIVERIES, SUSPECT, QueueSource, encode_message
+from bulkfetch.sources.queue.source import MAX_DELIVERIES, SUSPECT, QueueSource, encode_message
 
 pytestmark = pytest.mark.anyio
 
@@ -115,7 +115,7 @@ async def test_what_names_no_invoice_is_malformed_and_becomes_a_dead_letter(nats
 
 async def test_a_message_that_comes_too_often_is_poison(nats, monkeypatch) -> None:
     """The last delivery that is tried says so; the next one is put among the dead letters."""
-    monkeypatch.setattr("bulkfetch.sources.queue.PUT_OFF", 0.0)
+    monkeypatch.setattr("bulkfetch.sources.queue.source.PUT_OFF", 0.0)
     async with opened(nats.queue()) as queue, source_of(queue) as source:
         await send(queue, b"A")
         rows = []
@@ -243,7 +243,7 @@ async def test_until_empty_waits_for_what_others_hold_and_for_what_is_put_off(na
 
 async def test_what_is_put_off_comes_later(nats, monkeypatch) -> None:
     """A failure that time may mend is handed back with a delay that doubles, not at once."""
-    monkeypatch.setattr("bulkfetch.sources.queue.PUT_OFF", 0.4)
+    monkeypatch.setattr("bulkfetch.sources.queue.source.PUT_OFF", 0.4)
     async with opened(nats.queue()) as queue, source_of(queue) as source:
         await send(queue, b"A")
         moments = []
@@ -290,7 +290,7 @@ async def test_without_until_empty_it_waits_for_more(nats) -> None:
 
 async def test_a_broker_out_of_service_for_too_long_ends_the_run(monkeypatch) -> None:
     """An outage is waited out, and told once; one that lasts longer than `max_outage` ends the run."""
-    monkeypatch.setattr("bulkfetch.sources.queue._RETRY_PAUSE", 0.1)
+    monkeypatch.setattr("bulkfetch.sources.queue.source._RETRY_PAUSE", 0.1)
     events = []
     with nats_server() as server:
         url = server.queue()
@@ -323,7 +323,7 @@ async def server_back(server, seconds) -> None:
 
 async def test_a_frozen_broker_is_an_outage_not_an_empty_queue(monkeypatch) -> None:
     """With `until_empty`, a broker that says nothing neither ends the source nor makes it say that all is well."""
-    monkeypatch.setattr("bulkfetch.sources.queue._RETRY_PAUSE", 0.1)
+    monkeypatch.setattr("bulkfetch.sources.queue.source._RETRY_PAUSE", 0.1)
     monkeypatch.setattr("bulkfetch.queues.jetstream.pull.GRACE", 0.5)
     monkeypatch.setattr("bulkfetch.queues.jetstream.connection._FLUSH", 0.5)
     monkeypatch.setattr("bulkfetch.queues.jetstream.connection.ANSWER_TIMEOUT", 1.0)

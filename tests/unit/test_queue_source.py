@@ -9,7 +9,7 @@ import anyio
 from virtual_clock import run_virtual
 
 from bulkfetch.models import DeadLetter, Lease, Malformed, Outcome, QueueStats, Row
-from bulkfetch.sources.queue import SUSPECT, QueueSource
+from bulkfetch.sources.queue.source import SUSPECT, QueueSource
 
 
 class MemoryQueue:
