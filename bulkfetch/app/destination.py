@@ -15,7 +15,7 @@ from bulkfetch.errors import ArchiveLocked, UsageError
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Store
 from bulkfetch.manifest import LocalManifest
-from bulkfetch.manifest.mirror import Mirror
+from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores import LocalStore
 from bulkfetch.stores.bucket.address import SCHEMES, Bucket, connect

@@ -17,7 +17,7 @@ from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event
 from bulkfetch.manifest import Ledger
-from bulkfetch.manifest.seen import Seen
+from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
 from bulkfetch.queues import open_queue
 from bulkfetch.retrying import persisting

@@ -13,7 +13,7 @@ from bulkfetch.config import Config
 from bulkfetch.errors import PermanentError
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import Ledger
-from bulkfetch.manifest.seen import Seen
+from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.models import Delivery, Malformed
 
 SHOWN_PROBLEMS = 10

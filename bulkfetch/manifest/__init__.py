@@ -1,7 +1,6 @@
 """The durable account of every run: manifests (the truth), the ledger (their index), runs and their summaries."""
 
 from bulkfetch.manifest.ledger import Ledger
-from bulkfetch.manifest.local import LocalManifest
 from bulkfetch.manifest.rows import decode_row, encode_rows, read_rows
 from bulkfetch.manifest.runs import (
     MANIFESTS,
@@ -14,6 +13,7 @@ from bulkfetch.manifest.runs import (
     unfinished_runs,
     verify_chain,
 )
+from bulkfetch.manifest.writer import LocalManifest
 
 __all__ = [
     "MANIFESTS",

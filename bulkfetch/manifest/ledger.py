@@ -15,9 +15,9 @@ import msgspec
 from bulkfetch.errors import FatalError
 from bulkfetch.manifest.durable import fatal_if_it_fails
 from bulkfetch.manifest.lock import taking_turns
+from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows
 from bulkfetch.manifest.runs import STATE, Run, list_runs
-from bulkfetch.manifest.segment import whole_size
 from bulkfetch.models import Entry, Outcome, Row
 
 LEDGER = "ledger.sqlite3"

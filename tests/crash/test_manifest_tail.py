@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.manifest import LocalManifest, encode_rows, list_runs, read_rows
-from bulkfetch.manifest.segment import heal, whole_size
+from bulkfetch.manifest.row_file import heal, whole_size
 from bulkfetch.models import Outcome, Row
 
 RUN = "20250101T000000Z-000001"

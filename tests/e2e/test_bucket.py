@@ -16,7 +16,7 @@ from bulkfetch.models import Outcome, Row
 
 PREFIX = "archive"
 
-SOON = {"manifest.mirror.OPENING": 0.5}
+SOON = {"manifest.bucket_mirror.OPENING": 0.5}
 """How long a bucket that does not answer is asked before a run begins."""
 
 

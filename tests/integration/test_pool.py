@@ -357,7 +357,7 @@ class Overloaded:
 @pytest.mark.parametrize("way", ["hurry", "drain"])
 async def test_a_stopped_run_does_not_wait_for_its_manifest(tmp_path, monkeypatch, way):
     """Rows that wait for a bucket in trouble hold up no longer than other work in hand: they go back, with no ack."""
-    monkeypatch.setattr("bulkfetch.manifest.mirror.RUNNING", 40.0)
+    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.RUNNING", 40.0)
     bucket = Overloaded()
     drain = 0.2 if way == "drain" else 60.0
     async with pool_on(tmp_path, lambda: None, drain=drain, objects=bucket) as (pool, source, _server, stop):

@@ -109,7 +109,7 @@ Open = Callable[[Path], AbstractAsyncContextManager[LocalManifest]]
 @pytest.fixture(autouse=True)
 def short_linger(monkeypatch):
     """Rows gather only for a moment: each append of these tests is alone and would wait in vain."""
-    monkeypatch.setattr("bulkfetch.manifest.local.LINGER", 0.001)
+    monkeypatch.setattr("bulkfetch.manifest.writer.LINGER", 0.001)
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ async def test_a_missing_segment_is_damage(bucket, opened, tmp_path):
 @pytest.fixture
 def small_volumes(monkeypatch):
     """Three segments make a volume."""
-    monkeypatch.setattr("bulkfetch.manifest.mirror.VOLUME_SEGMENTS", 3)
+    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.VOLUME_SEGMENTS", 3)
 
 
 async def appended(manifest: LocalManifest, numbers: Iterable[int]) -> None:
@@ -248,7 +248,7 @@ async def test_a_start_lists_volumes_instead_of_segments(bucket, opened, tmp_pat
 
 async def test_a_volume_holds_what_its_segments_do(bucket, opened, tmp_path, monkeypatch):
     """Byte for byte; it is put when there are segments enough, or bytes."""
-    monkeypatch.setattr("bulkfetch.manifest.mirror.VOLUME_BYTES", 1000)
+    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.VOLUME_BYTES", 1000)
     async with opened(tmp_path) as manifest:
         await appended(manifest, range(40))
         await manifest.finish(summary(40))
@@ -357,7 +357,7 @@ async def test_the_chain_holds_in_the_copy(bucket, opened, tmp_path):
 async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, tmp_path, monkeypatch, error):
     """Once a segment has failed for good the run has died, though the bucket is well again: it gets neither later rows
     nor a summary, and the next run looks for objects without a row."""
-    monkeypatch.setattr("bulkfetch.manifest.mirror.RUNNING", 0.0)
+    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.RUNNING", 0.0)
     async with opened(tmp_path) as manifest:
         await manifest.append([row(1)])
         bucket.trouble, bucket.error = 1, error
@@ -376,7 +376,7 @@ async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, t
 
 async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_path, monkeypatch):
     """`hurry` ends an append that waits for the bucket, and what comes after it."""
-    monkeypatch.setattr("bulkfetch.manifest.mirror.RUNNING", 20.0)
+    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.RUNNING", 20.0)
     async with opened(tmp_path) as manifest:
         bucket.trouble = 1_000_000
         with anyio.fail_after(10.0):
@@ -393,7 +393,7 @@ async def test_a_run_has_more_patience_than_its_beginning(bucket, opened, tmp_pa
     """Once it is under way, what others have recorded is waited for as long as its own rows are."""
     async with opened(tmp_path / "a") as first:
         await first.append([row(1)])
-        monkeypatch.setattr("bulkfetch.manifest.mirror.OPENING", 0.0)
+        monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.OPENING", 0.0)
         async with opened(tmp_path / "b") as second:
             await first.append([row(2)])
             bucket.trouble = 2

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest.seen import Seen
+from bulkfetch.manifest.duplicates import Seen
 
 IDS = st.text("abAB-é€", max_size=3)
 

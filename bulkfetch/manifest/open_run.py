@@ -14,11 +14,13 @@ import msgspec
 
 from bulkfetch.errors import DamagedManifest
 from bulkfetch.interfaces import Objects
+from bulkfetch.manifest.bucket_mirror import Mirror
+from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.manifest.durable import fatal_if_it_fails, make_directory
 from bulkfetch.manifest.ledger import Ledger
 from bulkfetch.manifest.lock import ArchiveLock, Holder
-from bulkfetch.manifest.mirror import Mirror
-from bulkfetch.manifest.period import count_accounted
+from bulkfetch.manifest.queue_total import count_accounted
+from bulkfetch.manifest.row_file import Segment, heal
 from bulkfetch.manifest.runs import (
     MANIFESTS,
     STATE,
@@ -29,8 +31,6 @@ from bulkfetch.manifest.runs import (
     unfinished_runs,
     write_summary,
 )
-from bulkfetch.manifest.seen import Seen
-from bulkfetch.manifest.segment import Segment, heal
 from bulkfetch.models import Row, Summary, utc_iso
 
 

@@ -14,7 +14,7 @@ import anyio
 
 from bulkfetch.errors import FatalError
 from bulkfetch.interfaces import Objects
-from bulkfetch.manifest.journal import Journal
+from bulkfetch.manifest.open_run import Journal
 from bulkfetch.manifest.rows import encode_rows
 from bulkfetch.models import Entry, Row, Summary
 
