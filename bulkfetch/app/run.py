@@ -15,7 +15,6 @@ from bulkfetch import __version__
 from bulkfetch.app.connections import Connections, connect, token_source
 from bulkfetch.app.descriptors import reserve_descriptors
 from bulkfetch.app.destination import open_archive, utc_now
-from bulkfetch.app.health import Health, supervised
 from bulkfetch.app.inputs import Input, open_input
 from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
 from bulkfetch.config import Config
@@ -30,6 +29,7 @@ from bulkfetch.pipeline.pool import Pool
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.policy import RunGuard
 from bulkfetch.retrying import RetryPolicy
+from bulkfetch.service.health import Health, supervised
 
 
 def run_archive(

@@ -11,11 +11,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bulkfetch.app import health as health_module
-from bulkfetch.app.health import Health, supervised
 from bulkfetch.errors import FatalError, Reason, UsageError
 from bulkfetch.events import GateClosed, GateOpened, RowRecorded, RunStarted
 from bulkfetch.models import Outcome, Row
+from bulkfetch.service import health as health_module
+from bulkfetch.service.health import Health, supervised
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ from enum import StrEnum
 
 import anyio
 
-from bulkfetch.app.sd_notify import Notifier
 from bulkfetch.events import Event, GateClosed, GateOpened, RowRecorded, RunFinished, RunStarted
 from bulkfetch.models import Outcome
+from bulkfetch.service.sd_notify import Notifier
 from bulkfetch.sources.queue.source import ORIGIN as QUEUE_ORIGIN
 
 STATUS_EVERY = 5.0
@@ -94,7 +94,7 @@ async def supervised(health: Health, addr: str, environ: MutableMapping[str, str
             await stack.enter_async_context(_reporting(health, stack.enter_context(notifier)))
         if addr:
             # aiohttp's server is not needed for anything else in a run, and slow to import.
-            from bulkfetch.app.endpoint import endpoint
+            from bulkfetch.service.endpoint import endpoint
 
             await stack.enter_async_context(endpoint(addr, health.why_not_ready))
         try:
