@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import anyio
 
-from bulkfetch.app.connections import connect, token_source
-from bulkfetch.app.destination import open_store
+from bulkfetch.app.open_archive import open_store
+from bulkfetch.app.open_origins import connect, token_source
 from bulkfetch.config import Config
 from bulkfetch.errors import BulkfetchError, PermanentError, Reason
 from bulkfetch.events import Event

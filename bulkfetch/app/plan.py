@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from bulkfetch.app.destination import readable_manifests
-from bulkfetch.app.inputs import open_rows
+from bulkfetch.app.open_archive import readable_manifests
+from bulkfetch.app.open_input import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import PermanentError
 from bulkfetch.keys import KeyTemplate

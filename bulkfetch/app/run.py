@@ -12,10 +12,10 @@ from random import Random
 import anyio
 
 from bulkfetch import __version__
-from bulkfetch.app.connections import Connections, connect, token_source
 from bulkfetch.app.descriptors import reserve_descriptors
-from bulkfetch.app.destination import open_archive, utc_now
-from bulkfetch.app.inputs import Input, open_input
+from bulkfetch.app.open_archive import open_archive, utc_now
+from bulkfetch.app.open_input import Input, open_input
+from bulkfetch.app.open_origins import Connections, connect, token_source
 from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
 from bulkfetch.config import Config
 from bulkfetch.errors import ExitCode, FatalError

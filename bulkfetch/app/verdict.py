@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable
 
-from bulkfetch.app.inputs import Input
+from bulkfetch.app.open_input import Input
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, TransientError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Queue

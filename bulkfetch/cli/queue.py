@@ -57,7 +57,7 @@ def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file:
     """
     config = configuration(ctx, os.environ, config_file)
 
-    from bulkfetch.app.feed import push_invoices
+    from bulkfetch.app.queue import push_invoices
     from bulkfetch.cli.queue_output import print_pushed, tell
 
     pushed = push_invoices(config, source=source, queue=url, skip_done=skip_done, notify=tell)
@@ -70,7 +70,7 @@ def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file:
 @_json_option
 def status(url: str, *, as_json: bool) -> None:
     """Show how many invoices wait, are in workers' hands, and were given up."""
-    from bulkfetch.app.feed import queue_stats
+    from bulkfetch.app.queue import queue_stats
     from bulkfetch.cli.queue_output import print_stats, tell
 
     print_stats(queue_stats(url, notify=tell), to_json=as_json)
@@ -81,7 +81,7 @@ def status(url: str, *, as_json: bool) -> None:
 @_json_option
 def dead(url: str, *, as_json: bool) -> None:
     """List the dead letters: invoices that failed for good, and those that took down their workers."""
-    from bulkfetch.app.feed import list_letters
+    from bulkfetch.app.queue import list_letters
     from bulkfetch.cli.queue_output import letter_printer, tell
 
     list_letters(url, letter_printer(to_json=as_json), notify=tell)
@@ -130,7 +130,7 @@ def _settle(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything:
     if not (ids or reasons or everything):
         raise UsageError("no dead letter is meant: name invoice IDs, --reason REASON, or --all")
 
-    from bulkfetch.app.feed import settle_letters
+    from bulkfetch.app.queue import settle_letters
     from bulkfetch.cli.queue_output import print_settled, tell
 
     def wanted(letter: "DeadLetter") -> bool:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from bulkfetch.app.feed import Pushed
+from bulkfetch.app.queue import Pushed
 from bulkfetch.cli.output import as_json, emit, level_of, print_numbers, print_problems, sentence
 from bulkfetch.events import Event
 from bulkfetch.models import DeadLetter, QueueStats

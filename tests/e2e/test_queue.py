@@ -17,7 +17,7 @@ from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_
 from nats_server import nats_server
 
 from bulkfetch.app import run_archive
-from bulkfetch.app.feed import list_letters, queue_stats
+from bulkfetch.app.queue import list_letters, queue_stats
 from bulkfetch.config import Config, Destination
 from bulkfetch.errors import UsageError
 from bulkfetch.manifest import list_runs, read_summary, verify_chain

@@ -9,7 +9,7 @@ from random import Random
 
 import anyio
 
-from bulkfetch.app.destination import utc_now
+from bulkfetch.app.open_archive import utc_now
 from bulkfetch.config import Config
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Queue, Source

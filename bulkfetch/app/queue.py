@@ -11,8 +11,8 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import anyio
 import msgspec
 
-from bulkfetch.app.destination import readable_manifests
-from bulkfetch.app.inputs import open_rows
+from bulkfetch.app.open_archive import readable_manifests
+from bulkfetch.app.open_input import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event
