@@ -7,11 +7,11 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import hdrs, web
 
-from bulkfetch.sandbox.book import InvoiceBook
-from bulkfetch.sandbox.bucket import TokenBucket
 from bulkfetch.sandbox.faults import Dice
-from bulkfetch.sandbox.links import LinkSigner
+from bulkfetch.sandbox.invoices import InvoiceBook
+from bulkfetch.sandbox.signed_links import LinkSigner
 from bulkfetch.sandbox.stats import Stats
+from bulkfetch.sandbox.token_bucket import TokenBucket
 
 DEFAULT_SECONDS_VALID = 86_400
 MIN_SECONDS_VALID = 5

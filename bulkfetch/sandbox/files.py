@@ -5,10 +5,10 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from bulkfetch.sandbox.book import Document, InvoiceBook
 from bulkfetch.sandbox.faults import Dice
-from bulkfetch.sandbox.links import LinkSigner, LinkState
+from bulkfetch.sandbox.invoices import Document, InvoiceBook
 from bulkfetch.sandbox.pdf import render
+from bulkfetch.sandbox.signed_links import LinkSigner, LinkState
 from bulkfetch.sandbox.stats import Stats
 
 _PREFIX = "/documents/"

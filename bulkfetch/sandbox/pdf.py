@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from uuid import UUID
 
-from bulkfetch.sandbox.book import Document, Kind
+from bulkfetch.sandbox.invoices import Document, Kind
 
 _TITLES = {Kind.INVOICE: "Rechnung", Kind.CREDIT_NOTE: "Gutschrift", Kind.CANCELLATION: "Stornorechnung"}
 _CUSTOMERS = (

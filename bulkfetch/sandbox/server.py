@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from bulkfetch.sandbox.api import BillingApi
-from bulkfetch.sandbox.book import InvoiceBook
-from bulkfetch.sandbox.bucket import TokenBucket
 from bulkfetch.sandbox.faults import Dice, Faults
 from bulkfetch.sandbox.files import FileHost
-from bulkfetch.sandbox.links import LinkSigner
+from bulkfetch.sandbox.invoices import InvoiceBook
+from bulkfetch.sandbox.signed_links import LinkSigner
 from bulkfetch.sandbox.stats import Stats
+from bulkfetch.sandbox.token_bucket import TokenBucket
 
 LOOPBACK = "127.0.0.1"
 PUBLIC_TOKEN = "sandbox"  # noqa: S105 - it guards nothing, and everybody may know it

@@ -7,7 +7,7 @@ from aiohttp import web
 from e2e.harness import bulkfetch, http_server, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
 
 from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES
-from bulkfetch.sandbox.book import InvoiceBook
+from bulkfetch.sandbox.invoices import InvoiceBook
 from bulkfetch.sandbox.pdf import render
 
 

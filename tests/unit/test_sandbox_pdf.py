@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkfetch.sandbox import Document, InvoiceBook, Kind
-from bulkfetch.sandbox.bucket import TokenBucket
 from bulkfetch.sandbox.pdf import render
+from bulkfetch.sandbox.token_bucket import TokenBucket
 
 UUID_V4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TITLES = {Kind.INVOICE: "Rechnung", Kind.CREDIT_NOTE: "Gutschrift", Kind.CANCELLATION: "Stornorechnung"}
