@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 import aiohttp
 from yarl import URL
 
-from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import (
     BadBody,
     InvoiceError,
@@ -28,6 +27,7 @@ from bulkfetch.errors import (
 from bulkfetch.models import Link
 from bulkfetch.net.gate import Gate, Ticket
 from bulkfetch.net.sessions import LinkRules, VendorErrors
+from bulkfetch.pdf import PdfCheck
 from bulkfetch.policy import parse_retry_after
 from bulkfetch.text import safe
 

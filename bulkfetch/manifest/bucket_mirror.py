@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from bulkfetch.durable import fatal_if_it_fails, replace_file
 from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.bucket_layout import Layout, Part, in_order, segment_key, segments, summary_key, volume_key
-from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.runs import MANIFESTS, STATE, list_runs, read_summary
 from bulkfetch.models import ObjectMeta

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from bulkfetch.durable import fatal_if_it_fails
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest.durable import fatal_if_it_fails
 
 _CACHE_KIB = 8 * 1024
 

@@ -12,8 +12,8 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from bulkfetch.durable import fatal_if_it_fails
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest.durable import fatal_if_it_fails
 from bulkfetch.manifest.lock import taking_turns
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows

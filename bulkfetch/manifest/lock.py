@@ -10,8 +10,8 @@ from typing import Self
 
 import msgspec
 
+from bulkfetch.durable import fatal_if_it_fails, write_all
 from bulkfetch.errors import ArchiveLocked
-from bulkfetch.manifest.durable import fatal_if_it_fails, write_all
 from bulkfetch.text import safe
 
 _HOLDER_BYTES = 4096

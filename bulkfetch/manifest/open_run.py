@@ -12,11 +12,11 @@ from typing import Self
 
 import msgspec
 
+from bulkfetch.durable import fatal_if_it_fails, make_directory
 from bulkfetch.errors import DamagedManifest
 from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.manifest.duplicates import Seen
-from bulkfetch.manifest.durable import fatal_if_it_fails, make_directory
 from bulkfetch.manifest.ledger import Ledger
 from bulkfetch.manifest.lock import ArchiveLock, Holder
 from bulkfetch.manifest.queue_total import count_accounted

@@ -5,8 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from bulkfetch.durable import fatal_if_it_fails, replace_file, sync_directory, write_all
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file, sync_directory, write_all
 from bulkfetch.manifest.rows import decode_row
 
 _TAIL_BYTES = 1 << 16

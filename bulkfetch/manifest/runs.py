@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from bulkfetch.durable import fatal_if_it_fails, replace_file
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.manifest.durable import fatal_if_it_fails, replace_file
 from bulkfetch.manifest.rows import refuse_newer
 from bulkfetch.models import Summary, utc_iso
 from bulkfetch.text import safe

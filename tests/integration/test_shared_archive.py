@@ -8,10 +8,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from bulkfetch.durable import write_all
 from bulkfetch.errors import ArchiveLocked
 from bulkfetch.manifest import LocalManifest, verify_chain
 from bulkfetch.manifest import lock as lock_module
-from bulkfetch.manifest.durable import write_all
 from bulkfetch.models import Counts, Entry, Outcome, Row, Summary, utc_iso
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkfetch.checks import PDF_MARGIN, PdfCheck
+from bulkfetch.pdf import PDF_MARGIN, PdfCheck
 
 HEAD, TAIL = b"%PDF-1.7\n", b"\n%%EOF\n"
 

@@ -17,11 +17,11 @@ from nats.aio.msg import Msg
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
-from bulkfetch.background import background
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.policy import MAX_RETRY_AFTER
 from bulkfetch.queues.jetstream.connection import Connection
 from bulkfetch.queues.jetstream.key_value import ensure_bucket
+from bulkfetch.tasks import background
 
 RESERVED = 0.1
 """Seconds' worth of slots that are reserved together at most: a dozen requests a second for any rate."""

@@ -11,13 +11,13 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from bulkfetch.background import background
 from bulkfetch.errors import FatalError, Reason, TransientError
 from bulkfetch.events import Backlog, Event, GateClosed, GateOpened, Note
 from bulkfetch.interfaces import Queue
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, DeadLetter, Delivery, InputRow, Lease, Malformed, Outcome, Row, utc_iso
 from bulkfetch.sources.files.lines import RAW_LIMIT
+from bulkfetch.tasks import background
 from bulkfetch.text import safe
 
 ORIGIN = "queue"

@@ -17,12 +17,12 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from obstore.store import S3Store
 from yarl import URL
 
-from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import VendorErrors, api_session
+from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import BucketErrors

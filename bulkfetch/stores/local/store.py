@@ -9,10 +9,10 @@ from pathlib import Path
 import aiofiles
 from anyio import CancelScope, to_thread
 
-from bulkfetch.checks import PdfCheck
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
+from bulkfetch.pdf import PdfCheck
 from bulkfetch.stores.local.directories import KeyPath, key_path
 from bulkfetch.stores.local.errors import ErrorMap
 from bulkfetch.stores.local.group_commit import Commit, Committer
