@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster
-from ministack import ministack, pytest_collection_finish  # noqa: F401 - a fixture, and a hook that prepares it
-from nats_server import nats  # noqa: F401 - a fixture
-from seaweed import seaweed  # noqa: F401 - a fixture
+from support.ministack import ministack, pytest_collection_finish  # noqa: F401 - a fixture, and a hook that prepares it
+from support.nats_server import nats  # noqa: F401 - a fixture
+from support.seaweed import seaweed  # noqa: F401 - a fixture
 
 
 @pytest.fixture

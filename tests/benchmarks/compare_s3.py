@@ -20,7 +20,7 @@ from naive_s3 import PREFIX
 from processes import BULKFETCH, HERE, Cost, environment, measured, static_server
 
 sys.path.insert(0, str(HERE.parent))
-from seaweed import Seaweed, _started
+from support.seaweed import Seaweed, _started
 
 SIZE = 150_000
 OURS = "bulkfetch"

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from random import Random
 
 import anyio
-from nats_server import nats_server
+from support.nats_server import nats_server
 
 from bulkfetch.net.gate import Gate
 from bulkfetch.queues import open_queue

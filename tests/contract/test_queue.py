@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import anyio
 import pytest
-from edges import everything_said
-from ministack import SECRET_KEY, Ministack
-from nats_server import NatsServer
+from support.edges import everything_said
+from support.ministack import SECRET_KEY, Ministack
+from support.nats_server import NatsServer
 
 from bulkfetch.errors import FatalError
 from bulkfetch.events import Event

@@ -10,8 +10,8 @@ from random import Random
 
 import anyio
 import pytest
-from ministack import Ministack
-from nats_server import NatsServer
+from support.ministack import Ministack
+from support.nats_server import NatsServer
 
 from bulkfetch.errors import Reason
 from bulkfetch.interfaces import Source

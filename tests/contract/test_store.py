@@ -9,9 +9,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from buckets import connected, open_bucket
 from obstore.store import MemoryStore
-from seaweed import Seaweed
+from support.buckets import connected, open_bucket
+from support.seaweed import Seaweed
 
 from bulkfetch.config import Destination
 from bulkfetch.errors import Aborted, PermanentError, Reason, TransientError

@@ -3,7 +3,7 @@
 import random
 import time
 
-from e2e.harness import (
+from support.program import (
     all_rows,
     assert_sound,
     bulkfetch,

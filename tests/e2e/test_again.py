@@ -5,7 +5,18 @@ import shutil
 from collections import Counter
 
 import pytest
-from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
+from support.program import (
+    all_rows,
+    assert_sound,
+    bulkfetch,
+    ids_of,
+    objects,
+    pdf_of,
+    rows,
+    sandbox,
+    summary,
+    write_ids,
+)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from e2e.harness import bulkfetch, ids_of, pdf_of, sandbox, started, until, write_ids
-from s3_proxy import S3Proxy, s3_error, s3_proxy
+from support.program import bulkfetch, ids_of, pdf_of, sandbox, started, until, write_ids
+from support.s3_proxy import S3Proxy, s3_error, s3_proxy
 
 from bulkfetch.models import Outcome, Row
 

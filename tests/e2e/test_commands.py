@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from e2e.harness import bulkfetch, ids_of, objects, sandbox, summary, write_ids
+from support.program import bulkfetch, ids_of, objects, sandbox, summary, write_ids
 
 
 def test_the_demo_needs_nothing_and_repeats_nothing(tmp_path):

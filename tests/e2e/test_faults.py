@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from aiohttp import web
-from e2e.harness import bulkfetch, http_server, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
+from support.program import bulkfetch, http_server, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
 
 from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES
 from bulkfetch.sandbox.invoices import InvoiceBook

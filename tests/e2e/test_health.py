@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from aiohttp import web
-from e2e.harness import QUICK, bulkfetch, http_server, ids_of, sandbox, started, summary, until, write_ids
+from support.program import QUICK, bulkfetch, http_server, ids_of, sandbox, started, summary, until, write_ids
 
 
 class Manager:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from e2e.harness import PATIENCE, environment, ids_of, sandbox, summary
+from support.program import PATIENCE, environment, ids_of, sandbox, summary
 
 MIB = 1024
 _PEAK = """

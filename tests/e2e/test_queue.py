@@ -13,8 +13,19 @@ import msgspec
 import nats as nats_py
 import pytest
 from anyio.from_thread import start_blocking_portal
-from e2e.harness import all_rows, assert_sound, bulkfetch, ids_of, objects, pdf_of, sandbox, started, until, write_ids
-from nats_server import nats_server
+from support.nats_server import nats_server
+from support.program import (
+    all_rows,
+    assert_sound,
+    bulkfetch,
+    ids_of,
+    objects,
+    pdf_of,
+    sandbox,
+    started,
+    until,
+    write_ids,
+)
 
 from bulkfetch.app import run_archive
 from bulkfetch.app.queue import list_letters, queue_stats

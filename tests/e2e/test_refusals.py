@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from e2e.harness import bulkfetch, ids_of, rows, sandbox, started, summary, until, write_ids
+from support.program import bulkfetch, ids_of, rows, sandbox, started, summary, until, write_ids
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 
 import pytest
-from e2e.harness import bulkfetch, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
+from support.program import bulkfetch, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
 
 from bulkfetch.manifest import verify_chain
 from bulkfetch.models import Outcome

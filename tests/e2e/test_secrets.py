@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from e2e.harness import bulkfetch, ids_of, rows, sandbox, started, summary, until, write_ids
+from support.program import bulkfetch, ids_of, rows, sandbox, started, summary, until, write_ids
 
 CANARY = "eyJCANARY.eyJzdWIiOiJ0ZXN0In0.c2lnbmF0dXJl"
 FAULTS = {"errors": 0.1, "truncate": 0.2, "expire": 0.2, "not_found": 0.1, "not_pdf": 0.2}

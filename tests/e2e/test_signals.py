@@ -7,7 +7,7 @@ import time
 import anyio
 import pytest
 from aiohttp import web
-from e2e.harness import (
+from support.program import (
     all_rows,
     assert_sound,
     bulkfetch,

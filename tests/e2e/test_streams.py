@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from e2e.harness import (
+from support.program import (
     PATIENCE,
     assert_sound,
     bulkfetch,

@@ -10,9 +10,9 @@ import anyio
 import obstore
 import pytest
 from aiohttp import web
-from buckets import a_gate, connected
-from s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
-from seaweed import SECRET_KEY, Seaweed
+from support.buckets import a_gate, connected
+from support.s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
+from support.seaweed import SECRET_KEY, Seaweed
 
 from bulkfetch.config import Destination
 from bulkfetch.errors import (

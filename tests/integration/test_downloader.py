@@ -12,8 +12,8 @@ import aiohttp
 import anyio
 import pytest
 import trustme
-from edges import LOCAL, PDF, SIGNATURE, assert_keeps_secrets, downloading, everything_said, link_to, new_gate
-from fault_server import CLOSE, RESET, chunked, fault_server, head, reply
+from support.edges import LOCAL, PDF, SIGNATURE, assert_keeps_secrets, downloading, everything_said, link_to, new_gate
+from support.fault_server import CLOSE, RESET, chunked, fault_server, head, reply
 
 from bulkfetch.errors import (
     BadBody,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType
-from nats_help import admin, dead_config, letter, opened, queue_config, stream_of, take, with_lease
-from nats_server import nats_server
+from support.nats_help import admin, dead_config, letter, opened, queue_config, stream_of, take, with_lease
+from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError
 from bulkfetch.keys import check_invoice_id

@@ -11,8 +11,8 @@ import aiohttp
 import anyio
 import pytest
 import trustme
-from edges import TOKEN, assert_keeps_secrets, everything_said, minting, new_gate
-from fault_server import CLOSE, RESET, fault_server, head, reply
+from support.edges import TOKEN, assert_keeps_secrets, everything_said, minting, new_gate
+from support.fault_server import CLOSE, RESET, fault_server, head, reply
 
 from bulkfetch.errors import (
     BulkfetchError,

@@ -11,8 +11,8 @@ import anyio
 import nkeys
 import pytest
 import trustme
-from nats_help import letter, opened
-from nats_server import nats_server
+from support.nats_help import letter, opened
+from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.queues import open_queue

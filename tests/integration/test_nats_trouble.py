@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from nats_help import admin, opened, stream_of, take, until, until_stats, with_lease
-from nats_server import nats_server
+from support.nats_help import admin, opened, stream_of, take, until, until_stats, with_lease
+from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.models import QueueStats

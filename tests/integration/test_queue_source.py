@@ -9,8 +9,8 @@ from random import Random
 import anyio
 import pytest
 from nats.js.errors import NoKeysError
-from nats_help import admin, letter, opened, stream_of, take, with_lease
-from nats_server import nats_server
+from support.nats_help import admin, letter, opened, stream_of, take, with_lease
+from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError, Reason
 from bulkfetch.events import Backlog, GateClosed, GateOpened, Note

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from edges import everything_said
-from fault_server import FaultServer, Request, Steps, fault_server, reply
-from ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, installed, running
+from support.edges import everything_said
+from support.fault_server import FaultServer, Request, Steps, fault_server, reply
+from support.ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, installed, running
 
 from bulkfetch.errors import BulkfetchError, FatalError, TransientError, UsageError
 from bulkfetch.events import Event, Note

@@ -7,7 +7,7 @@ from random import Random
 
 import anyio
 import pytest
-from virtual_clock import run_virtual
+from support.virtual_clock import run_virtual
 
 from bulkfetch.errors import (
     Aborted,

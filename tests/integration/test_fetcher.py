@@ -11,10 +11,10 @@ from random import Random
 
 import anyio
 import pytest
-from buckets import connected
-from edges import CANARIES, PDF, assert_keeps_secrets, downloading, minting
-from fault_server import CLOSE, RESET, FaultServer, fault_server, head, reply
-from s3_proxy import Forgetful, s3_proxy
+from support.buckets import connected
+from support.edges import CANARIES, PDF, assert_keeps_secrets, downloading, minting
+from support.fault_server import CLOSE, RESET, FaultServer, fault_server, head, reply
+from support.s3_proxy import Forgetful, s3_proxy
 
 from bulkfetch.config import Destination
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, PermanentError, Reason, TransientError

@@ -6,8 +6,9 @@ from io import BytesIO
 
 import aiohttp
 from aiohttp import web
-from seaweed import Seaweed
 from yarl import URL
+
+from support.seaweed import Seaweed
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from random import Random
 
 import anyio
-from virtual_clock import run_virtual
+from support.virtual_clock import run_virtual
 
 from bulkfetch.models import DeadLetter, Lease, Malformed, Outcome, QueueStats, Row
 from bulkfetch.sources.queue.source import SUSPECT, QueueSource

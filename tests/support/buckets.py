@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from seaweed import Seaweed
-
 from bulkfetch.config import Destination
 from bulkfetch.events import Event
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores.bucket.address import Bucket, connect
 from bulkfetch.stores.bucket.store import BucketStore
+from support.seaweed import Seaweed
 
 
 def a_gate(notify: Callable[[Event], None] = lambda _: None) -> Gate:

@@ -5,8 +5,8 @@ import sys
 
 import anyio
 import pytest
-from edges import CANARIES, TOKEN, assert_keeps_secrets, environment_token, minting
-from fault_server import fault_server, reply
+from support.edges import CANARIES, TOKEN, assert_keeps_secrets, environment_token, minting
+from support.fault_server import fault_server, reply
 
 from bulkfetch.errors import BulkfetchError, FatalError, UsageError
 from bulkfetch.links import token as credentials

@@ -7,7 +7,7 @@ from random import Random
 
 import anyio
 import pytest
-from virtual_clock import run_virtual
+from support.virtual_clock import run_virtual
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, Reason, Throttled, TransientError
 from bulkfetch.events import Event, GateClosed, GateOpened

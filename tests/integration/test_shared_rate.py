@@ -12,10 +12,10 @@ from random import Random
 
 import anyio
 import pytest
-from fleet_process import work_in_a_process, workers
 from nats.js.errors import KeyWrongLastSequenceError
-from nats_help import admin, opened, stream_of, until
-from nats_server import nats_server
+from support.fleet_process import work_in_a_process, workers
+from support.nats_help import admin, opened, stream_of, until
+from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError, Reason, Throttled
 from bulkfetch.net.gate import Gate

@@ -4,7 +4,8 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
-from nats_help import opened
+
+from support.nats_help import opened
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """The count of what workers hand back untried, on a real NATS server: what is lost or left over of it does no harm."""
 
 import pytest
-from nats_help import admin, opened, stream_of, take, with_lease
-from nats_server import nats_server
+from support.nats_help import admin, opened, stream_of, take, with_lease
+from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError
 from bulkfetch.queues.jetstream.releases import Returns

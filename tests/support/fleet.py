@@ -12,15 +12,15 @@ from pathlib import Path
 
 import anyio
 from anyio.from_thread import start_blocking_portal
-from e2e.harness import environment, impatient, until, write_ids
 from e2e.test_queue import letters, push, shorten_leases, stats
-from nats_server import nats_server
 
 from bulkfetch.models import Row
 from bulkfetch.queues import open_queue
 from bulkfetch.queues.jetstream.setup import SHORTEST_ACK_WAIT
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
 from bulkfetch.sources.queue.source import MAX_DELIVERIES, SUSPECT
+from support.nats_server import nats_server
+from support.program import environment, impatient, until, write_ids
 
 INVOICES = int(os.environ.get("BULKFETCH_TEST_INVOICES", "600"))
 """More of them make it a rehearsal: BULKFETCH_TEST_INVOICES=10000."""
