@@ -6,7 +6,8 @@ from bulkfetch.errors import PermanentError
 from bulkfetch.interfaces import Ledger, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Row
-from bulkfetch.pipeline.fetcher import Job, RowWriter
+from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.rows import RowWriter
 
 
 class Admission:

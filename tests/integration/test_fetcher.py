@@ -20,7 +20,9 @@ from bulkfetch.config import Destination
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, PermanentError, Reason, TransientError
 from bulkfetch.events import RetryScheduled
 from bulkfetch.models import Delivery, Outcome
-from bulkfetch.pipeline.fetcher import Fetcher, Job, RowWriter, Slot
+from bulkfetch.pipeline.fetcher import Fetcher
+from bulkfetch.pipeline.job import Job, Slot
+from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.stores import LocalStore
 
