@@ -5,6 +5,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.events import Event
@@ -51,10 +52,10 @@ async def minting(
 
 @asynccontextmanager
 async def downloading(
-    *, rules: LinkRules = LOCAL, gate: Gate | None = None, **limits: float
+    *, rules: LinkRules = LOCAL, gate: Gate | None = None, **limits: Any
 ) -> AsyncIterator[HttpDownloader]:
     """A downloader by `rules`; `limits` are those of `BodyLimits` that matter to the test."""
-    times = {"connect": 2.0, "first_byte": 3.0, "idle": 5.0, "total": 10.0, "min_speed": 0.0}
+    times: dict[str, Any] = {"connect": 2.0, "first_byte": 3.0, "idle": 5.0, "total": 10.0, "min_speed": 0.0}
     async with download_session(connections=64, rules=rules) as session:
         yield HttpDownloader(
             session,
