@@ -12,7 +12,7 @@ import anyio
 import pytest
 from support.edges import everything_said
 from support.fault_server import FaultServer, Request, Steps, fault_server, reply
-from support.ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, installed, running
+from support.ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, running
 
 from bulkfetch.errors import BulkfetchError, FatalError, TransientError, UsageError
 from bulkfetch.events import Event, Note
@@ -459,10 +459,10 @@ async def test_an_endpoint_where_nobody_listens() -> None:
         assert "AWS_ENDPOINT_URL" in str(await refused(aws_environ(f"http://127.0.0.1:{silent.getsockname()[1]}")))
 
 
-async def test_a_server_that_goes_away_and_comes_back(pytestconfig, tmp_path) -> None:
+async def test_a_server_that_goes_away_and_comes_back(ministack_python, tmp_path) -> None:
     """While it is away every call fails soon, to be made again; that it has lost the queue is fatal."""
-    python, port = installed(pytestconfig), free_port()
-    with running(python, tmp_path, port) as server:
+    port = free_port()
+    with running(ministack_python, tmp_path, port) as server:
         assert server is not None
         environ = server.environ
         context = opened(environ, "sqs://q", create=True)
@@ -470,7 +470,7 @@ async def test_a_server_that_goes_away_and_comes_back(pytestconfig, tmp_path) ->
         await queue.put(PUT)
     for name in EVERY_CALL:
         assert isinstance(await failing(queue, name), TransientError), name
-    with running(python, tmp_path, port) as server:
+    with running(ministack_python, tmp_path, port) as server:
         assert server is not None
         for name in EVERY_CALL:
             found = await failing(queue, name)
