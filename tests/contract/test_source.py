@@ -1,4 +1,5 @@
-"""The contract of `Source`, written against the Protocol alone: files and queues pass this one suite."""
+"""The contract of `Source`, written against the Protocol alone: files, queues and the tests' own doubles pass this one
+suite."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from random import Random
 
 import anyio
 import pytest
+from support.doubles import GivenQueue, GivenSource
 from support.ministack import Ministack
 from support.nats_server import NatsServer
 
@@ -74,6 +76,21 @@ def queue(url: Callable[[], str], environ: Mapping[str, str]) -> Given:
     return given
 
 
+def double(kind: type[GivenSource]) -> Given:
+    @asynccontextmanager
+    async def given(ids: Sequence[str], folder: Path) -> AsyncIterator[Source]:
+        yield kind(
+            [
+                Malformed(invoice_id, Reason.INVALID_ID, "no invoice ID", line)
+                if invoice_id == BROKEN
+                else Delivery(invoice_id, line)
+                for line, invoice_id in enumerate(ids, 1)
+            ]
+        )
+
+    return given
+
+
 @dataclass(frozen=True)
 class Kind:
     """One implementation under test; `fields` are what each of its rows carries."""
@@ -82,10 +99,12 @@ class Kind:
     fields: Mapping[str, str]
 
 
-@pytest.fixture(params=["txt", "jsonl", "jetstream", "sqs"])
+@pytest.fixture(params=["txt", "jsonl", "jetstream", "sqs", "double", "double of a queue"])
 def kind(request: pytest.FixtureRequest, nats: NatsServer, ministack: Ministack) -> Kind:
     fields = {"year": "2024"}
     return {
+        "double": Kind(double(GivenSource), {}),
+        "double of a queue": Kind(double(GivenQueue), {}),
         "txt": Kind(text_file, {}),
         "jsonl": Kind(jsonl_file, fields),
         "jetstream": Kind(queue(nats.queue, {}), fields),
@@ -95,7 +114,7 @@ def kind(request: pytest.FixtureRequest, nats: NatsServer, ministack: Ministack)
 
 def account(row: InputRow, outcome: Outcome = Outcome.STORED) -> Row:
     invoice_id = row.raw if isinstance(row, Malformed) else row.invoice_id
-    return Row(run="run-1", invoice_id=invoice_id, outcome=outcome, started_at="", finished_at="")
+    return Row(run="run-1", invoice_id=invoice_id, outcome=outcome, started_at="", finished_at="", line=row.line)
 
 
 def named(row: InputRow) -> str:

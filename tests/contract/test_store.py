@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import anyio
 import pytest
 from obstore.store import MemoryStore
 from support.buckets import connected, open_bucket
+from support.doubles import GivenBody, chunks
 from support.seaweed import Seaweed
 
 from bulkfetch.config import Destination
@@ -29,39 +30,12 @@ SIZES = [0, 1, 150_000, MIB - 1, MIB, MIB + 1, 5 * MIB]
 OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
 
 
-class GivenBody:
-    """A body of the chunks given; an exception among them is raised in its place, an event is waited for."""
-
-    content_type: str | None = "application/pdf"
-
-    def __init__(self, *parts: bytes | Exception | anyio.Event) -> None:
-        self._parts = parts
-        self._digest = hashlib.sha256()
-        self._ended = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self._parts:
-            if isinstance(part, Exception):
-                raise part
-            if isinstance(part, anyio.Event):
-                await part.wait()
-                continue
-            self._digest.update(part)
-            yield part
-        self._ended = True
-
-    @property
-    def sha256(self) -> str:
-        assert self._ended, "the digest was asked for before the end"
-        return self._digest.hexdigest()
-
-
 def content(size: int, seed: bytes = b"a") -> bytes:
     return (hashlib.sha256(seed).digest() * (size // 32 + 1))[:size]
 
 
 def chunked(data: bytes, size: int = 65_536) -> GivenBody:
-    return GivenBody(*(data[start : start + size] for start in range(0, len(data), size)))
+    return GivenBody(*chunks(data, size))
 
 
 def nothing() -> None:
@@ -280,7 +254,7 @@ async def test_keys_that_could_lead_outside_are_refused(open_store: OpenStore, k
 async def test_a_put_cancelled_while_its_body_arrives_leaves_nothing(open_store: OpenStore, size: int) -> None:
     """Until the body's end a put can be cancelled at once, and its key stays free."""
     told: list[None] = []
-    body = GivenBody(content(size), anyio.Event())
+    body = GivenBody(content(size), anyio.Event().wait)
     async with open_store() as store:
         with anyio.move_on_after(0.05) as scope:
             await store.put("INV-1.pdf", body, received=lambda: told.append(None))

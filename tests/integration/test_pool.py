@@ -12,6 +12,7 @@ from random import Random
 
 import anyio
 import pytest
+from support.doubles import GivenBody, GivenQueue, GivenSource, RecordingManifest
 
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.keys import KeyTemplate
@@ -49,46 +50,28 @@ def flaw(number: int):
     return None
 
 
-class Listed:
-    """A source of `ROWS` rows, some repeated or malformed, that keeps what became of each by line."""
+def listed(line):
+    """The row on `line` of an input in which some are repeated or malformed."""
+    if line % 17 == 0:
+        return Malformed("?", Reason.INVALID_ID, "no ID", line)
+    return Delivery(invoice(line - 10 if line % 19 == 0 else line), line)
 
-    name = "list"
-    redelivers = False
+
+class Listed(GivenSource):
+    """`ROWS` such rows: each is acknowledged when its row is durable, or handed back untried."""
 
     def __init__(self, durable, tick):
-        self.acked, self.nacked = Counter(), Counter()
-        self.given = 0
+        super().__init__([listed(line) for line in range(1, ROWS + 1)], batch=BATCH)
         self._durable, self._tick = durable, tick
 
-    async def batches(self):
-        rows = [self._row(line) for line in range(1, ROWS + 1)]
-        for start in range(0, ROWS, BATCH):
-            self.given = start + len(rows[start : start + BATCH])
-            yield rows[start : start + BATCH]
-
-    @staticmethod
-    def _row(line):
-        if line % 17 == 0:
-            return Malformed("?", Reason.INVALID_ID, "no ID", line)
-        return Delivery(invoice(line - 10 if line % 19 == 0 else line), line)
-
     async def ack(self, row, account):
-        assert account.line == row.line
         assert row.line in self._durable, "acknowledged before the row was durable"
-        await anyio.lowlevel.checkpoint()
-        self.acked[row.line] += 1
+        await super().ack(row, account)
         self._tick()
 
     async def nack(self, row, *, later=False):
         assert not later
-        self.nacked[row.line] += 1
-        await anyio.lowlevel.checkpoint()
-
-    def estimate(self):
-        return None
-
-    def digest(self):
-        return None
+        await super().nack(row)
 
 
 class Server:
@@ -132,41 +115,21 @@ class Server:
     @asynccontextmanager
     async def open(self, link, *, suspect=None):
         try:
-            yield Bytes(self, link.url, self._tick)
+            yield self._body(link.url, [f"{link.url} {part}".encode() * 50 for part in range(3)])
         finally:
             self.busy.discard(link.url)
 
+    def _body(self, invoice_id, chunks):
+        """A body of `chunks`, with a moment before each; once it is read to its end the invoice is no burden."""
 
-class Bytes:
-    """A body in three chunks, known to be right."""
-
-    content_type = "application/pdf"
-
-    def __init__(self, server, invoice_id, tick):
-        self._server, self._invoice_id, self._tick = server, invoice_id, tick
-        self._chunks = [f"{invoice_id} {part}".encode() * 50 for part in range(3)]
-        self.sha256 = hashlib.sha256(b"".join(self._chunks)).hexdigest()
-
-    async def __aiter__(self):
-        for chunk in self._chunks:
+        async def moment():
             self._tick()
             await anyio.lowlevel.checkpoint()
-            yield chunk
-        self._server.busy.discard(self._invoice_id)
 
+        async def end():
+            self.busy.discard(invoice_id)
 
-class Recording:
-    """A manifest that knows which lines' rows it has made durable."""
-
-    def __init__(self, manifest, durable):
-        self._manifest, self._durable = manifest, durable
-
-    async def append(self, rows):
-        await self._manifest.append(rows)
-        self._durable.update(row.line for row in rows)
-
-    def hurry(self):
-        self._manifest.hurry()
+        return GivenBody(*(part for chunk in chunks for part in (moment, chunk)), end)
 
 
 class Moments:
@@ -185,7 +148,7 @@ class Moments:
 @asynccontextmanager
 async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Listed):
     """A pool with its parts, on an archive in `root`; one on a queue shares it."""
-    durable: set[int] = set()
+    durable = set()
     source, server, stop = source(durable, tick), Server(tick, fatal_at), Stop()
 
     def notify(event):
@@ -201,7 +164,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
             rng=Random(0), stopping=stop.requested.is_set, notify=notify,
         )  # fmt: skip
         pool = Pool(
-            source=source, manifest=Recording(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
+            source=source, manifest=RecordingManifest(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
             rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
             guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
             drain=drain, adopting=manifest.adopting,
@@ -374,33 +337,28 @@ async def test_a_stopped_run_does_not_wait_for_its_manifest(tmp_path, monkeypatc
     assert pool.account.counts.read == 0
 
 
-class Queued(Listed):
-    """A source that hands out again what comes back; each row is `(invoice ID, redelivered, last)`."""
-
-    redelivers = True
+class Queued(GivenQueue):
+    """Hands out again what comes back; each of `rows` is `(invoice ID, redelivered, last)`. From the third time on what
+    comes back has to wait until another one has fared better."""
 
     def __init__(self, durable, tick, rows):
-        super().__init__(durable, tick)
+        super().__init__(
+            [
+                Delivery(invoice_id, line, redelivered=redelivered, last=last)
+                for line, (invoice_id, redelivered, last) in enumerate(rows, 1)
+            ],
+            batch=len(rows),
+        )
         self.accounts, self.put_off, self._held = [], [], []
-        self._waiting = [
-            Delivery(invoice_id, line, redelivered=redelivered, last=last)
-            for line, (invoice_id, redelivered, last) in enumerate(rows, 1)
-        ]
-        self._left = len(self._waiting)
-
-    async def batches(self):
-        while self._left:
-            batch, self._waiting = self._waiting, []
-            if batch:
-                yield batch
-            await anyio.sleep(0.001)
+        self._durable, self._tick = durable, tick
 
     async def ack(self, row, account):
+        assert row.line in self._durable, "acknowledged before the row was durable"
         await super().ack(row, account)
+        self._tick()
         self.accounts.append((row.invoice_id, str(account.outcome), account.reason and str(account.reason)))
-        self._left -= 1
         if account.outcome is Outcome.STORED:
-            self._waiting, self._held = self._held, []
+            self._waiting, self._held = self._waiting + self._held, []
 
     async def nack(self, row, *, later=False):
         assert later
@@ -409,7 +367,6 @@ class Queued(Listed):
         if len(self.put_off) < 3:
             self._waiting.append(again)
         else:
-            # From here on another one fares better.
             self._held.append(again)
             self._waiting.append(Delivery(invoice(1), 99))
             self._left += 1
@@ -586,10 +543,8 @@ class Rendering(Server):
     @asynccontextmanager
     async def open(self, link, *, suspect=None):
         self.rendered = getattr(self, "rendered", 0) + 1
-        body = Bytes(self, link.url, self._tick)
-        body._chunks = [b"%PDF-1.4\n", f"{link.url} {self.rendered}".encode(), b"\n%%EOF\n"]
-        body.sha256 = hashlib.sha256(b"".join(body._chunks)).hexdigest()
-        yield body
+        chunks = [b"%PDF-1.4\n", f"{link.url} {self.rendered}".encode(), b"\n%%EOF\n"]
+        yield self._body(link.url, chunks)
 
 
 async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """What only a directory can show: small and read-only disks, planted links, modes, failing system calls."""
 
 import asyncio
-import hashlib
 import os
 import shutil
 import stat
@@ -10,10 +9,12 @@ import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from support.doubles import GivenBody
 
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.models import PutResult
@@ -29,28 +30,8 @@ WITH_STRACE = pytest.mark.skipif(
 )
 
 
-class Bytes:
-    """A body of `chunks`; `error` is raised in place of the end."""
-
-    content_type: str | None = None
-
-    def __init__(self, *chunks: bytes, error: Exception | None = None) -> None:
-        self._chunks = chunks
-        self._error = error
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks:
-            yield chunk
-        if self._error:
-            raise self._error
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(b"".join(self._chunks)).hexdigest()
-
-
 async def put(store: LocalStore, key: str, *chunks: bytes) -> PutResult:
-    return await store.put(key, Bytes(*chunks), received=lambda: None)
+    return await store.put(key, GivenBody(*chunks), received=lambda: None)
 
 
 async def failure(store: LocalStore, key: str, *chunks: bytes) -> BulkfetchError:
@@ -210,7 +191,7 @@ async def test_held_bytes_are_kept_aside(root: Path, size: int) -> None:
     async with LocalStore.open(root, "run-1") as store:
         for fill in (b"a", b"b"):
             with pytest.raises(PermanentError, match="no PDF"):
-                await store.put("2024/INV-1.pdf", Bytes(fill * size, b"end", error=error), received=lambda: None)
+                await store.put("2024/INV-1.pdf", GivenBody(fill * size, b"end", error), received=lambda: None)
 
         assert temps(root) == []
     quarantine = root / ".bulkfetch/quarantine/run-1"
@@ -224,7 +205,7 @@ async def test_an_error_without_hold_keeps_nothing(root: Path) -> None:
     """A body that fails without `hold` leaves no bytes anywhere, small or large."""
     async with LocalStore.open(root, "run-1") as store:
         for size in (10, 3 * MIB):
-            body = Bytes(bytes(size), error=TransientError(Reason.TRUNCATED, "cut"))
+            body = GivenBody(bytes(size), TransientError(Reason.TRUNCATED, "cut"))
             with pytest.raises(TransientError):
                 await store.put("INV-1.pdf", body, received=lambda: None)
 
@@ -235,16 +216,13 @@ async def test_an_error_without_hold_keeps_nothing(root: Path) -> None:
 async def test_a_cancelled_put_leaves_no_temporary_file(root: Path) -> None:
     """A large put that is cancelled while its body arrives removes what it had written."""
 
-    class Stalling(Bytes):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield bytes(2 * MIB)
-            yield bytes(2 * MIB)
-            scope.cancel()
-            await anyio.sleep_forever()
+    async def stall() -> None:
+        scope.cancel()
+        await anyio.sleep_forever()
 
     async with LocalStore.open(root, "run-1") as store:
         with anyio.CancelScope() as scope:
-            await store.put("INV-1.pdf", Stalling(), received=lambda: None)
+            await store.put("INV-1.pdf", GivenBody(bytes(2 * MIB), bytes(2 * MIB), stall), received=lambda: None)
 
         assert scope.cancelled_caught
         assert temps(root) == []
@@ -332,7 +310,7 @@ async def test_one_run_is_open_once(root: Path) -> None:
 async def test_memory_and_descriptors_are_bounded(root: Path) -> None:
     """A body of 24 MiB takes less than 2 MiB of memory, and many directories leave no descriptor behind."""
 
-    class Large(Bytes):
+    class Large(GivenBody):
         sha256 = "0" * 64
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -358,7 +336,9 @@ async def test_memory_and_descriptors_are_bounded(root: Path) -> None:
 async def test_a_bug_in_a_thread_fails_every_put(root: Path) -> None:
     """When a thread of the store dies, waiting and later puts raise `FatalError` instead of waiting for ever."""
 
-    class Text(Bytes):
+    class Text(GivenBody):
+        sha256 = "0" * 64
+
         async def __aiter__(self) -> AsyncIterator[bytes]:
             yield "text"  # type: ignore[misc]  # the bug
 
@@ -378,7 +358,7 @@ async def test_a_task_cancelled_by_asyncio_harms_nobody(root: Path) -> None:
         def cancel() -> None:
             task.cancel()
 
-        task = asyncio.ensure_future(store.put("INV-1.pdf", Bytes(b"%PDF-"), received=cancel))
+        task = asyncio.ensure_future(store.put("INV-1.pdf", GivenBody(b"%PDF-"), received=cancel))
         with pytest.raises(asyncio.CancelledError):
             await task
     await anyio.lowlevel.checkpoint()
@@ -485,20 +465,6 @@ async def test_after_a_short_write_the_rest_follows(root: Path) -> None:
     assert (root / "INV-1.pdf").read_bytes() == b"fghi"
 
 
-class Watched(Bytes):
-    """A body that takes a look before its last chunk."""
-
-    def __init__(self, look: Callable[[], object], *chunks: bytes) -> None:
-        super().__init__(*chunks)
-        self._look = look
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks[:-1]:
-            yield chunk
-        await anyio.to_thread.run_sync(self._look)
-        yield self._chunks[-1]
-
-
 @pytest.mark.parametrize("flag", [None, os.O_DIRECTORY], ids=["nameless", "named"])
 async def test_temporary_files_have_names_only_where_they_must(
     root: Path, monkeypatch: pytest.MonkeyPatch, flag: int | None
@@ -509,7 +475,8 @@ async def test_temporary_files_have_names_only_where_they_must(
         monkeypatch.setattr(scratch, "_NAMELESS", flag)
     seen: list[int] = []
     async with LocalStore.open(root, "run-1") as store:
-        body = Watched(lambda: seen.append(len(temps(root))), bytes(3 * MIB), b"end")
+        look = partial(anyio.to_thread.run_sync, lambda: seen.append(len(temps(root))))
+        body = GivenBody(bytes(3 * MIB), look, b"end")
         await store.put("INV-1.pdf", body, received=lambda: None)
 
         assert seen == [0 if flag is None else 1]

@@ -1,0 +1,143 @@
+"""One double for each Protocol that tests need without a real part behind it: mypy holds each to its Protocol, and what
+it does is checked in tests/contract."""
+
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import anyio
+
+from bulkfetch.interfaces import Body, Manifest, Source
+from bulkfetch.models import Delivery, InputRow, Row
+
+Part = bytes | Exception | Callable[[], Awaitable[object]]
+
+
+class GivenBody:
+    """A body of the parts given: bytes are a chunk, an exception is raised in its place, a function is awaited, without
+    a chunk of its own."""
+
+    def __init__(self, *parts: Part, content_type: str | None = "application/pdf") -> None:
+        self.content_type = content_type
+        self._parts = parts
+        self._digest = hashlib.sha256()
+        self._ended = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The parts, in order."""
+        for part in self._parts:
+            if isinstance(part, Exception):
+                raise part
+            if isinstance(part, bytes):
+                self._digest.update(part)
+                yield part
+            else:
+                await part()
+        self._ended = True
+
+    @property
+    def sha256(self) -> str:
+        """Of all chunks, once they have been read to the end, and not before."""
+        assert self._ended, "the digest was asked for before the end"
+        return self._digest.hexdigest()
+
+
+def chunks(data: bytes, size: int = 65_536) -> list[bytes]:
+    """`data` as a body's parts, as large as those of a download."""
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+class GivenSource:
+    """A source of the rows given, in batches, that counts by line what became of each."""
+
+    name = "given"
+    redelivers = False
+
+    def __init__(self, rows: Sequence[InputRow], *, batch: int = 9) -> None:
+        self.acked: Counter[int | None] = Counter()
+        self.nacked: Counter[int | None] = Counter()
+        self.given = 0
+        self._rows = list(rows)
+        self._batch = batch
+
+    async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
+        """All rows, once."""
+        while batch := self._rows[self.given : self.given + self._batch]:
+            self.given += len(batch)
+            yield batch
+
+    async def ack(self, row: InputRow, account: Row) -> None:
+        """Count it; `account` must be of this row."""
+        assert account.line == row.line
+        await anyio.lowlevel.checkpoint()
+        self.acked[row.line] += 1
+
+    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+        """Count it."""
+        self.nacked[row.line] += 1
+        await anyio.lowlevel.checkpoint()
+
+    def estimate(self) -> int | None:
+        """How many rows were given."""
+        return len(self._rows)
+
+    def digest(self) -> tuple[str, int] | None:
+        """The rows were never bytes."""
+        return None
+
+
+class GivenQueue(GivenSource):
+    """A source that hands out again what comes back, and ends when all is acknowledged."""
+
+    redelivers = True
+
+    def __init__(self, rows: Sequence[InputRow], *, batch: int = 9) -> None:
+        super().__init__(rows, batch=batch)
+        self._waiting = list(rows)
+        self._left = len(self._waiting)
+
+    async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
+        """What waits, until nothing is left."""
+        while self._left:
+            batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
+            if batch:
+                yield batch
+            await anyio.sleep(0.001)
+
+    async def ack(self, row: InputRow, account: Row) -> None:
+        """Count it: it is done with."""
+        await super().ack(row, account)
+        self._left -= 1
+
+    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+        """Count it, and hand it out again."""
+        await super().nack(row, later=later)
+        self._waiting.append(replace(row, redelivered=True) if isinstance(row, Delivery) else row)
+
+    def estimate(self) -> int | None:
+        """Nobody knows how often rows come back."""
+        return None
+
+
+class RecordingManifest:
+    """Keeps in `durable` the lines of the rows that `inner` has made durable."""
+
+    def __init__(self, inner: Manifest, durable: set[int | None]) -> None:
+        self._inner = inner
+        self._durable = durable
+
+    async def append(self, rows: Sequence[Row]) -> None:
+        """Append them to `inner`, and then keep their lines."""
+        await self._inner.append(rows)
+        self._durable.update(row.line for row in rows)
+
+    def hurry(self) -> None:
+        """Pass it on."""
+        self._inner.hurry()
+
+
+_BODIES: type[Body] = GivenBody
+_SOURCES: tuple[type[Source], ...] = (GivenSource, GivenQueue)
+_MANIFESTS: type[Manifest] = RecordingManifest
+"""What mypy holds to the Protocols."""
