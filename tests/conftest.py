@@ -1,5 +1,6 @@
-"""What every test shares: one async backend, and a guard against blocking the event loop."""
+"""What every test shares: one async backend, a guard against blocking the event loop, and how many run at a time."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,17 @@ from blockbuster import BlockBuster
 from support.ministack import ministack, ministack_python, pytest_runtest_protocol  # noqa: F401 - fixtures, and a hook
 from support.nats_server import nats  # noqa: F401 - a fixture
 from support.seaweed import seaweed  # noqa: F401 - a fixture
+
+WORKERS_PER_CORE = 2
+MOST_WORKERS = 8
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many tests run at a time: more than there are cores, as most of them wait for servers and processes, which
+    each worker starts for itself. A few single tests, named on the command line, are quicker without workers."""
+    if all("::" in name for name in config.args):
+        return 0
+    return min(WORKERS_PER_CORE * (os.cpu_count() or 1), MOST_WORKERS)
 
 
 @pytest.fixture
