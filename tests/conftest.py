@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 from support.ministack import ministack, ministack_python, pytest_runtest_protocol  # noqa: F401 - fixtures, and a hook
 from support.nats_server import nats  # noqa: F401 - a fixture
 from support.seaweed import seaweed  # noqa: F401 - a fixture
@@ -19,6 +21,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if all("::" in name for name in config.args):
         return 0
     return min(WORKERS_PER_CORE * (os.cpu_count() or 1), MOST_WORKERS)
+
+
+# Examples share the cores with other tests: Hypothesis's own 0.2 seconds each would be a matter of luck.
+settings.register_profile("shared cores", deadline=timedelta(seconds=5))
+settings.load_profile("shared cores")
 
 
 @pytest.fixture

@@ -444,8 +444,8 @@ async def test_an_answer_that_is_not_of_sqs(fake: FakeSqs) -> None:
 
 async def test_a_silent_server_is_not_waited_for(fake: FakeSqs, monkeypatch) -> None:
     """A call without answer is given up, whatever trickles in meanwhile; at the start it is fatal."""
-    monkeypatch.setattr(sqs_client, "ANSWER_TIMEOUT", 0.3)
     async with opened(fake.environ) as queue:
+        monkeypatch.setattr(sqs_client, "ANSWER_TIMEOUT", 0.3)
         fake.answers = {"*": (b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", *(b" ", 0.2) * 50)}
         for name in EVERY_CALL:
             assert isinstance(await failing(queue, name), TransientError), name
