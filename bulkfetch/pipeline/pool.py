@@ -13,12 +13,12 @@ from bulkfetch.events import Estimated, Event
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, InputRow, PutResult, Row
+from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, RunGuard
 from bulkfetch.pipeline.fetcher import Fetcher, Job, RowWriter, Slot
 from bulkfetch.pipeline.handoff import Handoff
 from bulkfetch.pipeline.recorder import Settlement
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.triage import Admission
-from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
 from bulkfetch.text import safe
 
 COMMIT_BACKLOG = 128
