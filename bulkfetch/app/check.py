@@ -21,7 +21,7 @@ from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
 from bulkfetch.net.headers import parse_http_date
-from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.http_errors import http_errors
 from bulkfetch.net.sessions import api_session
 from bulkfetch.queues import open_queue
 
@@ -100,7 +100,7 @@ async def _token(config: Config, value: Secret | None, found: list[TokenSource])
 async def _clock(config: Config) -> str:
     """The local clock beside the API's: an hour of difference breaks signed requests and every record."""
     async with api_session(connections=1) as session:
-        with VendorErrors("API"):
+        with http_errors("API"):
             async with session.head(
                 config.api.url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=config.timeouts.first_byte)
             ) as response:

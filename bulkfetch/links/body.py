@@ -10,13 +10,13 @@ import aiohttp
 from bulkfetch.errors import BadBody, OriginError, PermanentError, Reason, TransientError
 from bulkfetch.links.digests import promised_digests
 from bulkfetch.net.gate import Ticket
-from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.http_errors import http_errors
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.text import safe
 
 ORIGIN = "download host"
 
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_HTTP_ERRORS = http_errors(ORIGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Arrival:
         """The next chunk; empty at the end."""
         limits = self._limits
         # Only what is not here yet has to be waited for, under a timeout that costs more than the read.
-        with _VENDOR_ERRORS:
+        with _HTTP_ERRORS:
             chunk = self._content.read_nowait()
         if not chunk and not self._content.at_eof():
             chunk = await self._wait()
@@ -119,7 +119,7 @@ class Arrival:
 
     async def _wait(self) -> bytes:
         asked = self._time()
-        with _VENDOR_ERRORS:
+        with _HTTP_ERRORS:
             async with asyncio.timeout(self._limits.idle):
                 chunk = await self._content.readany()
         self._waited += self._time() - asked

@@ -13,10 +13,8 @@ from bulkfetch.errors import (
     InvoiceError,
     LinkAged,
     LinkRefused,
-    OriginError,
     PermanentError,
     Reason,
-    Throttled,
     TransientError,
     UnexpectedAnswer,
 )
@@ -24,16 +22,14 @@ from bulkfetch.links.body import ORIGIN, Arrival, BodyLimits, HttpBody, check_si
 from bulkfetch.links.digests import promised_digests
 from bulkfetch.models import Link
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.headers import parse_retry_after
-from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.http_errors import NEVER_MENDED, http_errors, transient_status
 from bulkfetch.net.link_rules import LinkRules
 
 MAX_REDIRECTS = 3
 KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PERMANENT = frozenset({402, 451, 501, 505})
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_HTTP_ERRORS = http_errors(ORIGIN)
 
 
 class HttpDownloader:
@@ -84,12 +80,12 @@ class HttpDownloader:
         return sha256.hexdigest()
 
     async def _get(self, link: Link) -> aiohttp.ClientResponse:
-        with _VENDOR_ERRORS:
+        with _HTTP_ERRORS:
             # As received, byte for byte: a signature covers the URL's exact spelling.
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
             headers = self._admitted(url)
-            with _VENDOR_ERRORS:
+            with _HTTP_ERRORS:
                 async with asyncio.timeout(self._limits.connect + self._limits.first_byte):
                     response = await self._session.get(
                         url, headers=headers, allow_redirects=False, timeout=self._timeout
@@ -98,7 +94,7 @@ class HttpDownloader:
             if response.status not in _REDIRECTS or location is None:
                 break
             response.close()
-            with _VENDOR_ERRORS:
+            with _HTTP_ERRORS:
                 url = url.join(URL(location, encoded=True))
         else:
             raise PermanentError(Reason.BAD_RESPONSE, f"the link redirects more than {MAX_REDIRECTS} times")
@@ -136,24 +132,15 @@ class HttpDownloader:
                 raise TransientError(Reason.BAD_RESPONSE, f"{message} with an encoding that was not asked for")
             check_size(response.content_length or 0, self._limits.max_size)
             return
-        retry_after = parse_retry_after(
-            response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
-        )
-        if status == 429 or (status == 503 and retry_after is not None):
-            reason = Reason.RATE_LIMITED if status == 429 else Reason.SERVER_ERROR
-            raise Throttled(reason, message, http_status=status, retry_after=retry_after)
-        if status == 408:
-            raise OriginError(Reason.TIMEOUT, message, http_status=status)
-        if status in {409, 425}:
-            raise TransientError(Reason.BAD_RESPONSE, message, http_status=status)
-        if status in _PERMANENT:
+        transient = transient_status(response, message, now=self._utc_now())
+        if transient is not None:
+            raise transient
+        if status in NEVER_MENDED:
             raise PermanentError(Reason.BAD_RESPONSE, message, http_status=status)
         if 400 <= status < 500:
             expired = self._time() - link.minted_at >= link.valid_seconds
             reason = Reason.LINK_EXPIRED if expired else Reason.LINK_REFUSED
             raise LinkRefused(reason, message, http_status=status)
-        if status >= 500:
-            raise OriginError(Reason.SERVER_ERROR, message, http_status=status)
         raise UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
 
 

@@ -15,8 +15,6 @@ from yarl import URL
 from bulkfetch.errors import (
     FatalError,
     InvoiceError,
-    NotReady,
-    OriginError,
     PermanentError,
     Reason,
     SingledOut,
@@ -27,8 +25,7 @@ from bulkfetch.links.answers import error_detail, link_in, read_answer, refuses_
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.headers import parse_retry_after
-from bulkfetch.net.http_errors import VendorErrors, fatal_if_certificate
+from bulkfetch.net.http_errors import NEVER_MENDED, fatal_if_certificate, http_errors, transient_status
 
 ORIGIN = "API"
 SINGLED_OUT = 3
@@ -36,7 +33,7 @@ SINGLED_OUT = 3
 
 MAX_REFUSED = 10_000
 
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_HTTP_ERRORS = http_errors(ORIGIN)
 
 _PERMANENT = {
     400: Reason.INVALID_REQUEST,
@@ -51,8 +48,6 @@ _PERMANENT = {
     415: Reason.INVALID_REQUEST,
     422: Reason.UNPROCESSABLE,
 }
-_NOT_READY = frozenset({409, 423, 425})
-_FATAL = frozenset({402, 451, 501, 505})
 
 
 class ApiMinter:
@@ -114,7 +109,7 @@ class ApiMinter:
         headers = {"Authorization": f"Bearer {token.reveal()}"}
         with await self._gate.enter(invoice_id):
             try:
-                with _VENDOR_ERRORS:
+                with _HTTP_ERRORS:
                     minted_at = self._time()
                     async with self._session.put(
                         url, headers=headers, allow_redirects=False, timeout=self._timeout
@@ -147,25 +142,16 @@ class ApiMinter:
         status = response.status
         detail = error_detail(body, token)
         message = f"HTTP {status} from the API" + (f": {detail}" if detail else "")
-        retry_after = parse_retry_after(
-            response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
-        )
-        if status == 429 or (status == 503 and retry_after is not None):
-            reason = Reason.RATE_LIMITED if status == 429 else Reason.SERVER_ERROR
-            return Throttled(reason, message, http_status=status, retry_after=retry_after)
+        transient = transient_status(response, message, now=self._utc_now())
+        if transient is not None:
+            return transient
         if status == 422 and refuses_seconds_valid(body):
             return FatalError(f"the API refuses api.link_seconds = {self._link_seconds}: {detail}")
         if status in _PERMANENT:
             return PermanentError(_PERMANENT[status], message, http_status=status)
-        if status in _NOT_READY:
-            return NotReady(Reason.UNPROCESSABLE, message, http_status=status)
-        if status == 408:
-            return OriginError(Reason.TIMEOUT, message, http_status=status)
-        if status in _FATAL:
+        if status in NEVER_MENDED:
             return FatalError(message)
         if 300 <= status < 400:
             # Following it would carry the token elsewhere, or turn the PUT into a GET.
             return FatalError(f"{message}: it redirects to {target_host(response)}; set api.url to where the API is")
-        if status >= 500:
-            return OriginError(Reason.SERVER_ERROR, message, http_status=status)
         return UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)

@@ -21,7 +21,7 @@ from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, Tr
 from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.http_errors import http_errors
 from bulkfetch.net.sessions import api_session
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
@@ -290,7 +290,7 @@ class BucketStore:
         with self._errors.mapping():
             link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
-        with VendorErrors(self.name):
+        with http_errors(self.name):
             async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
                 if response.status != 200:
                     raise OriginError(
