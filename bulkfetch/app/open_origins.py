@@ -21,7 +21,7 @@ from bulkfetch.models import Secret
 from bulkfetch.net.addresses import is_local, refuse_in_the_clear
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.link_rules import LinkRules
-from bulkfetch.net.sessions import api_session, download_session
+from bulkfetch.net.sessions import download_session, json_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ async def connect(
     download_gate = gate(body.ORIGIN)
     async with (
         _api_gate(gate, config, queue) as api_gate,
-        api_session(connections=limits.workers) as api,
+        json_session(connections=limits.workers) as api,
         download_session(connections=limits.workers, rules=rules) as links,
     ):
         yield Connections(

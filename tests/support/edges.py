@@ -15,7 +15,7 @@ from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.link_rules import LinkRules
-from bulkfetch.net.sessions import api_session, download_session
+from bulkfetch.net.sessions import download_session, json_session
 
 TOKEN = "eyJCANARY.token"
 SIGNATURE = "X-Canary-Signature=c4n4ry"
@@ -39,7 +39,7 @@ async def minting(
     url: str, *, token: TokenSource | None = None, gate: Gate | None = None, deadline: float = 5.0
 ) -> AsyncIterator[ApiMinter]:
     """A minter for the API at `url`."""
-    async with api_session(connections=64) as session:
+    async with json_session(connections=64) as session:
         yield ApiMinter(
             session,
             token or environment_token(),

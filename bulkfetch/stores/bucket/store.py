@@ -22,7 +22,7 @@ from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.http_errors import http_errors
-from bulkfetch.net.sessions import api_session
+from bulkfetch.net.sessions import json_session
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.stores.bucket.address import Bucket
@@ -125,7 +125,7 @@ class BucketStore:
         try:
             await probe(bucket, rng, answer_seconds)
             kept = await to_thread.run_sync(Spool, spool, run)
-            async with api_session(connections=_LOOKS) as session:
+            async with json_session(connections=_LOOKS) as session:
                 yield cls(bucket, kept, session, gate=gate, rng=rng, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
             with CancelScope(shield=True):
