@@ -1,4 +1,4 @@
-"""Opens download links and verifies what comes: the bytes are right before anybody may keep them."""
+"""Opens download links: redirects, statuses, and how the body is framed."""
 
 import asyncio
 import hashlib
@@ -56,18 +56,18 @@ class HttpDownloader:
     @asynccontextmanager
     async def open(self, link: Link, *, suspect: str | None = None) -> AsyncIterator["HttpBody"]:
         """The link's body; see `interfaces.Downloader`."""
-        with await self._gate.enter(link.invoice_id) as ticket:
+        with await self._gate.enter(link.invoice_id) as permit:
             if self._time() - link.minted_at > 0.8 * link.valid_seconds:
                 raise LinkAged("the link aged while waiting for its host")
             response = await self._get(link)
             try:
                 digest = None
                 if _is_weakly_framed(response):
-                    # Nothing in HTTP tells a cut body from a whole one here: two identical downloads must.
+                    # Nothing in HTTP tells a cut body from a whole one here, so two downloads must be alike.
                     digest = await self._digest_once(response)
                     response.close()
                     response = await self._get(link)
-                yield HttpBody(response, ticket, limits=self._limits, suspect=suspect, expected=digest)
+                yield HttpBody(response, permit, limits=self._limits, suspect=suspect, expected=digest)
             finally:
                 # Closes a connection with unread bytes in it; a body read to its end has given it back already.
                 response.close()
@@ -84,7 +84,7 @@ class HttpDownloader:
             # As received, byte for byte: a signature covers the URL's exact spelling.
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
-            headers = self._admitted(url)
+            headers = self._headers_for(url)
             with _HTTP_ERRORS:
                 async with asyncio.timeout(self._limits.connect + self._limits.first_byte):
                     response = await self._session.get(
@@ -105,23 +105,23 @@ class HttpDownloader:
             raise
         return response
 
-    def _admitted(self, url: URL) -> dict[str, str] | None:
-        """Headers for a request to `url`, whose host may be reached. Connections are kept for the first few hosts only:
-        links may lead to any number, an idle one each.
+    def _headers_for(self, url: URL) -> dict[str, str] | None:
+        """The headers of a request to `url`, once the rules allow it. Connections are kept for the first few hosts
+        only: links may lead to any number of hosts, and each would keep an idle connection.
 
         Raises:
-            PermanentError: the rules do not allow it.
+            PermanentError: the rules do not allow `url`.
         """
-        # All that the rules look at.
-        where = url.scheme, url.raw_authority
-        if where in self._kept:
+        # The rules look at nothing else.
+        origin = url.scheme, url.raw_authority
+        if origin in self._kept:
             return None
         problem = self._rules.problem(url)
         if problem is not None:
             raise PermanentError(Reason.BAD_RESPONSE, problem)
         if len(self._kept) >= KEPT_HOSTS:
             return {"Connection": "close"}
-        self._kept.add(where)
+        self._kept.add(origin)
         return None
 
     def _check(self, response: aiohttp.ClientResponse, link: Link) -> None:
@@ -145,7 +145,7 @@ class HttpDownloader:
 
 
 def _is_weakly_framed(response: aiohttp.ClientResponse) -> bool:
-    """Whether only the connection's end marks the body's end, and no checksum of the server can stand in."""
+    """Whether only the end of the connection marks the end of the body, and the server promises no digest of it."""
     headers = response.headers
     framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
     return not framed and not promised_digests(response)

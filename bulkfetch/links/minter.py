@@ -1,7 +1,7 @@
 """Asks the billing API for a download link: `PUT {base}/invoices/{id}/download-link?secondsValid=N`.
 
-The published contract declares 200 with `{"url"}`, 400, 404 and 422. What it leaves open (401, 403, 429, 5xx, bodies of
-errors) is answered defensively here: by status alone, never by text, which is localised.
+The published contract declares 200 with `{"url"}`, 400, 404 and 422. It leaves open 401, 403, 429, 5xx and the bodies
+of errors. Errors are judged here by status alone, never by their text, which is localised.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from bulkfetch.net.http_errors import NEVER_MENDED, fatal_if_certificate, http_e
 
 ORIGIN = "API"
 SINGLED_OUT = 3
-"""Refusals of one invoice, others answered before each, after which it is that invoice and not the pace."""
+"""After so many refusals of one invoice, with others answered before each, the invoice is the reason, not the pace."""
 
 MAX_REFUSED = 10_000
 
@@ -54,10 +54,11 @@ class ApiMinter:
     """The `LinkMinter` for the billing API.
 
     Args:
-        base_url: free-form, any path in it is kept (`https://tenant.example/api`).
-        link_seconds: the life to ask for; 5 at least by the contract.
-        timeout: seconds from request to the last byte of the answer.
-        utc_now: the wall clock, for a Retry-After date in an answer without a date of its own.
+        base_url: the API's URL, whose path is kept (`https://tenant.example/api`).
+        link_seconds: the life to ask for; at least 5 by the contract.
+        connect_timeout: seconds for a connection.
+        timeout: seconds from the request to the last byte of the answer, connecting included.
+        utc_now: the wall clock, for a Retry-After date in an answer that has no date itself.
     """
 
     def __init__(
@@ -79,13 +80,13 @@ class ApiMinter:
         self._link_seconds = link_seconds
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
         self._utc_now = utc_now
-        # ID → how often it was refused while others were answered, and the gate's count of answers at the last time. It
-        # stays there until a link is granted: in the second pass one refusal is enough.
+        # ID → how often it was refused while others were answered, and the gate's count of answers at its last refusal.
+        # An entry stays until a link is granted, so that one refusal is enough in the second pass.
         self._refused: dict[str, tuple[int, int]] = {}
         self._time = asyncio.get_running_loop().time
 
     async def mint(self, invoice_id: str) -> Link:
-        """A fresh link; a refused token is renewed once."""
+        """A fresh link; a refused token is renewed once. See `interfaces.LinkMinter`."""
         token = await self._token.current()
         answer = await self._ask(invoice_id, token)
         if answer is None:
@@ -100,8 +101,8 @@ class ApiMinter:
         return answer
 
     async def _ask(self, invoice_id: str, token: Secret) -> Link | None:
-        """One request; None means that the token was refused."""
-        # The ID is one path segment whatever it holds, and goes out exactly as encoded here.
+        """The link by one request; None if the token was refused."""
+        # The ID is one path segment, whatever characters it holds, and is sent exactly as encoded here.
         url = URL(
             f"{self._base}/invoices/{quote(invoice_id, safe='')}/download-link?secondsValid={self._link_seconds}",
             encoded=True,
@@ -129,12 +130,13 @@ class ApiMinter:
             return Link(link_in(response, body), minted_at, self._link_seconds, invoice_id)
 
     def _is_singled_out(self, invoice_id: str) -> bool:
-        """Count a refusal of `invoice_id`: must it be put off, so that it does not stop everybody again and again?"""
+        """Count a refusal of `invoice_id`. Whether the invoice must be put off, because it alone is refused: each more
+        refusal would stop all others."""
         times, answered = self._refused.get(invoice_id, (0, -1))
         if self._gate.answered > answered:
             times += 1
         if len(self._refused) >= MAX_REFUSED:
-            self._refused.clear()  # costs those in it a few pauses more
+            self._refused.clear()  # each of them costs a few more pauses, and memory stays bounded
         self._refused[invoice_id] = (times, self._gate.answered)
         return times >= SINGLED_OUT
 

@@ -116,6 +116,10 @@ def _system_word(error: OSError) -> str:
 
 
 def fatal_if_certificate(error: InvoiceError) -> None:
-    """Raise FatalError where `error` is a refused certificate of the API: no invoice can get past it."""
+    """Return unless `error` is about a certificate that is not trusted.
+
+    Raises:
+        FatalError: it is; no other invoice would get past the certificate.
+    """
     if isinstance(error, PermanentError) and error.reason is Reason.CONNECTION:
         raise FatalError(f"{error}; the run cannot go on") from None
