@@ -11,16 +11,22 @@ import anyio
 import tenacity
 
 from bulkfetch.errors import BadBody, InvoiceError, TransientError
-from bulkfetch.policy import backoff
 
 T = TypeVar("T")
 
 _NOT_BEGUN = datetime.min.replace(tzinfo=UTC)
 
 
+def backoff(charged: int, *, initial: float, ceiling: float, rng: Random) -> float:
+    """Seconds before the next try after `charged` failures: full jitter over initial, 2x, 4x … up to `ceiling`."""
+    # 2.0**1024 overflows; the ceiling is reached long before.
+    return rng.uniform(0.0, min(ceiling, initial * 2.0 ** min(charged - 1, 60)))
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`attempts` charged tries; waits in seconds; `timeout` is seconds for all tries of one invoice, 0 = none."""
+    """How long one invoice is tried: at most `attempts` charged tries, with waits between `wait_initial` and `wait_max`
+    seconds, for at most `timeout` seconds in all (0 = no bound)."""
 
     attempts: int
     wait_initial: float
@@ -30,7 +36,7 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class Effort:
-    """What one invoice has cost so far, over both passes. Lives in one task at a time."""
+    """What one invoice has cost so far, over both passes. Only one task at a time may use it."""
 
     started_at: datetime = _NOT_BEGUN
     started: float = 0.0
@@ -39,11 +45,11 @@ class Effort:
     charged: int = 0
     suspect: str | None = None
     tried: dict[str, int] = field(default_factory=dict)
-    """What was put for this invoice, SHA-256 → size: an answer may have been lost, and the next body may differ."""
+    """Every body that was put for this invoice, SHA-256 → size: a put whose answer was lost may have succeeded."""
     met: dict[type[InvoiceError], int] = field(default_factory=dict)
 
     def begin(self, utc_now: datetime, now: float) -> None:
-        """Start a pass: with the full allowance, and with the account of the pass before."""
+        """Start a pass: all tries are allowed again, while the costs of the pass before stay counted."""
         if not self.attempts:
             self.started_at = utc_now
         self.started = now
@@ -58,7 +64,7 @@ class Effort:
             self.suspect = error.sha256
 
     def used_up(self, error: TransientError, policy: RetryPolicy, now: float) -> bool:
-        """Whether `error` was the last that this pass allows."""
+        """Whether this pass allows no further try after `error`."""
         return (
             self.charged >= policy.attempts
             or (error.tries is not None and self.met[type(error)] >= error.tries)
@@ -69,10 +75,10 @@ class Effort:
 def retrying(
     effort: Effort, policy: RetryPolicy, *, rng: Random, before_wait: Callable[[TransientError, float], None]
 ) -> tenacity.AsyncRetrying:
-    """A loop that calls until success; the last error goes through unchanged.
+    """A loop that calls until success, for the tries of one invoice; the last error goes through unchanged.
 
-    Only a TransientError is tried again. Waiting for an origin is the gate's business, so an uncharged failure goes
-    straight back to it; a charged one waits with full jitter.
+    Only a TransientError is tried again. A charged failure waits, with full jitter. An uncharged one does not: the gate
+    of its origin says when the next request may start.
     """
 
     def error_of(state: tenacity.RetryCallState) -> TransientError:
@@ -97,11 +103,11 @@ def retrying(
 
 
 def persistent(call: Callable[[], T], seconds: float, hurry: threading.Event) -> T:
-    """What `call` returns, tried for `seconds`, in a thread: for what the whole run hangs on, such as its manifest.
-    Once `hurry` is set nothing is waited for: the try under way is the last, or the one that was waited for.
+    """What `call` returns, tried again for `seconds`. It blocks its thread, and is for work without which the run
+    cannot go on, such as its manifest. Once `hurry` is set no wait begins or goes on, and at most one more try is made.
 
     Raises:
-        TransientError: the last one, when patience is at an end. Any other error goes through at once.
+        TransientError: the last one, after `seconds` or `hurry`. Any other error goes through at once.
     """
     loop = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
@@ -114,7 +120,11 @@ def persistent(call: Callable[[], T], seconds: float, hurry: threading.Event) ->
 
 
 async def persisting(call: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """The same as `persistent` on the event loop."""
+    """What `call` returns, tried again for `seconds`, on the event loop; see `persistent`.
+
+    Raises:
+        TransientError: the last one, after `seconds`. Any other error goes through at once.
+    """
     loop = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         stop=tenacity.stop_after_delay(seconds),

@@ -16,81 +16,23 @@ import anyio
 from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
 from bulkfetch.events import Event, GateClosed, GateOpened
 from bulkfetch.interfaces import Fleet
-from bulkfetch.policy import MAX_RETRY_AFTER
+from bulkfetch.net.headers import MAX_RETRY_AFTER
+from bulkfetch.net.pace import Pace
 
 START_LIMIT = 4.0
 DECREASE = 0.7
 BREAKER_FAILURES = 20
-"""Invoices that fail one after the other, none answered in between, before it is the origin that is taken to be down. A
-few that always fail, at the end of a list, are not: they fail again and again, but are few."""
+"""So many different invoices must fail in a row, without an answer in between, before the origin counts as down. A few
+invoices that always fail, at the end of a list, are no outage: their failures are many, but they are few."""
 
 PROBE_WAIT_FIRST = 1.0  # 1 s, 2 s, 4 s … between the probes of an outage
 PROBE_WAIT_MAX = 30.0
 FRUITLESS_THROTTLES = 20
 
 
-class Pace:
-    """Spaces starts evenly at the lower of a fixed rate and a learned one; starts a second, 0 = as fast as they come.
-
-    The learned rate begins as what went through between two refusals, the pause included: that is what the server
-    allows, or less. A refusal near it lowers it a little. In between it follows a cubic of the time since the refusal
-    (the shape of RFC 9438): soon back to where it was, for a while there, then faster and faster beyond.
-    """
-
-    CLOSE = 0.8
-    YIELD = 0.05
-    PLATEAU = 20.0  # seconds from a refusal until the rate is back where it was
-    PLATEAU_GUESS = 8.0  # the same where the rate is but a guess, and better soon found too high than long too low
-
-    def __init__(self, fixed: float, now: float) -> None:
-        self._fixed = fixed
-        self._next = now
-        self._passed = 0
-        self._refused_at = now
-        self._peak = 0.0
-        self._plateau = self.PLATEAU_GUESS
-
-    def reserve(self, now: float) -> float:
-        """The moment at which the next request may start; it is taken by the caller."""
-        rate = self._rate(now)
-        if not rate:
-            return now
-        start = max(now, self._next)
-        self._next = start + 1.0 / rate
-        return start
-
-    @property
-    def binds(self) -> bool:
-        """Whether there is a rate to keep at all."""
-        return bool(self._fixed or self._peak)
-
-    def passed(self) -> None:
-        """Count an answer that was no refusal."""
-        self._passed += 1
-
-    def refused(self, now: float) -> None:
-        """Learn from a refusal; to be called once for all that were refused together."""
-        seen = self._passed / max(now - self._refused_at, 0.001)
-        rate = self._learned(now)
-        if seen > self.CLOSE * rate > 0.0:
-            # Near the limit already: what was seen is short of it by the pause alone.
-            self._peak, self._plateau = rate, self.PLATEAU
-        elif self._passed or rate:
-            # Never below half of what was tried: one unlucky refusal after a pause says little about the rate.
-            self._peak, self._plateau = max(seen, rate / 2.0, 0.2), self.PLATEAU_GUESS
-        self._passed = 0
-        self._refused_at = now
-
-    def _learned(self, now: float) -> float:
-        return self._peak * (1.0 + self.YIELD * ((now - self._refused_at) / self._plateau - 1.0) ** 3)
-
-    def _rate(self, now: float) -> float:
-        learned = self._learned(now)
-        return min(self._fixed, learned) if self._fixed and learned else self._fixed or learned
-
-
-class Ticket:
-    """One request under way; closed once, with what became of it: by `close`, or as a context, by an error inside."""
+class Permit:
+    """The right to have one request under way. It ends once: by `close`, or at the end of its `with` block, whose error
+    tells the gate how the request went."""
 
     __slots__ = ("_gate", "_open", "invoice", "probe", "started")
 
@@ -108,20 +50,23 @@ class Ticket:
         self.close(error)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Say how the request ended: None or an answer about the invoice means that the origin is well."""
+        """End the request. `error` says how it went; None, like an error of the invoice's own, means that the origin is
+        well. Further calls do nothing."""
         if self._open:
             self._open = False
-            self._gate._left(self, error)  # noqa: SLF001 - a ticket is the gate's own half
+            self._gate._left(self, error)  # noqa: SLF001 - a permit is the gate's own half
 
 
 class Gate:
-    """Admission to one origin.
+    """Decides when a request to one origin may start.
 
     Args:
         origin: what the origin is called in messages.
         ceiling: requests in flight at most.
-        rate: starts a second at most; 0 = no fixed rate.
         max_outage: seconds of total outage after which the run is stopped.
+        rng: spreads the ends of pauses, so that many clients do not come back as one.
+        notify: told when the gate closes and opens.
+        rate: starts a second at most; 0 = no fixed rate.
     """
 
     def __init__(
@@ -161,19 +106,21 @@ class Gate:
         self.requests = 0
         self.refused = 0
         self.answered = 0
-        """Answers to what was asked after the latest refusal or failure: what was under way then proves nothing."""
+        """Answers to requests that began after the latest refusal or failure; those under way at that moment prove
+        nothing."""
 
     def join(self, fleet: Fleet) -> None:
-        """Start no request before `fleet` gives a moment for it, and tell its workers of every pause."""
+        """From now on `fleet` says when each request may start, and its other workers are told of every pause."""
         self._fleet = fleet
 
     def pause(self, seconds: float) -> None:
-        """Close the gate for `seconds`, as another worker was told to wait."""
+        """Close the gate for `seconds`, because another worker was told to wait."""
         self._close(self._time(), seconds, "another worker was asked for a pause")
 
-    async def enter(self, invoice: str | None = None) -> Ticket:
-        """Wait, in order of arrival, until a request may start; the ticket is a place for it until it is closed.
-        Requests for the same `invoice` (None: one of its own) that fail are no sign of an outage.
+    async def enter(self, invoice: str | None = None) -> Permit:
+        """Wait, in order of arrival, until a request may start; it counts as under way until the permit ends.
+
+        Failures of the same `invoice` count as one towards an outage; None stands for an invoice of its own.
 
         Raises:
             FatalError: the outage lasted too long, or the server asked for a pause of over an hour.
@@ -184,10 +131,10 @@ class Gate:
         self._in_flight += 1
         self._probing = self._half_open
         self.requests += 1
-        return Ticket(self, invoice, started=self._time(), probe=self._half_open)
+        return Permit(self, invoice, started=self._time(), probe=self._half_open)
 
     def _may_start_now(self) -> bool:
-        """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
+        """Whether nobody waits and nothing holds a request back. That is the usual case, and spares it the queue."""
         held_back = self._closed or self._half_open or self._full or self._pace.binds or self._fleet is not None
         return not (held_back or self._turnstile.locked())
 
@@ -197,7 +144,7 @@ class Gate:
             if self._full:
                 await self._until_changed()
                 continue
-            # The fleet may be out of reach for long, and a slot far away: `_give_up` need not wait for either.
+            # The fleet may be out of reach for long, or a slot far away: `_give_up` cancels either wait.
             with anyio.CancelScope() as self._reserving:
                 start = self._pace.reserve(self._time())
                 if self._fleet is not None:
@@ -209,16 +156,15 @@ class Gate:
 
     @property
     def outage(self) -> bool:
-        """Whether the breaker is open: what fails now is the origin's fault, and charged to nobody."""
+        """Whether the breaker is open. A failure is then the origin's, and no invoice is charged with it."""
         return self._armed and len(self._failing) >= BREAKER_FAILURES
 
     def disarm(self) -> None:
-        """Take no row of failures for an outage any more: what is asked for from here on has failed before, while
-        others did not."""
+        """Switch the breaker off: from here on only invoices are asked for that failed before, while others did not."""
         self._armed = False
 
     def arm(self) -> None:
-        """Heed them again: what is asked for from here on was not asked for before."""
+        """Switch the breaker on again, for invoices that were not asked for before."""
         if not self._armed:
             self._armed = True
             self._failing.clear()
@@ -249,30 +195,30 @@ class Gate:
         self._changed = anyio.Event()
         await self._changed.wait()
 
-    def _left(self, ticket: Ticket, error: BaseException | None) -> None:
+    def _left(self, permit: Permit, error: BaseException | None) -> None:
         self._in_flight -= 1
-        if ticket.probe:
+        if permit.probe:
             self._probing = False
         now = self._time()
         match error:
             case None:
-                self._well(ticket, now)
+                self._well(permit, now)
             case Throttled():
-                self._throttled(ticket, error, now)
+                self._throttled(permit, error, now)
             case OriginError():
-                self._failed(ticket, error, now)
+                self._failed(permit, error, now)
             case SingledOut():
                 self.refused += 1  # says nothing about the others, neither that they may go on nor that they must wait
             case LinkAged():
                 self.requests -= 1  # nothing was sent, so nothing is known of the origin
             case Exception():
-                self._well(ticket, now)  # an answer about the invoice
+                self._well(permit, now)  # an answer about the invoice
             case _:
                 pass  # cancelled: says nothing about the origin
         self._changed.set()
 
-    def _well(self, ticket: Ticket, now: float) -> None:
-        if ticket.started >= self._last_cut:
+    def _well(self, permit: Permit, now: float) -> None:
+        if permit.started >= self._last_cut:
             self.answered += 1
         self._pace.passed()
         self._failing.clear()
@@ -284,13 +230,13 @@ class Gate:
         if self._in_flight + 1 >= self._limit / 2:
             self._limit = min(self._ceiling, self._limit + 1.0 / self._limit)
 
-    def _throttled(self, ticket: Ticket, error: Throttled, now: float) -> None:
+    def _throttled(self, permit: Permit, error: Throttled, now: float) -> None:
         self.refused += 1
         if error.retry_after is not None and error.retry_after > MAX_RETRY_AFTER:
             self._give_up(f"{self.origin} asks for a pause of {error.retry_after:.0f} s: run again after that")
             return
         # What started before the last cut was refused for the same reason: cut once, not once a request.
-        if ticket.started >= self._last_cut:
+        if permit.started >= self._last_cut:
             self._throttles += 1
             self._cut(now)
             self._pace.refused(now)
@@ -308,10 +254,10 @@ class Gate:
         if self._fleet is not None:
             self._fleet.pause(pause)
 
-    def _failed(self, ticket: Ticket, error: OriginError, now: float) -> None:
+    def _failed(self, permit: Permit, error: OriginError, now: float) -> None:
         if len(self._failing) < BREAKER_FAILURES:
-            self._failing.add(ticket.invoice or ticket)
-        if ticket.started >= self._last_cut:
+            self._failing.add(permit.invoice or permit)
+        if permit.started >= self._last_cut:
             self._cut(now)
         if not self.outage:
             return
@@ -320,7 +266,7 @@ class Gate:
         lasted = now - self._trouble_since
         if lasted > self._max_outage:
             self._give_up(f"{self.origin} has been out of service for {lasted:.0f} s (last: {error})")
-        elif ticket.probe or not self._half_open:
+        elif permit.probe or not self._half_open:
             wait = min(PROBE_WAIT_MAX, PROBE_WAIT_FIRST * 2.0 ** min(self._failed_probes, 10))
             self._failed_probes += 1
             self._close(now, wait * self._rng.uniform(0.5, 1.0), f"out of service: {error}")

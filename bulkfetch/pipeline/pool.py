@@ -13,6 +13,7 @@ from bulkfetch.events import Estimated, Event
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, InputRow, PutResult, Row
+from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, RunGuard
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.handoff import Handoff
 from bulkfetch.pipeline.job import Job, Slot
@@ -20,7 +21,6 @@ from bulkfetch.pipeline.recorder import Settlement
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.triage import Admission
-from bulkfetch.policy import CANARY_IN_FLIGHT, RunGuard
 from bulkfetch.text import safe
 
 COMMIT_BACKLOG = 128

@@ -10,9 +10,9 @@ from bulkfetch.errors import BulkfetchError, FatalError, Reason
 from bulkfetch.events import Event, RowRecorded
 from bulkfetch.interfaces import Manifest, Source
 from bulkfetch.models import Delivery, InputRow, Outcome, Row
+from bulkfetch.pipeline.canary import CANARY_OUTCOMES, RunGuard
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.tally import Account
-from bulkfetch.policy import CANARY_OUTCOMES, RunGuard
 
 DOUBT_SECONDS = 2.0
 """Seconds after which failures that were kept back are looked at again, while nothing has succeeded yet."""

@@ -20,6 +20,7 @@ from bulkfetch.errors import (
     BulkfetchError,
     LinkAged,
     LinkRefused,
+    NotReady,
     OriginError,
     PermanentError,
     Reason,
@@ -27,7 +28,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.net.sessions import LinkRules
+from bulkfetch.net.link_rules import LinkRules
 
 pytestmark = pytest.mark.anyio
 
@@ -462,7 +463,7 @@ async def test_the_first_byte_has_a_time_of_its_own():
     [
         ([400, 401, 403, 404, 405, 410, 412, 416, 422, 431, 499], LinkRefused, Reason.LINK_REFUSED),
         ([408], OriginError, Reason.TIMEOUT),
-        ([409, 425], TransientError, Reason.BAD_RESPONSE),
+        ([409, 423, 425], NotReady, Reason.UNPROCESSABLE),
         ([402, 451, 501, 505], PermanentError, Reason.BAD_RESPONSE),
         ([429], Throttled, Reason.RATE_LIMITED),
         ([500, 502, 503, 504, 520, 599], OriginError, Reason.SERVER_ERROR),

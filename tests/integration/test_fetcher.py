@@ -145,6 +145,8 @@ async def test_every_try_asks_for_a_link_of_its_own(tmp_path, answers, attempts)
         (reply(403), Reason.LINK_REFUSED, 3, True),
         (reply(410), Reason.LINK_REFUSED, 3, True),
         (reply(206, PDF), Reason.BAD_RESPONSE, 2, True),
+        (reply(409), Reason.UNPROCESSABLE, 1, True),
+        (reply(423), Reason.UNPROCESSABLE, 1, True),
         (reply(402), Reason.BAD_RESPONSE, 1, False),
         (reply(200, HTML), Reason.NOT_PDF, 2, False),
         (reply(200, PDF + b"x" * 100_000), Reason.TOO_LARGE, 1, False),

@@ -9,12 +9,14 @@ from typing import Any
 
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.events import Event
-from bulkfetch.links.downloader import BodyLimits, HttpDownloader
+from bulkfetch.links.body import BodyLimits
+from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.sessions import LinkRules, api_session, download_session
+from bulkfetch.net.link_rules import LinkRules
+from bulkfetch.net.sessions import download_session, json_session
 
 TOKEN = "eyJCANARY.token"
 SIGNATURE = "X-Canary-Signature=c4n4ry"
@@ -38,7 +40,7 @@ async def minting(
     url: str, *, token: TokenSource | None = None, gate: Gate | None = None, deadline: float = 5.0
 ) -> AsyncIterator[ApiMinter]:
     """A minter for the API at `url`."""
-    async with api_session(connections=64) as session:
+    async with json_session(connections=64) as session:
         yield ApiMinter(
             session,
             token or environment_token(),

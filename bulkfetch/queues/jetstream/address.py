@@ -12,7 +12,7 @@ import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import RawCredentials
 
 from bulkfetch.errors import UsageError
-from bulkfetch.net.sessions import is_public, literal
+from bulkfetch.net.addresses import UnresolvedHost, refuse_in_the_clear
 from bulkfetch.text import safe
 
 SCHEMES = ("nats", "tls")
@@ -28,11 +28,10 @@ _CREDS_LIMIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class NatsAddress:
-    """Where a stream is. `name` is its URL; `servers` are tried in any order, `hosts` are theirs."""
+    """Where a stream is. `name` is its URL; `servers` are tried in any order."""
 
     name: str
     servers: tuple[str, ...]
-    hosts: tuple[str, ...]
     stream: str
 
     @property
@@ -62,7 +61,28 @@ class NatsAddress:
             )
         found = [_host_and_port(host, url) for host in hosts.split(",")]
         servers = tuple(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host, port in found)
-        return cls(f"{scheme}://{hosts}/{stream}", servers, tuple(host for host, _ in found), stream)
+        return cls(f"{scheme}://{hosts}/{stream}", servers, stream)
+
+    async def allowed_servers(self) -> tuple[str, ...]:
+        """The `servers` that may be connected to. Over nats:// none may be public, whatever the credentials: invoice
+        IDs and columns travel in the clear, and a connection that an nkey has opened can be read and written to by
+        everybody on the way. A server whose name does not resolve is left out, since nothing says where it will be.
+
+        Raises:
+            UsageError: a server without TLS is public.
+            UnresolvedHost: no server's name resolves.
+        """
+        allowed: list[str] = []
+        unresolved: UnresolvedHost | None = None
+        for server in self.servers:
+            try:
+                await refuse_in_the_clear(server, label=f"queue {self.name}", exposed="messages and passwords")
+                allowed.append(server)
+            except UnresolvedHost as error:
+                unresolved = error
+        if unresolved is not None and not allowed:
+            raise unresolved
+        return tuple(allowed)
 
 
 def _host_and_port(text: str, url: str) -> tuple[str, int]:
@@ -93,8 +113,7 @@ class NatsAccess:
         NATS_TOKEN, or NATS_USER with NATS_PASSWORD; NATS_CA, NATS_CERT and NATS_KEY (files) for TLS.
 
         Raises:
-            UsageError: they contradict each other, a file cannot be used, or a password would travel in the clear to a
-                public host.
+            UsageError: they contradict each other, or a file cannot be used.
         """
         given = [name for name in _VARIABLES if environ.get(name)]
         if len(given) > 1:
@@ -113,21 +132,10 @@ class NatsAccess:
             case ["NATS_USER"]:
                 options["user"] = environ["NATS_USER"]
                 options["password"] = environ.get("NATS_PASSWORD", "")
-        if {"token", "password"} & options.keys():
-            _refuse_in_the_clear(address)
         # A server may ask for TLS on nats://, too.
         if address.only_tls or any(environ.get(name) for name in _TLS_VARIABLES):
             options["tls"] = _tls(environ)
         return cls(options)
-
-
-def _refuse_in_the_clear(address: NatsAddress) -> None:
-    for host in address.hosts:
-        ip = literal(host)
-        if not address.only_tls and ip is not None and is_public(ip):
-            raise UsageError(
-                f"queue {address.name}: the password would travel in the clear to a public host; use tls://"
-            )
 
 
 def _text(variable: str, environ: Mapping[str, str]) -> str:

@@ -54,11 +54,13 @@ class Connection:
         """A connection with one of the servers of `address`, until the block ends.
 
         Raises:
+            UsageError: a server is public, and would be spoken to in the clear.
             FatalError: none is reached, or lets us in.
         """
+        servers = await address.allowed_servers()
         connection = cls(address.name, notify, only_tls=address.only_tls)
         try:
-            await connection._connect(address.servers, access)
+            await connection._connect(servers, access)
             yield connection
         finally:
             with anyio.CancelScope(shield=True):

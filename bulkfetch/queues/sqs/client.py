@@ -2,12 +2,10 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 from aiobotocore.config import AioConfig
@@ -15,7 +13,7 @@ from aiobotocore.session import AioSession
 from anyio import to_thread
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
-from bulkfetch.net.sessions import is_public, literal
+from bulkfetch.net.addresses import refuse_in_the_clear
 from bulkfetch.queues.sqs.errors import sqs_errors
 from bulkfetch.text import safe
 
@@ -99,12 +97,12 @@ class SqsClient:
 
         Raises:
             UsageError: the settings cannot be used, or everything would travel in the clear to a public host.
-            FatalError: a credentials' source refuses.
+            FatalError: a credentials' source refuses, or the endpoint's host name does not resolve.
         """
         made = AioSession(profile=environ.get("AWS_PROFILE") or None).create_client("sqs", **_settings(environ))
         client = await _entered(name, made)
         try:
-            await _refuse_in_the_clear(name, client.meta.endpoint_url)
+            await refuse_in_the_clear(client.meta.endpoint_url, label=name, exposed="every message")
             yield cls(name, client)
         finally:
             with anyio.CancelScope(shield=True):
@@ -144,25 +142,6 @@ def _settings(environ: Mapping[str, str]) -> Mapping[str, Any]:
         ),
         **{name.lower(): environ.get(name) or None for name in names},
     }
-
-
-async def _refuse_in_the_clear(name: str, endpoint: str) -> None:
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    if parts.scheme != "http":
-        return
-    address = literal(host)
-    addresses = [address] if address else await _resolved(name, host)
-    if any(is_public(found) for found in addresses):
-        raise UsageError(f"{name}: plain http:// to a public host would show every message on the way; use https://")
-
-
-async def _resolved(name: str, host: str) -> list[Any]:
-    try:
-        found = await anyio.getaddrinfo(host, 80, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise FatalError(f"{name}: the endpoint's host {safe(host, 100)} does not resolve ({error.strerror})") from None
-    return [literal(sockaddr[0]) for *_, sockaddr in found]
 
 
 async def attributes(sqs: SqsClient, queue_url: str, *names: str) -> Mapping[str, str]:

@@ -1,21 +1,18 @@
 """From a destination's URL, the settings and the environment to a bucket that can be talked to."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-import anyio
 from anyio import to_thread
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
 from bulkfetch.config import Destination
-from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.net.sessions import is_public, literal
+from bulkfetch.errors import UsageError
+from bulkfetch.net.addresses import refuse_in_the_clear
 from bulkfetch.stores.bucket.aws_profile import profile
 from bulkfetch.stores.bucket.object_lock import Retention, RetentionRule
 from bulkfetch.text import safe
@@ -27,8 +24,6 @@ SCHEMES = ("s3", "gs", "az")
 """The kinds of bucket, as the scheme of a destination's URL."""
 
 DEFAULT_REGION = "us-east-1"
-
-Address = IPv4Address | IPv6Address
 
 # A deadline by size bounds each request; this only keeps obstore's own, of 30 s, from cutting a large one short.
 _TIMEOUT = timedelta(hours=2)
@@ -78,7 +73,9 @@ async def connect(settings: Destination, environ: Mapping[str, str], *, patience
     try:
         if scheme == "s3":
             config = await to_thread.run_sync(_s3_config, bucket, settings, environ)
-            plain = await _plain_http(config.get("endpoint", ""))
+            endpoint = config.get("endpoint", "")
+            await refuse_in_the_clear(endpoint, label="destination.endpoint", exposed="every invoice")
+            plain = urlsplit(endpoint).scheme == "http"
             objects = S3Store(
                 prefix=prefix or None,
                 config=config,
@@ -140,30 +137,6 @@ def _s3_config(bucket: str, settings: Destination, environ: Mapping[str, str]) -
         if token := keys.get("AWS_SESSION_TOKEN"):
             config["session_token"] = token
     return config
-
-
-async def _plain_http(endpoint: str) -> bool:
-    """Whether `endpoint` is plain HTTP, which only this machine or a private network may be."""
-    parts = urlsplit(endpoint)
-    if parts.scheme != "http" or not parts.hostname:
-        return False
-    address = literal(parts.hostname)
-    addresses = [address] if address else await _resolved(parts.hostname, parts.port or 80)
-    if any(is_public(found) for found in addresses):
-        raise UsageError(
-            "destination.endpoint: plain http:// to a public host would show every invoice on the way; use https://"
-        )
-    return True
-
-
-async def _resolved(host: str, port: int) -> list[Address | None]:
-    try:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise FatalError(
-            f"destination.endpoint: the host {safe(host, 100)} does not resolve ({error.strerror})"
-        ) from None
-    return [literal(sockaddr[0]) for *_, sockaddr in found]
 
 
 def _client_options(allow_http: bool, timeout: timedelta) -> "ClientConfig":

@@ -21,7 +21,8 @@ from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, Tr
 from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.sessions import VendorErrors, api_session
+from bulkfetch.net.http_errors import http_errors
+from bulkfetch.net.sessions import json_session
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.stores.bucket.address import Bucket
@@ -124,7 +125,7 @@ class BucketStore:
         try:
             await probe(bucket, rng, answer_seconds)
             kept = await to_thread.run_sync(Spool, spool, run)
-            async with api_session(connections=_LOOKS) as session:
+            async with json_session(connections=_LOOKS) as session:
                 yield cls(bucket, kept, session, gate=gate, rng=rng, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
             with CancelScope(shield=True):
@@ -289,7 +290,7 @@ class BucketStore:
         with self._errors.mapping():
             link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
-        with VendorErrors(self.name):
+        with http_errors(self.name):
             async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
                 if response.status != 200:
                     raise OriginError(

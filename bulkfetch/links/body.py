@@ -1,0 +1,151 @@
+"""A download under way: its bytes are verified before anybody may keep them."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+
+from bulkfetch.errors import BadBody, OriginError, PermanentError, Reason, TransientError
+from bulkfetch.links.digests import promised_digests
+from bulkfetch.net.gate import Permit
+from bulkfetch.net.http_errors import http_errors
+from bulkfetch.pdf import PdfCheck
+from bulkfetch.text import safe
+
+ORIGIN = "download host"
+
+_HTTP_ERRORS = http_errors(ORIGIN)
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How large and how slow a body may be: `max_size` in bytes, times in seconds, `min_speed` in bytes a second.
+
+    `total` bounds a whole download (0 = no bound), `idle` the wait for the next bytes. The speed is measured over
+    every `idle` seconds of waiting.
+    """
+
+    max_size: int
+    connect: float
+    first_byte: float
+    idle: float
+    total: float
+    min_speed: float
+
+
+class HttpBody:
+    """The `Body` of an HTTP response: counts, hashes and checks its bytes while it is read.
+
+    Args:
+        permit: ended with the last byte, so that the next download may start while this one is made durable.
+        suspect: the SHA-256 of a body that was no PDF; if it comes again, the error carries `hold`.
+        expected: the SHA-256 that an earlier download of the same link had; None if there was none.
+    """
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        permit: Permit,
+        *,
+        limits: BodyLimits,
+        suspect: str | None,
+        expected: str | None,
+    ) -> None:
+        kind = response.headers.get("Content-Type")
+        self.content_type = safe(kind, 100) if kind else None
+        self._response = response
+        self._arrival = Arrival(response, limits)
+        self._permit = permit
+        self._suspect = suspect
+        self._expected = expected
+        self._check = PdfCheck()
+        self._promised = promised_digests(response)
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex of all bytes read so far."""
+        return self._check.sha256
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        hash_md5 = any(promise.algorithm == "md5" for promise in self._promised)
+        while chunk := await self._arrival.next():
+            self._check.take(chunk)
+            if hash_md5:
+                self._md5.update(chunk)
+            yield chunk
+        self._verify()
+        self._permit.close()
+
+    def _verify(self) -> None:
+        promised = self._response.content_length
+        if promised is not None and self._check.size != promised:
+            raise TransientError(Reason.TRUNCATED, f"{self._check.size} of {promised} bytes arrived")
+        if self._expected is not None and self.sha256 != self._expected:
+            raise TransientError(Reason.TRUNCATED, "two downloads without a length differ: one of them was cut")
+        for promise in self._promised:
+            found = self._md5 if promise.algorithm == "md5" else self._check
+            if promise.digest != found.digest():
+                raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
+        flaw = self._check.flaw()
+        if flaw is not None:
+            # An empty body that comes twice proves nothing: a connection that broke looks the same.
+            if self._check.size and self.sha256 == self._suspect:
+                raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=True)
+            raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
+
+
+class Arrival:
+    """The chunks of a body as they come from the network, within the limits of time, speed and size."""
+
+    def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits) -> None:
+        self._content = response.content
+        self._limits = limits
+        self._time = asyncio.get_running_loop().time
+        self._size = 0
+        self._waited = 0.0
+        self._mark = 0
+
+    async def next(self) -> bytes:
+        """The next chunk; empty at the end.
+
+        Raises:
+            OriginError: the host is silent, or too slow.
+            PermanentError: the body is larger than allowed.
+            TransientError: the connection ended in the middle.
+        """
+        limits = self._limits
+        # A timeout costs more than the read itself, so only bytes that are not here yet are read under one.
+        with _HTTP_ERRORS:
+            chunk = self._content.read_nowait()
+        if not chunk and not self._content.at_eof():
+            chunk = await self._wait()
+        self._size += len(chunk)
+        check_size(self._size, limits.max_size)
+        # A host that drips keeps every single read in time: only its speed over a while gives it away. Only waiting
+        # counts as time, since a slow disk is not the host's fault.
+        if self._waited >= limits.idle:
+            if chunk and self._size - self._mark < limits.min_speed * self._waited:
+                raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
+            self._waited, self._mark = 0.0, self._size
+        return chunk
+
+    async def _wait(self) -> bytes:
+        began = self._time()
+        with _HTTP_ERRORS:
+            async with asyncio.timeout(self._limits.idle):
+                chunk = await self._content.readany()
+        self._waited += self._time() - began
+        return chunk
+
+
+def check_size(size: int, max_size: int) -> None:
+    """Return if a body may have `size` bytes.
+
+    Raises:
+        PermanentError: `size` is above `max_size`.
+    """
+    if size > max_size:
+        raise PermanentError(Reason.TOO_LARGE, f"larger than limits.max_size ({max_size} bytes)")
