@@ -118,7 +118,7 @@ class Entry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lease:
     """A message in a worker's hands: its `body`, how often it was handed out, this time included and what was given
     back untried left out, and the driver's own `handle` on it. `redelivered`: it was in somebody's hands before, if

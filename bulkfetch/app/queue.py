@@ -21,7 +21,7 @@ from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
 from bulkfetch.queues import open_queue
 from bulkfetch.retrying import persisting
-from bulkfetch.sources.queue.source import encode_message
+from bulkfetch.sources.queue.message import encode_message
 
 SHOWN_PROBLEMS = 10
 

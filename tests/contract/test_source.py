@@ -18,7 +18,8 @@ from bulkfetch.interfaces import Source
 from bulkfetch.models import Delivery, InputRow, Malformed, Outcome, Row
 from bulkfetch.queues import open_queue
 from bulkfetch.sources import open_source
-from bulkfetch.sources.queue.source import QueueSource, encode_message
+from bulkfetch.sources.queue.message import encode_message
+from bulkfetch.sources.queue.source import QueueSource
 
 pytestmark = pytest.mark.anyio
 

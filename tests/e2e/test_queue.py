@@ -35,7 +35,7 @@ from bulkfetch.manifest import list_runs, read_summary, verify_chain
 from bulkfetch.models import Delivery, Outcome, Secret
 from bulkfetch.queues import open_queue
 from bulkfetch.queues.jetstream.setup import CONSUMER
-from bulkfetch.sources.queue.source import encode_message
+from bulkfetch.sources.queue.message import encode_message
 
 AT_ONCE = ("--until-empty", "--idle", "0")
 """For a worker that has the queue to itself: it ends as soon as nothing is left, in its own hands included."""

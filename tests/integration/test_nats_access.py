@@ -16,7 +16,8 @@ from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.queues import open_queue
-from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
+from bulkfetch.queues.jetstream.address import NatsAddress
+from bulkfetch.queues.jetstream.credentials import NatsAccess
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,9 @@ from support.nats_server import nats_server
 from bulkfetch.errors import FatalError, Reason
 from bulkfetch.events import Backlog, GateClosed, GateOpened, Note
 from bulkfetch.models import Delivery, Malformed, Outcome, QueueStats, Row
-from bulkfetch.sources.queue.source import MAX_DELIVERIES, SUSPECT, QueueSource, encode_message
+from bulkfetch.sources.queue.message import encode_message
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES, SUSPECT
+from bulkfetch.sources.queue.source import QueueSource
 
 pytestmark = pytest.mark.anyio
 

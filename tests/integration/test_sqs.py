@@ -21,7 +21,7 @@ from bulkfetch.queues import open_queue
 from bulkfetch.queues.sqs import client as sqs_client
 from bulkfetch.queues.sqs.queue import SqsQueue
 from bulkfetch.queues.sqs.setup import LEAST_RECEIVES
-from bulkfetch.sources.queue.source import MAX_DELIVERIES
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES
 
 pytestmark = pytest.mark.anyio
 

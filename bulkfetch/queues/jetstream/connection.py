@@ -1,6 +1,6 @@
 """One connection with a NATS server: how it is made, what its trouble means, and how it is closed."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from random import uniform
 from typing import Any, Self
@@ -9,10 +9,14 @@ import anyio
 from nats import errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import BucketNotFoundError
+from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.events import Event, Note
-from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
+from bulkfetch.events import Listener, Note
+from bulkfetch.queues.jetstream.address import NatsAddress
+from bulkfetch.queues.jetstream.credentials import NatsAccess
 from bulkfetch.queues.jetstream.errors import nats_errors
 from bulkfetch.text import safe
 
@@ -33,7 +37,7 @@ _LOOK_AGAIN = 0.05
 class Connection:
     """A connection that mends itself; made by `open`."""
 
-    def __init__(self, name: str, notify: Callable[[Event], None], *, only_tls: bool) -> None:
+    def __init__(self, name: str, notify: Listener, *, only_tls: bool) -> None:
         self.name = name
         self.client = _TlsClient() if only_tls else Client()
         self.js: JetStreamContext = self.client.jetstream(timeout=ANSWER_TIMEOUT)
@@ -48,9 +52,7 @@ class Connection:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, address: NatsAddress, access: NatsAccess, notify: Callable[[Event], None]
-    ) -> AsyncIterator[Self]:
+    async def open(cls, address: NatsAddress, access: NatsAccess, notify: Listener) -> AsyncIterator[Self]:
         """A connection with one of the servers of `address`, until the block ends.
 
         Raises:
@@ -95,6 +97,19 @@ class Connection:
             raise FatalError(f"{place}: the broker has ended the connection for good ({said}); check the credentials")
         if not self.client.is_connected:
             raise TransientError(Reason.CONNECTION, f"{place}: no connection at the moment")
+
+    async def kv_store(self, name: str, *, ttl: float) -> KeyValue:
+        """The key-value store `name`, for what workers know together and could do without. A missing one is made; its
+        entries are kept for `ttl` seconds.
+
+        Raises:
+            nats.errors.Error: the server refuses, or does not answer; call this within `asking`.
+        """
+        try:
+            return await self.js.key_value(name)
+        except BucketNotFoundError:
+            config = KeyValueConfig(bucket=name, history=1, ttl=ttl, storage=StorageType.FILE)
+            return await self.js.create_key_value(config)
 
     async def _connect(self, servers: tuple[str, ...], access: NatsAccess) -> None:
         self._servers = len(servers)

@@ -11,7 +11,6 @@ from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.queues.jetstream.connection import Connection
-from bulkfetch.queues.jetstream.key_value import ensure_bucket
 
 TTL = 30 * 24 * 3600.0
 """Seconds after which a count is forgotten that nobody adds to."""
@@ -47,7 +46,7 @@ class Returns:
         """
         if self._opened is None:
             with self._connection.asking(self._place):
-                kv = await ensure_bucket(self._connection, self._bucket, ttl=TTL)
+                kv = await self._connection.kv_store(self._bucket, ttl=TTL)
                 await kv.delete(_NO_MESSAGE)
                 self._opened = kv
 
@@ -81,7 +80,7 @@ class Returns:
         with suppress(TransientError, FatalError), anyio.move_on_after(PATIENCE), self._connection.asking(self._place):
             for _ in range(_TRIES):
                 if self._opened is None:
-                    self._opened = await ensure_bucket(self._connection, self._bucket, ttl=TTL)
+                    self._opened = await self._connection.kv_store(self._bucket, ttl=TTL)
                 try:
                     return await call(self._opened)
                 except KeyWrongLastSequenceError:

@@ -20,7 +20,6 @@ from nats.js.kv import KeyValue
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.policy import MAX_RETRY_AFTER
 from bulkfetch.queues.jetstream.connection import Connection
-from bulkfetch.queues.jetstream.key_value import ensure_bucket
 from bulkfetch.tasks import background
 
 RESERVED = 0.1
@@ -120,7 +119,7 @@ class JetStreamFleet:
         try:
             with connection.asking(f"the shared rate ({bucket})"):
                 fleet = cls(
-                    connection, await ensure_bucket(connection, bucket, ttl=TTL), bucket, name, rate, patience, on_pause
+                    connection, await connection.kv_store(bucket, ttl=TTL), bucket, name, rate, patience, on_pause
                 )
                 await fleet._set_clock()
                 # Not a watch on the bucket: a subscription outlives a restart of the server by itself.
@@ -228,7 +227,7 @@ class JetStreamFleet:
     async def _restore(self) -> None:
         """Make the bucket anew if it was deleted."""
         with suppress(TransientError), self._connection.asking(self._place):
-            await ensure_bucket(self._connection, self._bucket, ttl=TTL)
+            await self._connection.kv_store(self._bucket, ttl=TTL)
 
     def pause(self, seconds: float) -> None:
         """See `interfaces.Fleet.pause`."""

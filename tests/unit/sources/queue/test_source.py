@@ -9,7 +9,8 @@ import anyio
 from support.virtual_clock import run_virtual
 
 from bulkfetch.models import DeadLetter, Lease, Malformed, Outcome, QueueStats, Row
-from bulkfetch.sources.queue.source import SUSPECT, QueueSource
+from bulkfetch.sources.queue.poison import SUSPECT
+from bulkfetch.sources.queue.source import QueueSource
 
 
 class MemoryQueue:
