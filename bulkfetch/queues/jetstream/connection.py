@@ -18,6 +18,7 @@ from bulkfetch.events import Listener, Note
 from bulkfetch.queues.jetstream.address import NatsAddress
 from bulkfetch.queues.jetstream.credentials import NatsAccess
 from bulkfetch.queues.jetstream.errors import nats_errors
+from bulkfetch.queues.jetstream.nats_internals import TlsClient, abort, forget_unsent
 from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 10.0
@@ -39,7 +40,7 @@ class Connection:
 
     def __init__(self, name: str, notify: Listener, *, only_tls: bool) -> None:
         self.name = name
-        self.client = _TlsClient() if only_tls else Client()
+        self.client = TlsClient() if only_tls else Client()
         self.js: JetStreamContext = self.client.jetstream(timeout=ANSWER_TIMEOUT)
         self._notify = notify
         self._said = ""
@@ -178,20 +179,10 @@ class Connection:
                 if client.is_connected:
                     await client.flush(timeout=_FLUSH)
             if not client.is_connected:
-                # It would write them to the connection that is gone, and leave everything else open when that fails.
-                client._pending, client._pending_data_size = [], 0  # noqa: SLF001 - the client has no way to do that
+                forget_unsent(client)
             with suppress(errors.Error, OSError):
                 await client.close()
-        _abort(client)
-
-
-class _TlsClient(Client):
-    """Says nothing to a server that does not want TLS, which the client itself does in the clear, password included."""
-
-    def _connect_command(self) -> bytes:
-        if not self._server_info.get("tls_required"):
-            raise errors.SecureConnWantedError
-        return super()._connect_command()
+        abort(client)
 
 
 def _is_hopeless(error: Exception) -> bool:
@@ -199,12 +190,3 @@ def _is_hopeless(error: Exception) -> bool:
     said = str(error).lower()
     hopeless = isinstance(error, errors.SecureConnWantedError | errors.AuthorizationError)
     return hopeless or any(word in said for word in ("authorization", "authentication", "certificate"))
-
-
-def _abort(client: Client) -> None:
-    """Drop what is left of a connection that a silent or vanished peer kept from closing."""
-    for subscription in client._subs.values():  # noqa: SLF001 - as above
-        subscription._stop_processing()  # noqa: SLF001
-    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - the client has no way to do that
-    if writer is not None:
-        writer.transport.abort()

@@ -18,6 +18,7 @@ from nats.js.api import Header
 
 from bulkfetch.errors import FatalError, Reason, TransientError
 from bulkfetch.queues.jetstream.connection import Connection
+from bulkfetch.queues.jetstream.nats_internals import take_arrived
 from bulkfetch.text import safe
 
 GRACE = 3.0
@@ -79,11 +80,8 @@ class Pull:
 
     def _take_late(self) -> None:
         """Take in what came after its request was given up."""
-        while self._incoming is not None and not self._incoming._pending_queue.empty():  # noqa: SLF001 - no other way
-            message = self._incoming._pending_queue.get_nowait()  # noqa: SLF001
-            self._incoming._pending_size -= len(message.data)  # noqa: SLF001
-            if _status(message) is None:
-                self._arrived.append(message)
+        if self._incoming is not None:
+            self._arrived += (message for message in take_arrived(self._incoming) if _status(message) is None)
 
     async def _request(self, batch: int, wait: float) -> None:
         reply = f"{self._inbox}.{next(self._numbers)}"
