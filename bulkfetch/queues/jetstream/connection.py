@@ -19,6 +19,7 @@ from bulkfetch.queues.jetstream.address import NatsAddress
 from bulkfetch.queues.jetstream.credentials import NatsAccess
 from bulkfetch.queues.jetstream.errors import nats_errors
 from bulkfetch.queues.jetstream.nats_internals import TlsClient, abort, forget_unsent
+from bulkfetch.retrying import polling
 from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 10.0
@@ -133,8 +134,7 @@ class Connection:
                 **options,
             )
             # It returns, too, where the server hung up in the middle; then it tries again by itself.
-            while not (self.client.is_connected or self.client.is_closed):  # noqa: ASYNC110 - it tells nobody
-                await anyio.sleep(_LOOK_AGAIN)
+            await polling(self._is_decided, CONNECT_TIMEOUT, pause=_LOOK_AGAIN)
         if not self.client.is_connected:
             said = self._said or str(self.client.last_error or "")
             words = f" ({safe(said, 200)})" if said else ""
@@ -142,6 +142,9 @@ class Connection:
                 f"{self.name}: no connection{words}; check the address, the credentials and the server"
             ) from None
         self._established = True
+
+    async def _is_decided(self) -> bool:
+        return bool(self.client.is_connected or self.client.is_closed)
 
     async def _on_error(self, error: Exception) -> None:
         # The client's own reporter prints a traceback for every attempt; the source tells of what lasts.

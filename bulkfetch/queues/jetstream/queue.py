@@ -24,7 +24,7 @@ from bulkfetch.queues.jetstream.pull import Pull
 from bulkfetch.queues.jetstream.releases import Returns
 from bulkfetch.queues.jetstream.setup import CONSUMER, StreamNames, check_streams, ensure_consumer, ensure_streams
 from bulkfetch.queues.jetstream.shared_rate import JetStreamFleet
-from bulkfetch.retrying import persisting
+from bulkfetch.retrying import persisting, polling
 
 ACK_TIMEOUT = 2.0
 _IN_FLIGHT = 256
@@ -250,16 +250,15 @@ class JetStreamQueue:
     async def _put_again(self, letter: DeadLetter, kept: RawStreamMsg | None) -> bool:
         """Whether a message is queued for `letter` that is not the one it was written for: a worker puts the letter
         first, and only then the message away. If that worker died in between, the letter is left as it is."""
-        until = anyio.current_time() + _SETTLING
-        while not await self.put([(letter.invoice_id, letter.body.encode())]):
+
+        async def is_queued() -> bool:
+            if await self.put([(letter.invoice_id, letter.body.encode())]):
+                return True
             with self._connection.asking():
                 queued = await _found(self._js.get_last_msg(self._names.stream, self._names.subject(letter.invoice_id)))
-            if queued is not None and (kept is None or _is_newer(queued, kept)):
-                return True
-            if anyio.current_time() > until:
-                return False
-            await anyio.sleep(_LOOK_AGAIN)
-        return True
+            return queued is not None and (kept is None or _is_newer(queued, kept))
+
+        return await polling(is_queued, _SETTLING, pause=_LOOK_AGAIN)
 
     def fleet(
         self, name: str, *, rate: float, patience: float, on_pause: Callable[[float], None]

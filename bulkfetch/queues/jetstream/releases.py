@@ -3,6 +3,7 @@ the API and started again all night would make poison of what it never tried."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -11,6 +12,7 @@ from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.queues.jetstream.connection import Connection
+from bulkfetch.retrying import contending
 
 TTL = 30 * 24 * 3600.0
 """Seconds after which a count is forgotten that nobody adds to."""
@@ -78,17 +80,19 @@ class Returns:
     async def _ask(self, call: Callable[[KeyValue], Awaitable[T]]) -> T | None:
         """What `call` comes to; None where the broker does not answer soon, or refuses."""
         with suppress(TransientError, FatalError), anyio.move_on_after(PATIENCE), self._connection.asking(self._place):
-            for _ in range(_TRIES):
-                if self._opened is None:
-                    self._opened = await self._connection.kv_store(self._bucket, ttl=TTL)
-                try:
-                    return await call(self._opened)
-                except KeyWrongLastSequenceError:
-                    continue
-                except NoStreamResponseError:
-                    # Somebody has deleted the bucket.
-                    self._opened = None
+            conflict = (KeyWrongLastSequenceError, NoStreamResponseError)
+            return await contending(partial(self._call, call), tries=_TRIES, conflict=conflict)
         return None
+
+    async def _call(self, call: Callable[[KeyValue], Awaitable[T]]) -> T:
+        if self._opened is None:
+            self._opened = await self._connection.kv_store(self._bucket, ttl=TTL)
+        try:
+            return await call(self._opened)
+        except NoStreamResponseError:
+            # Somebody has deleted the store: the next try makes it anew.
+            self._opened = None
+            raise
 
 
 async def _read(kv: KeyValue, key: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from nats.js.kv import KeyValue
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.policy import MAX_RETRY_AFTER
 from bulkfetch.queues.jetstream.connection import Connection
+from bulkfetch.retrying import persisting
 from bulkfetch.tasks import background
 
 RESERVED = 0.1
@@ -165,18 +166,20 @@ class JetStreamFleet:
             self._changed.set()
 
     async def _take_slots(self) -> None:
-        since = self._now()
-        while True:
+        taken = False
+        while not taken:
             try:
-                with self._connection.asking(self._place):
-                    if await self._move_cursor():
-                        return
-                since = self._now()
+                taken = await persisting(self._ask_for_slots, self._patience, pause=_TRY_AGAIN)
             except TransientError as error:
-                if self._now() - since > self._patience:
-                    raise FatalError(f"{error}, for {self._now() - since:.0f} s") from None
-                await anyio.sleep(_TRY_AGAIN)
-                await self._restore()
+                raise FatalError(f"{error}, for {self._patience:.0f} s") from None
+
+    async def _ask_for_slots(self) -> bool:
+        try:
+            with self._connection.asking(self._place):
+                return await self._move_cursor()
+        except TransientError:
+            await self._restore()
+            raise
 
     async def _move_cursor(self) -> bool:
         """Whether slots were taken; else the cursor was moved by somebody else, or is far ahead."""

@@ -1,10 +1,10 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from random import Random
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -13,6 +13,7 @@ from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Backlog, GateClosed, GateOpened, Listener, Note
 from bulkfetch.interfaces import Queue
 from bulkfetch.models import DeadLetter, InputRow, Lease, Malformed, Outcome, Row, utc_iso
+from bulkfetch.retrying import persisting
 from bulkfetch.sources.queue.leases import HeldLeases
 from bulkfetch.sources.queue.message import read_message
 from bulkfetch.sources.queue.poison import Suspects, sentenced
@@ -20,6 +21,8 @@ from bulkfetch.tasks import background
 from bulkfetch.text import safe
 
 ORIGIN = "queue"
+
+T = TypeVar("T")
 
 POLL = 0.5
 """Seconds that one request for messages waits for them. It is not cancelled meanwhile: a message that was just arriving
@@ -73,7 +76,7 @@ class QueueSource:
         self._leases = HeldLeases(queue, notify)
         self._suspects = Suspects(limit, rng, self._leases)
         self._empty_since: float | None = None
-        self._trouble_since: float | None = None
+        self._in_outage = False
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[Self]:
@@ -94,16 +97,7 @@ class QueueSource:
                 return
 
     async def _fetch(self) -> Sequence[Lease]:
-        try:
-            with anyio.CancelScope(shield=True):
-                leases = await self._queue.fetch(self._limit, SOON if self._suspects else POLL)
-                self._leases.add(leases)
-                admitted = self._suspects.admit(leases)
-                await self._leases.release(self._suspects.crowded_out())
-        except TransientError as error:
-            await self._wait_for_broker(error)
-            return ()
-        self._answered()
+        admitted = await self._persist(self._lease)
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
@@ -111,36 +105,46 @@ class QueueSource:
             raise
         return admitted
 
+    async def _lease(self) -> Sequence[Lease]:
+        with anyio.CancelScope(shield=True):
+            leases = await self._queue.fetch(self._limit, SOON if self._suspects else POLL)
+            self._leases.add(leases)
+            admitted = self._suspects.admit(leases)
+            await self._leases.release(self._suspects.crowded_out())
+        return admitted
+
     async def _release(self, leases: Sequence[Lease]) -> None:
         with anyio.CancelScope(shield=True):
             await self._leases.release((lease, 0.0) for lease in leases)
 
-    async def _wait_for_broker(self, error: TransientError) -> None:
-        lasted = anyio.current_time() - self._in_trouble(error)
-        if lasted > self._max_outage:
-            raise FatalError(f"{self.name} has been out of service for {lasted:.0f} s ({error})")
-        await anyio.sleep(_RETRY_PAUSE)
+    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` returns; a broker out of reach is waited for.
 
-    def _in_trouble(self, error: TransientError) -> float:
-        """Tell of `error`, unless that was done; since when there is trouble."""
-        if self._trouble_since is None:
-            self._trouble_since = anyio.current_time()
+        Raises:
+            FatalError: the outage lasts too long, or the broker refuses.
+        """
+        try:
+            answer = await persisting(call, self._max_outage, pause=_RETRY_PAUSE, on_failure=self._no_answer)
+        except TransientError as error:
+            raise FatalError(f"{self.name} has been out of service for {self._max_outage:.0f} s ({error})") from None
+        self._answer()
+        return answer
+
+    def _no_answer(self, error: TransientError) -> None:
+        # What was not seen meanwhile may have come and gone.
+        self._empty_since = None
+        if not self._in_outage:
+            self._in_outage = True
             self._notify(GateClosed(ORIGIN, _RETRY_PAUSE, str(error)))
-        return self._trouble_since
 
-    def _answered(self) -> None:
-        if self._trouble_since is not None:
-            self._trouble_since = None
+    def _answer(self) -> None:
+        if self._in_outage:
+            self._in_outage = False
             self._notify(GateOpened(ORIGIN))
 
     async def _drained(self) -> bool:
         """Whether nothing has been left for long enough. What other workers hold may still come back."""
-        try:
-            stats = await self._queue.stats()
-        except TransientError as error:
-            self._empty_since = None
-            await self._wait_for_broker(error)
-            return False
+        stats = await self._persist(self._queue.stats)
         now = anyio.current_time()
         if stats.waiting or stats.leased:
             self._empty_since = None
@@ -155,11 +159,11 @@ class QueueSource:
             try:
                 stats = await self._queue.stats()
             except TransientError as error:
-                self._in_trouble(error)
+                self._no_answer(error)
             except FatalError:
                 return  # the next request for messages meets it, too
             else:
-                self._answered()
+                self._answer()
                 self._notify(Backlog(stats.waiting, stats.leased))
             await anyio.sleep(LOOK)
 
