@@ -15,7 +15,7 @@ import anyio
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
 from bulkfetch.events import Event, GateClosed, GateOpened
-from bulkfetch.interfaces import Fleet
+from bulkfetch.interfaces import SharedRate
 from bulkfetch.policy import MAX_RETRY_AFTER
 
 START_LIMIT = 4.0
@@ -144,7 +144,7 @@ class Gate:
         self._limit = min(START_LIMIT, self._ceiling)
         self._in_flight = 0
         self._pace = Pace(rate, self._time())
-        self._fleet: Fleet | None = None
+        self._fleet: SharedRate | None = None
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._reserving = anyio.CancelScope()
         self._changed = anyio.Event()
@@ -163,7 +163,7 @@ class Gate:
         self.answered = 0
         """Answers to what was asked after the latest refusal or failure: what was under way then proves nothing."""
 
-    def join(self, fleet: Fleet) -> None:
+    def join(self, fleet: SharedRate) -> None:
         """Start no request before `fleet` gives a moment for it, and tell its workers of every pause."""
         self._fleet = fleet
 

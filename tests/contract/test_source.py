@@ -122,7 +122,7 @@ async def test_every_row_is_handed_out_with_its_fields_and_then_it_ends(kind, tm
         rows = await taken(source)
         assert sorted(map(named, rows)) == sorted(ids)
         assert all(dict(row.fields) == kind.fields for row in rows)
-        assert not any(row.redelivered or row.last for row in rows)
+        assert not any(row.redelivered or row.final for row in rows)
         assert source.estimate() == (None if source.redelivers else len(ids))
         if source.redelivers:
             assert await taken(source) == []
@@ -153,7 +153,7 @@ async def test_what_is_handed_back_comes_again_from_a_queue(kind, tmp_path):
             async for batch in source.batches():
                 for row in batch:
                     seen.append(row)
-                    await (source.nack(row) if len(seen) == 1 else source.ack(row, account(row)))
+                    await (source.release(row) if len(seen) == 1 else source.ack(row, account(row)))
     assert [row.redelivered for row in seen] == ([False, True] if source.redelivers else [False])
 
 

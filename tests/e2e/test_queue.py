@@ -28,7 +28,7 @@ from support.program import (
 )
 
 from bulkfetch.app import run_archive
-from bulkfetch.app.queue import list_letters, queue_stats
+from bulkfetch.app.queue import list_dead_letters, queue_stats
 from bulkfetch.config import Config, Destination
 from bulkfetch.errors import UsageError
 from bulkfetch.manifest import list_runs, read_summary, verify_chain
@@ -64,7 +64,7 @@ def stats(queue):
 def letters(queue):
     """The dead letters, by ID: a second one of an ID is an error."""
     found = []
-    list_letters(queue, lambda letter: found.append(msgspec.to_builtins(letter)), notify=print)
+    list_dead_letters(queue, lambda letter: found.append(msgspec.to_builtins(letter)), notify=print)
     assert len({letter["invoice_id"] for letter in found}) == len(found)
     return {letter["invoice_id"]: letter for letter in found}
 

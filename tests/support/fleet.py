@@ -128,7 +128,7 @@ async def wear(queue: str, times: int) -> None:
     async with open_queue(queue, {}, notify=print) as opened:
         for _ in range(times):
             (lease,) = await opened.fetch(1, 5.0)
-            await opened.nak(lease, 0.0)
+            await opened.nack(lease, 0.0)
 
 
 def let_them_die(

@@ -16,7 +16,7 @@ async def workers(url, number, rate, *, patience=10.0, name="api", on_pause=None
         for index in range(number):
             queue = await stack.enter_async_context(opened(url))
             hear = (lambda seconds, index=index: on_pause(index, seconds)) if on_pause else (lambda seconds: None)
-            shared = queue.fleet(name, rate=rate, patience=patience, on_pause=hear)
+            shared = queue.shared_rate(name, rate=rate, patience=patience, on_pause=hear)
             fleets.append(await stack.enter_async_context(shared))
         yield fleets
 

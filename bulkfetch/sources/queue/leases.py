@@ -41,14 +41,14 @@ class HeldLeases:
 
     async def nack(self, lease: Lease, delay: float) -> None:
         """Hand `lease` back for another try after `delay` seconds."""
-        await self._hand_back(lease, partial(self._queue.nak, lease, delay))
+        await self._hand_back(lease, partial(self._queue.nack, lease, delay))
 
     async def release(self, leases: Iterable[tuple[Lease, float]]) -> None:
         """Hand back leases that were not tried, each to come again after its own delay in seconds."""
         # All at the same time: a silent broker must not take its time for each.
         async with anyio.create_task_group() as tasks:
             for lease, delay in leases:
-                tasks.start_soon(self._hand_back, lease, partial(self._queue.give_back, lease, delay))
+                tasks.start_soon(self._hand_back, lease, partial(self._queue.release, lease, delay))
 
     async def _hand_back(self, lease: Lease, call: Callable[[], Awaitable[None]]) -> None:
         self.drop(lease)

@@ -71,4 +71,4 @@ def sentenced(row: Delivery, lease: Lease) -> InputRow:
     if lease.deliveries > MAX_DELIVERIES:
         problem = f"handed out {lease.deliveries} times without a result: it may be what takes its workers down"
         return Malformed(raw_text(row.invoice_id), Reason.POISON, problem, tag=lease)
-    return replace(row, last=True) if lease.deliveries == MAX_DELIVERIES else row
+    return replace(row, final=True) if lease.deliveries == MAX_DELIVERIES else row

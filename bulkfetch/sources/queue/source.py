@@ -167,27 +167,29 @@ class QueueSource:
                 self._notify(Backlog(stats.waiting, stats.leased))
             await anyio.sleep(LOOK)
 
-    async def ack(self, row: InputRow, account: Row) -> None:
-        """See `interfaces.Source.ack`: what is stored or skipped is done with, else it becomes a dead letter."""
-        lease = _lease_of(row)
+    async def ack(self, input_row: InputRow, row: Row) -> None:
+        """See `interfaces.Source.ack`. A row that is stored or skipped ends the message, any other one makes a dead
+        letter of it."""
+        lease = _lease_of(input_row)
         try:
-            if account.outcome in (Outcome.STORED, Outcome.SKIPPED):
+            if row.outcome in (Outcome.STORED, Outcome.SKIPPED):
                 await self._queue.ack(lease)
             else:
-                await self._queue.dead(lease, self._dead_letter(lease, account))
+                await self._queue.dead(lease, self._dead_letter(lease, row))
         except (TransientError, FatalError) as error:
             # The row is durable. The queue hands the message out once more, and then it is found to be done.
-            self._notify(Note("warning", f"{self.name}: {safe(account.invoice_id, 80)} was not acknowledged: {error}"))
+            self._notify(Note("warning", f"{self.name}: {safe(row.invoice_id, 80)} was not acknowledged: {error}"))
         finally:
             self._leases.drop(lease)
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
-        """See `interfaces.Source.nack`."""
-        lease = _lease_of(row)
-        if later:
-            await self._leases.nack(lease, min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)))
-        else:
-            await self._leases.release([(lease, 0.0)])
+    async def nack(self, input_row: InputRow) -> None:
+        """See `interfaces.Source.nack`: it comes again after a delay that doubles each time, up to two minutes."""
+        lease = _lease_of(input_row)
+        await self._leases.nack(lease, min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)))
+
+    async def release(self, input_row: InputRow) -> None:
+        """See `interfaces.Source.release`: it comes again at once."""
+        await self._leases.release([(_lease_of(input_row), 0.0)])
 
     def _dead_letter(self, lease: Lease, row: Row) -> DeadLetter:
         return DeadLetter(
@@ -213,6 +215,6 @@ def _row(lease: Lease) -> InputRow:
     return row if isinstance(row, Malformed) else sentenced(row, lease)
 
 
-def _lease_of(row: InputRow) -> Lease:
-    assert isinstance(row.tag, Lease)  # noqa: S101 - every row of this source carries its lease
-    return row.tag
+def _lease_of(input_row: InputRow) -> Lease:
+    assert isinstance(input_row.tag, Lease)  # noqa: S101 - every row of this source carries its lease
+    return input_row.tag

@@ -37,12 +37,12 @@ class MemoryQueue:
     async def ack(self, lease: Lease) -> None:
         del self.ready[str(lease.handle)]
 
-    async def nak(self, lease: Lease, delay: float) -> None:
+    async def nack(self, lease: Lease, delay: float) -> None:
         self.ready[str(lease.handle)] = anyio.current_time() + delay
 
-    async def give_back(self, lease: Lease, delay: float) -> None:
+    async def release(self, lease: Lease, delay: float) -> None:
         self.deliveries[str(lease.handle)] -= 1
-        await self.nak(lease, delay)
+        await self.nack(lease, delay)
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
