@@ -267,7 +267,7 @@ async def test_a_message_handed_back_with_a_delay_waits(queue: Queue) -> None:
     assert anyio.current_time() - before > 1.7
 
 
-async def test_what_is_given_back_was_not_handed_out(queue: Queue) -> None:
+async def test_what_is_released_was_not_handed_out(queue: Queue) -> None:
     """It comes again at once, however often, and the deliveries before it count as they did."""
     await queue.put([message(1)])
     for number in range(3):
@@ -283,7 +283,7 @@ async def test_what_is_given_back_was_not_handed_out(queue: Queue) -> None:
     assert not await queue.fetch(1, 0.1)
 
 
-async def test_what_counted_before_it_was_given_back_counts_on(queue: Queue) -> None:
+async def test_what_counted_before_a_release_counts_on(queue: Queue) -> None:
     """Or what kills its workers would be tried for ever, as long as one of them is stopped now and then."""
     await queue.put([message(1)])
     for number in range(1, 4):

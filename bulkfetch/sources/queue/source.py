@@ -89,21 +89,12 @@ class QueueSource:
 
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         while True:
-            leases = await self._fetch()
+            leases = await self._persist(self._lease)
             if leases:
                 self._empty_since = None
                 yield [_row(lease) for lease in leases]
             elif self._until_empty and await self._drained():
                 return
-
-    async def _fetch(self) -> Sequence[Lease]:
-        admitted = await self._persist(self._lease)
-        try:
-            await anyio.lowlevel.checkpoint_if_cancelled()
-        except BaseException:
-            await self._release(admitted)
-            raise
-        return admitted
 
     async def _lease(self) -> Sequence[Lease]:
         with anyio.CancelScope(shield=True):
@@ -111,6 +102,12 @@ class QueueSource:
             self._leases.add(leases)
             admitted = self._suspects.admit(leases)
             await self._leases.release(self._suspects.crowded_out())
+        self._answer()
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            await self._release(admitted)
+            raise
         return admitted
 
     async def _release(self, leases: Sequence[Lease]) -> None:
@@ -124,14 +121,12 @@ class QueueSource:
             FatalError: the outage lasts too long, or the broker refuses.
         """
         try:
-            answer = await persisting(call, self._max_outage, pause=_RETRY_PAUSE, on_failure=self._no_answer)
+            return await persisting(call, self._max_outage, pause=_RETRY_PAUSE, on_failure=self._no_answer)
         except TransientError as error:
             raise FatalError(f"{self.name} has been out of service for {self._max_outage:.0f} s ({error})") from None
-        self._answer()
-        return answer
 
     def _no_answer(self, error: TransientError) -> None:
-        # What was not seen meanwhile may have come and gone.
+        # Nobody saw whether the queue stayed empty meanwhile.
         self._empty_since = None
         if not self._in_outage:
             self._in_outage = True
