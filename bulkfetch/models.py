@@ -18,7 +18,7 @@ class Delivery:
 
     `line` is the input's line (1-based) where there is one; `fields` are the input's other columns; `tag` is the
     source's own handle for `ack` and `nack`. `redelivered` says that it was handed out before, to a worker that may
-    have done a part of it; `last`, that it will not be handed out again, so a failure now is final.
+    have done a part of it; `final`, that it will not be handed out again, so a failure now is the last word.
     """
 
     invoice_id: str
@@ -26,7 +26,7 @@ class Delivery:
     fields: Mapping[str, str] = field(default_factory=dict)
     tag: object = None
     redelivered: bool = False
-    last: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,13 @@ class Entry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """A message in a worker's hands: its `body`, how often it was handed out, this time included and what was given
-    back untried left out, and the driver's own `handle` on it. `redelivered`: it was in somebody's hands before, if
-    only to be given back."""
+    """A message in a worker's hands, with its `body` and the driver's own `handle` on it. No two leases are equal.
+
+    `deliveries` is how often the message was handed out to be tried: this time included, releases left out.
+    `redelivered` says that somebody had it in hand before, if only to release it.
+    """
 
     body: bytes
     deliveries: int
@@ -133,7 +135,7 @@ class Lease:
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that no worker is to try again by itself, version 1: the message as it was (`body`), and why.
 
-    `reason` is the manifest's word, `deliveries` how often it was handed out, `failed_at` UTC ISO 8601, `run` the run
+    `reason` is the manifest's word, `deliveries` as in its `Lease`, `failed_at` UTC ISO 8601, `run` the run
     whose manifest holds the row.
     """
 
@@ -149,8 +151,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How many messages wait (those handed back with a delay are `leased` where the engine counts them so), how many
-    are in workers' hands, and how many dead letters there are."""
+    """How many messages wait, how many are in workers' hands, and how many dead letters there are. A message that waits
+    out a delay is `leased` where the engine counts it so."""
 
     waiting: int
     leased: int

@@ -1,4 +1,9 @@
-"""The one retry loop: which errors are tried again, how often, and how long to wait in between."""
+"""Every loop that tries again: which errors, how often, and how long to wait in between.
+
+`retrying` is for an invoice, whose tries are counted. The others are for what a run hangs on: `persistent` (in a
+thread) and `persisting` (on the event loop) for a call that may fail, `polling` for a state that nobody announces,
+`contending` for compare-and-set.
+"""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -81,22 +86,17 @@ def retrying(
     of its origin says when the next request may start.
     """
 
-    def error_of(state: tenacity.RetryCallState) -> TransientError:
-        error = state.outcome.exception() if state.outcome else None
-        assert isinstance(error, TransientError)  # noqa: S101 - the retry predicate lets nothing else come here
-        return error
-
     def wait(state: tenacity.RetryCallState) -> float:
-        if not error_of(state).charged:
+        if not _error_of(state).charged:
             return 0.0
         return backoff(effort.charged, initial=policy.wait_initial, ceiling=policy.wait_max, rng=rng)
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        after=lambda state: effort.failed(error_of(state)),
-        stop=lambda state: effort.used_up(error_of(state), policy, anyio.current_time()),
+        after=lambda state: effort.failed(_error_of(state)),
+        stop=lambda state: effort.used_up(_error_of(state), policy, anyio.current_time()),
         wait=wait,
-        before_sleep=lambda state: before_wait(error_of(state), state.upcoming_sleep),
+        before_sleep=lambda state: before_wait(_error_of(state), state.upcoming_sleep),
         sleep=anyio.sleep,
         reraise=True,
     )
@@ -119,17 +119,63 @@ def persistent(call: Callable[[], T], seconds: float, hurry: threading.Event) ->
     return loop(call)
 
 
-async def persisting(call: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """What `call` returns, tried again for `seconds`, on the event loop; see `persistent`.
-
-    Raises:
-        TransientError: the last one, after `seconds`. Any other error goes through at once.
-    """
+async def persisting(
+    call: Callable[[], Awaitable[T]],
+    seconds: float,
+    *,
+    pause: float | None = None,
+    on_failure: Callable[[TransientError], None] | None = None,
+) -> T:
+    """The same as `persistent` on the event loop, without `hurry`. It waits for `pause` seconds between two tries; if
+    none are given, for a random time that grows up to ten seconds. `on_failure` is told of every TransientError."""
+    growing = tenacity.wait_random_exponential(multiplier=0.2, max=10.0)
     loop = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_delay(seconds),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
+        after=lambda state: on_failure(_error_of(state)) if on_failure else None,
+        stop=_stop_after(seconds),
+        wait=growing if pause is None else tenacity.wait_fixed(pause),
         sleep=anyio.sleep,
         reraise=True,
     )
     return await loop(call)
+
+
+async def polling(look: Callable[[], Awaitable[bool]], seconds: float, *, pause: float) -> bool:
+    """Whether `look` is true within `seconds`, looking every `pause` seconds: for a state that nobody announces."""
+    loop = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_result(lambda found: not found),
+        stop=_stop_after(seconds),
+        wait=tenacity.wait_fixed(pause),
+        sleep=anyio.sleep,
+        retry_error_callback=lambda _: False,
+    )
+    return await loop(look)
+
+
+async def contending(
+    call: Callable[[], Awaitable[T]], *, tries: int, conflict: type[Exception] | tuple[type[Exception], ...]
+) -> T:
+    """What `call` returns, made again at once when somebody else was quicker (`conflict`): for compare-and-set.
+
+    Raises:
+        conflict: the last one, after so many `tries`. Any other error goes through at once.
+    """
+    loop = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(conflict),
+        stop=tenacity.stop_after_attempt(tries),
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+    return await loop(call)
+
+
+def _stop_after(seconds: float) -> Callable[[tenacity.RetryCallState], bool]:
+    # By the event loop's clock, which tests may let jump; tenacity's own conditions read the machine's.
+    until = anyio.current_time() + seconds
+    return lambda _: anyio.current_time() >= until
+
+
+def _error_of(state: tenacity.RetryCallState) -> TransientError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, TransientError)  # noqa: S101 - the retry predicate lets nothing else come here
+    return error

@@ -109,7 +109,7 @@ async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | No
     shared = gate(minter.ORIGIN)
     # Workers that ask the same API for links are one client to it.
     name = hashlib.sha256(config.api.url.encode()).hexdigest()[:16]
-    async with queue.fleet(
+    async with queue.shared_rate(
         name, rate=config.api.rate, patience=config.limits.max_outage, on_pause=shared.pause
     ) as fleet:
         if fleet is not None:

@@ -15,7 +15,7 @@ import anyio
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
 from bulkfetch.events import Event, GateClosed, GateOpened
-from bulkfetch.interfaces import Fleet
+from bulkfetch.interfaces import SharedRate
 from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.net.pace import Pace
 
@@ -89,7 +89,7 @@ class Gate:
         self._limit = min(START_LIMIT, self._ceiling)
         self._in_flight = 0
         self._pace = Pace(rate, self._time())
-        self._fleet: Fleet | None = None
+        self._fleet: SharedRate | None = None
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._reserving = anyio.CancelScope()
         self._changed = anyio.Event()
@@ -109,7 +109,7 @@ class Gate:
         """Answers to requests that began after the latest refusal or failure; those under way at that moment prove
         nothing."""
 
-    def join(self, fleet: Fleet) -> None:
+    def join(self, fleet: SharedRate) -> None:
         """From now on `fleet` says when each request may start, and its other workers are told of every pause."""
         self._fleet = fleet
 

@@ -271,7 +271,7 @@ class Pool:
         self._put_off[invoice_id] = self.account.answered
         self.account.counts.read -= 1
         with anyio.CancelScope(shield=True):
-            await self._source.nack(job.delivery, later=True)
+            await self._source.nack(job.delivery)
         return True
 
     async def _recorded_meanwhile(self, job: Job, result: PutResult) -> Entry | None:

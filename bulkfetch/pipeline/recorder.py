@@ -1,7 +1,6 @@
 """From what became of a row to its place in the manifest: durable, counted, told, acknowledged, in this order."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 import anyio
@@ -107,7 +106,7 @@ class Settlement:
         brings it about, it must not take down worker after worker for ever."""
         bug = isinstance(error, Exception) and not isinstance(error, BulkfetchError)
         with anyio.CancelScope(shield=True):
-            await self._told(partial(self._source.nack, later=bug), [(row,) for row in rows])
+            await self._told(self._source.nack if bug else self._source.release, [(row,) for row in rows])
 
     async def _told(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
         """Call `tell` with each of `each`: at the same time where a broker is told, that may be silent. Nothing ends

@@ -75,7 +75,7 @@ class Admission:
         looked = [(delivery, key) for delivery, key in to_fetch if self._may_be_there(delivery)]
         found = await self._store.head([key for _, key in looked]) if looked else []
         there = {key for (_, key), meta in zip(looked, found, strict=True) if meta is not None}
-        return [Job(delivery, key, adopt=key in there, last=delivery.last) for delivery, key in to_fetch]
+        return [Job(delivery, key, adopt=key in there, last=delivery.final) for delivery, key in to_fetch]
 
     def _may_be_there(self, delivery: Delivery) -> bool:
         """Whether to look for an object that nothing known here tells of, before it is fetched."""

@@ -20,7 +20,8 @@ from bulkfetch.interfaces import Source
 from bulkfetch.models import Delivery, InputRow, Malformed, Outcome, Row
 from bulkfetch.queues import open_queue
 from bulkfetch.sources import open_source
-from bulkfetch.sources.queue.source import QueueSource, encode_message
+from bulkfetch.sources.queue.message import encode_message
+from bulkfetch.sources.queue.source import QueueSource
 
 pytestmark = pytest.mark.anyio
 
@@ -140,7 +141,7 @@ async def test_every_row_is_handed_out_with_its_fields_and_then_it_ends(kind, tm
         rows = await taken(source)
         assert sorted(map(named, rows)) == sorted(ids)
         assert all(dict(row.fields) == kind.fields for row in rows)
-        assert not any(row.redelivered or row.last for row in rows)
+        assert not any(row.redelivered or row.final for row in rows)
         assert source.estimate() == (None if source.redelivers else len(ids))
         if source.redelivers:
             assert await taken(source) == []
@@ -171,7 +172,7 @@ async def test_what_is_handed_back_comes_again_from_a_queue(kind, tmp_path):
             async for batch in source.batches():
                 for row in batch:
                     seen.append(row)
-                    await (source.nack(row) if len(seen) == 1 else source.ack(row, account(row)))
+                    await (source.release(row) if len(seen) == 1 else source.ack(row, account(row)))
     assert [row.redelivered for row in seen] == ([False, True] if source.redelivers else [False])
 
 

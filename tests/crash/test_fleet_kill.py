@@ -14,7 +14,7 @@ from bulkfetch.manifest import list_runs, unfinished_runs, verify_chain
 from bulkfetch.models import Outcome
 from bulkfetch.sandbox import SandboxSettings
 from bulkfetch.sandbox.pdf import render
-from bulkfetch.sources.queue.source import MAX_DELIVERIES
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE)
 

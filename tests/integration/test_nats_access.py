@@ -18,7 +18,8 @@ from support.resolver import resolve_only
 
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.queues import open_queue
-from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
+from bulkfetch.queues.jetstream.address import NatsAddress
+from bulkfetch.queues.jetstream.credentials import NatsAccess
 
 pytestmark = pytest.mark.anyio
 
@@ -414,7 +415,7 @@ async def test_a_missing_permission_is_an_error_not_a_silence(denied) -> None:
 
 async def everything(queue) -> None:
     """What a worker does, with what fails softly made sure of."""
-    async with queue.fleet("api", rate=100.0, patience=5.0, on_pause=print) as fleet:
+    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=print) as fleet:
         await fleet.reserve()
         first, second = await queue.fetch(2, 0.5)
         await queue.extend([first])

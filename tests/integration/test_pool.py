@@ -69,9 +69,8 @@ class Listed(GivenSource):
         await super().ack(row, account)
         self._tick()
 
-    async def nack(self, row, *, later=False):
-        assert not later
-        await super().nack(row)
+    async def nack(self, row):
+        raise AssertionError("a file is not told of what is to be tried again")
 
 
 class Server:
@@ -338,14 +337,14 @@ async def test_a_stopped_run_does_not_wait_for_its_manifest(tmp_path, monkeypatc
 
 
 class Queued(GivenQueue):
-    """Hands out again what comes back; each of `rows` is `(invoice ID, redelivered, last)`. From the third time on what
-    comes back has to wait until another one has fared better."""
+    """Hands out again what comes back; each of `rows` is `(invoice ID, redelivered, final)`. From the third time on it
+    has to wait until another one has fared better."""
 
     def __init__(self, durable, tick, rows):
         super().__init__(
             [
-                Delivery(invoice_id, line, redelivered=redelivered, last=last)
-                for line, (invoice_id, redelivered, last) in enumerate(rows, 1)
+                Delivery(invoice_id, line, redelivered=redelivered, final=final)
+                for line, (invoice_id, redelivered, final) in enumerate(rows, 1)
             ],
             batch=len(rows),
         )
@@ -360,8 +359,10 @@ class Queued(GivenQueue):
         if account.outcome is Outcome.STORED:
             self._waiting, self._held = self._waiting + self._held, []
 
-    async def nack(self, row, *, later=False):
-        assert later
+    async def release(self, row):
+        raise AssertionError("nothing comes back untried")
+
+    async def nack(self, row):
         self.put_off.append(row.invoice_id)
         again = replace(row, redelivered=True)
         if len(self.put_off) < 3:
@@ -404,9 +405,13 @@ class Returned(Queued):
         super().__init__(durable, tick, rows)
         self.returned = {}
 
-    async def nack(self, row, *, later=False):
+    async def nack(self, row):
         assert row.invoice_id not in self.returned
-        self.returned[row.invoice_id] = later
+        self.returned[row.invoice_id] = True
+
+    async def release(self, row):
+        assert row.invoice_id not in self.returned
+        self.returned[row.invoice_id] = False
 
 
 async def test_only_what_may_have_met_a_bug_counts_as_tried(tmp_path):
@@ -514,9 +519,11 @@ async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path)
             await anyio.sleep(0.5)
             await super().ack(row, account)
 
-        async def nack(self, row, *, later=False):
+        async def release(self, row):
             await anyio.sleep(0.5)
             self.nacked[row.line] += 1
+
+        nack = release
 
     known, new = [(invoice(1), False, False)] * 20, [(invoice(number), False, False) for number in range(30, 60)]
     async with queue_pool(tmp_path, known[0]) as (pool, _, _):
@@ -591,8 +598,10 @@ async def test_failures_that_may_be_the_runs_own_fault_go_back_to_a_queue(tmp_pa
     hopeless = [(invoice(11 * number + 3), False, False) for number in range(40)]
 
     class Back(Queued):
-        async def nack(self, row, *, later=False):
+        async def release(self, row):
             self.nacked[row.line] += 1
+
+        nack = release
 
     async with pool_on(tmp_path, lambda: None, source=lambda durable, tick: Back(durable, tick, hopeless)) as (
         pool,

@@ -67,15 +67,20 @@ class GivenSource:
             self.given += len(batch)
             yield batch
 
-    async def ack(self, row: InputRow, account: Row) -> None:
-        """Count it; `account` must be of this row."""
-        assert account.line == row.line
+    async def ack(self, input_row: InputRow, row: Row) -> None:
+        """Count it; `row` must be of this input row."""
+        assert row.line == input_row.line
         await anyio.lowlevel.checkpoint()
-        self.acked[row.line] += 1
+        self.acked[input_row.line] += 1
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+    async def nack(self, input_row: InputRow) -> None:
         """Count it."""
-        self.nacked[row.line] += 1
+        self.nacked[input_row.line] += 1
+        await anyio.lowlevel.checkpoint()
+
+    async def release(self, input_row: InputRow) -> None:
+        """Count it."""
+        self.nacked[input_row.line] += 1
         await anyio.lowlevel.checkpoint()
 
     def estimate(self) -> int | None:
@@ -105,15 +110,23 @@ class GivenQueue(GivenSource):
                 yield batch
             await anyio.sleep(0.001)
 
-    async def ack(self, row: InputRow, account: Row) -> None:
+    async def ack(self, input_row: InputRow, row: Row) -> None:
         """Count it: it is done with."""
-        await super().ack(row, account)
+        await super().ack(input_row, row)
         self._left -= 1
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+    async def nack(self, input_row: InputRow) -> None:
         """Count it, and hand it out again."""
-        await super().nack(row, later=later)
-        self._waiting.append(replace(row, redelivered=True) if isinstance(row, Delivery) else row)
+        await super().nack(input_row)
+        self._again(input_row)
+
+    async def release(self, input_row: InputRow) -> None:
+        """Count it, and hand it out again."""
+        await super().release(input_row)
+        self._again(input_row)
+
+    def _again(self, input_row: InputRow) -> None:
+        self._waiting.append(replace(input_row, redelivered=True) if isinstance(input_row, Delivery) else input_row)
 
     def estimate(self) -> int | None:
         """Nobody knows how often rows come back."""

@@ -18,7 +18,7 @@ from bulkfetch.queues import open_queue
 from bulkfetch.queues.jetstream.setup import SHORTEST_ACK_WAIT
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
 from bulkfetch.sandbox.invoices import Document, InvoiceBook
-from bulkfetch.sources.queue.source import MAX_DELIVERIES, SUSPECT
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES, SUSPECT
 from support.nats_server import nats_server
 from support.program import environment, impatient, until, write_ids
 from support.queues import dead_letters, push, shorten_leases, stats
@@ -31,7 +31,7 @@ WORKERS = 3
 POISON = "poison"
 SOON = {
     "sources.queue.source.PUT_OFF": 1.0,
-    "sources.queue.source.CROWDED_OUT": 1.0,
+    "sources.queue.poison.CROWDED_OUT": 1.0,
     "queues.jetstream.queue.ACK_TIMEOUT": 1.0,
 }
 """What else is waited for: an invoice that is put off, one that does not have its turn, an answer that was lost."""
@@ -133,7 +133,7 @@ async def wear(queue: str, times: int) -> None:
     async with open_queue(queue, {}, notify=print) as opened:
         for _ in range(times):
             (lease,) = await opened.fetch(1, 5.0)
-            await opened.nak(lease, 0.0)
+            await opened.nack(lease, 0.0)
 
 
 def let_them_die(

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from bulkfetch.interfaces import Fleet
+from bulkfetch.interfaces import SharedRate
 from support.nats_help import opened
 
 
@@ -22,14 +22,14 @@ async def workers(
     patience: float = 10.0,
     name: str = "api",
     on_pause: Callable[[int, float], None] | None = None,
-) -> AsyncIterator[list[Fleet]]:
+) -> AsyncIterator[list[SharedRate]]:
     """`number` workers of one fleet, each with a connection of its own."""
     async with AsyncExitStack() as stack:
-        fleets: list[Fleet] = []
+        fleets: list[SharedRate] = []
         for index in range(number):
             queue = await stack.enter_async_context(opened(url))
             hear = partial(on_pause, index) if on_pause else lambda seconds: None
-            shared = queue.fleet(name, rate=rate, patience=patience, on_pause=hear)
+            shared = queue.shared_rate(name, rate=rate, patience=patience, on_pause=hear)
             fleet = await stack.enter_async_context(shared)
             assert fleet
             fleets.append(fleet)

@@ -8,11 +8,11 @@ import anyio
 import msgspec
 import nats as nats_py
 
-from bulkfetch.app.queue import list_letters, queue_stats
+from bulkfetch.app.queue import list_dead_letters, queue_stats
 from bulkfetch.models import DeadLetter, Delivery
 from bulkfetch.queues import open_queue
 from bulkfetch.queues.jetstream.setup import CONSUMER
-from bulkfetch.sources.queue.source import encode_message
+from bulkfetch.sources.queue.message import encode_message
 
 LEASE = 3.0
 """Seconds for tests in which a lease must end: the 30 s of a queue as it is made would only be waited for."""
@@ -39,7 +39,7 @@ def stats(queue: str) -> dict[str, int]:
 def dead_letters(queue: str) -> dict[str, dict[str, Any]]:
     """The dead letters, by ID: a second one of an ID is an error."""
     found: list[DeadLetter] = []
-    list_letters(queue, found.append, notify=print)
+    list_dead_letters(queue, found.append, notify=print)
     assert len({letter.invoice_id for letter in found}) == len(found)
     return {letter.invoice_id: msgspec.to_builtins(letter) for letter in found}
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 
 import anyio
@@ -24,7 +25,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.retrying import Effort, RetryPolicy, backoff, persistent, retrying
+from bulkfetch.retrying import Effort, RetryPolicy, backoff, contending, persistent, persisting, polling, retrying
 
 POLICY = RetryPolicy(attempts=5, wait_initial=0.5, wait_max=30.0, timeout=0.0)
 
@@ -231,3 +232,78 @@ def test_backoff_spreads_over_the_whole_range():
     waits = [backoff(4, initial=1.0, ceiling=30.0, rng=rng) for _ in range(200)]
     assert min(waits) < 2.0
     assert max(waits) > 6.0
+
+
+def failing(errors, *, seconds, **options):
+    """Persist on the virtual clock with a call that meets `errors` and then succeeds: the result or error, the moments
+    of its tries, and the failures that were told."""
+    left, tries, told = list(errors), [], []
+
+    async def call():
+        tries.append(anyio.current_time())
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    async def main():
+        try:
+            return await persisting(call, seconds, on_failure=told.append, **options)
+        except (TransientError, FatalError) as error:
+            return error
+
+    return run_virtual(main), tries, told
+
+
+def test_a_call_is_made_again_at_a_steady_pace():
+    """With `pause`, every wait is as long, and each failure is told, the last one included."""
+    errors = [transient() for _ in range(5)]
+    assert failing(errors[:2], seconds=60.0, pause=1.0) == ("done", [0.0, 1.0, 2.0], errors[:2])
+    result, tries, told = failing(errors, seconds=3.0, pause=1.0)
+    assert (result, tries, told) == (errors[3], [0.0, 1.0, 2.0, 3.0], errors[:4])
+
+
+def test_a_call_is_made_again_at_growing_intervals():
+    """Without `pause` the waits grow up to ten seconds; an error that no time mends goes through at once, untold."""
+    result, tries, _ = failing([transient() for _ in range(400)], seconds=600.0)
+    assert isinstance(result, TransientError)
+    assert tries[-1] >= 600.0
+    assert max(later - earlier for earlier, later in pairwise(tries)) <= 10.0
+    fatal = FatalError("denied")
+    assert failing([fatal], seconds=60.0) == (fatal, [0.0], [])
+
+
+def test_a_state_is_polled_until_it_comes_or_time_is_up():
+    """True as soon as it is seen; False when the time is over."""
+
+    async def main(moment, seconds):
+        async def look():
+            return anyio.current_time() >= moment
+
+        return await polling(look, seconds, pause=0.5), anyio.current_time()
+
+    assert run_virtual(lambda: main(0.0, 2.0)) == (True, 0.0)
+    assert run_virtual(lambda: main(1.2, 2.0)) == (True, 1.5)
+    assert run_virtual(lambda: main(9.0, 2.0)) == (False, 2.0)
+
+
+def test_who_loses_a_race_tries_again_at_once():
+    """Only a conflict is tried again, without a wait, and not for ever."""
+
+    async def main(errors):
+        left, tries = list(errors), []
+
+        async def call():
+            tries.append(anyio.current_time())
+            if left:
+                raise left.pop(0)
+            return "done"
+
+        try:
+            return await contending(call, tries=3, conflict=KeyError), tries
+        except (KeyError, ValueError) as error:
+            return error, tries
+
+    lost, other = [KeyError() for _ in range(3)], ValueError()
+    assert run_virtual(lambda: main(lost[:2])) == ("done", [0.0] * 3)
+    assert run_virtual(lambda: main(lost)) == (lost[2], [0.0] * 3)
+    assert run_virtual(lambda: main([other])) == (other, [0.0])

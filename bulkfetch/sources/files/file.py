@@ -16,8 +16,8 @@ ParserFactory = Callable[[], Parser]
 class FileSource:
     """Reads `path` block by block and hands out the rows that each block completes.
 
-    Nothing is kept of a row once it is handed out: what is accounted for is known from the manifest, so `ack` and
-    `nack` have nothing to do.
+    Nothing is kept of a row once it is handed out: what is accounted for is known from the manifest, so `ack`,
+    `nack` and `release` have nothing to do.
     """
 
     redelivers = False
@@ -52,10 +52,13 @@ class FileSource:
                 yield rows
             self._digest = reader.sha256(), reader.count
 
-    async def ack(self, row: InputRow, account: Row) -> None:
+    async def ack(self, input_row: InputRow, row: Row) -> None:
         """Nothing to do."""
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
+    async def nack(self, input_row: InputRow) -> None:
+        """Nothing to do."""
+
+    async def release(self, input_row: InputRow) -> None:
         """Nothing to do."""
 
     def estimate(self) -> int | None:
