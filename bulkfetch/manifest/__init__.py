@@ -3,8 +3,6 @@
 from bulkfetch.manifest.ledger import Ledger
 from bulkfetch.manifest.rows import decode_row, encode_rows, read_rows
 from bulkfetch.manifest.runs import (
-    MANIFESTS,
-    STATE,
     Problem,
     Run,
     list_runs,
@@ -16,8 +14,6 @@ from bulkfetch.manifest.runs import (
 from bulkfetch.manifest.writer import LocalManifest
 
 __all__ = [
-    "MANIFESTS",
-    "STATE",
     "Ledger",
     "LocalManifest",
     "Problem",

@@ -14,9 +14,10 @@ from typing import TypeVar
 from bulkfetch.durable import fatal_if_it_fails, replace_file
 from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
+from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_layout import Layout, Part, in_order, segment_key, segments, summary_key, volume_key
 from bulkfetch.manifest.row_file import whole_size
-from bulkfetch.manifest.runs import MANIFESTS, STATE, list_runs, read_summary
+from bulkfetch.manifest.runs import list_runs, read_summary
 from bulkfetch.models import ObjectMeta
 from bulkfetch.retrying import persistent
 from bulkfetch.text import safe

@@ -14,10 +14,11 @@ import msgspec
 
 from bulkfetch.durable import fatal_if_it_fails
 from bulkfetch.errors import FatalError
+from bulkfetch.keys import STATE
 from bulkfetch.manifest.lock import taking_turns
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows
-from bulkfetch.manifest.runs import STATE, Run, list_runs
+from bulkfetch.manifest.runs import Run, list_runs
 from bulkfetch.models import Entry, Outcome, Row
 
 LEDGER = "ledger.sqlite3"

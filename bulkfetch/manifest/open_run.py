@@ -15,6 +15,7 @@ import msgspec
 from bulkfetch.durable import fatal_if_it_fails, make_directory
 from bulkfetch.errors import DamagedManifest
 from bulkfetch.interfaces import Objects
+from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.manifest.ledger import Ledger
@@ -22,8 +23,6 @@ from bulkfetch.manifest.lock import ArchiveLock, Holder
 from bulkfetch.manifest.queue_total import count_accounted
 from bulkfetch.manifest.row_file import Segment, heal
 from bulkfetch.manifest.runs import (
-    MANIFESTS,
-    STATE,
     check_run_id,
     list_runs,
     must_adopt,

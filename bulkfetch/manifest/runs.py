@@ -12,12 +12,11 @@ import msgspec
 
 from bulkfetch.durable import fatal_if_it_fails, replace_file
 from bulkfetch.errors import FatalError, UsageError
+from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.rows import refuse_newer
 from bulkfetch.models import Summary, utc_iso
 from bulkfetch.text import safe
 
-MANIFESTS = "manifests"
-STATE = ".bulkfetch"
 SUMMARY_VERSION = 1
 
 _STAMP = "%Y%m%dT%H%M%SZ"

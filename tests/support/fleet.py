@@ -28,7 +28,11 @@ INVOICES = int(os.environ.get("BULKFETCH_TEST_INVOICES", "600"))
 PATIENCE = 200 + INVOICES // 10
 WORKERS = 3
 POISON = "poison"
-SOON = {"sources.queue.source.PUT_OFF": 1.0, "sources.queue.source.CROWDED_OUT": 1.0, "queues.jetstream.queue.ACK_TIMEOUT": 1.0}
+SOON = {
+    "sources.queue.source.PUT_OFF": 1.0,
+    "sources.queue.source.CROWDED_OUT": 1.0,
+    "queues.jetstream.queue.ACK_TIMEOUT": 1.0,
+}
 """What else is waited for: an invoice that is put off, one that does not have its turn, an answer that was lost."""
 
 NOBODYS = [f"nobodys-{number}" for number in range(5)]

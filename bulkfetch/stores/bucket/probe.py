@@ -6,16 +6,16 @@ import anyio
 import obstore
 
 from bulkfetch.errors import FatalError, TransientError
+from bulkfetch.keys import STATE
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import BucketErrors
-from bulkfetch.stores.local.directories import PRIVATE
 
-MARKER = f"{PRIVATE}/probe"
+MARKER = f"{STATE}/probe"
 """Put once below each prefix and never deleted: in a locked bucket it could not be."""
 
 _CONTENT = b"bulkfetch was here, and found that this bucket keeps what it is given.\n"
-_ABSENT = f"{PRIVATE}/absent"
+_ABSENT = f"{STATE}/absent"
 _PATIENCE = RetryPolicy(attempts=4, wait_initial=0.2, wait_max=2.0, timeout=60.0)
 
 

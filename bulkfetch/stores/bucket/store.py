@@ -19,6 +19,7 @@ from yarl import URL
 
 from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Body
+from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import VendorErrors, api_session
@@ -29,7 +30,6 @@ from bulkfetch.stores.bucket.errors import BucketErrors
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
-from bulkfetch.stores.local.directories import key_path
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only

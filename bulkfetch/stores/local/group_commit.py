@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Self
 
 from bulkfetch.errors import BulkfetchError, FatalError
-from bulkfetch.stores.local.directories import KeyPath
+from bulkfetch.keys import KeyPath
 from bulkfetch.stores.local.errors import ErrorMap
 from bulkfetch.stores.local.temp_files import Temp
 from bulkfetch.stores.local.tree import Archive, seal

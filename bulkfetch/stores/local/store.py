@@ -11,9 +11,9 @@ from anyio import CancelScope, to_thread
 
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
+from bulkfetch.keys import KeyPath, key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
-from bulkfetch.stores.local.directories import KeyPath, key_path
 from bulkfetch.stores.local.errors import ErrorMap
 from bulkfetch.stores.local.group_commit import Commit, Committer
 from bulkfetch.stores.local.temp_files import Temp

@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bulkfetch.errors import FatalError, PermanentError, Reason
-from bulkfetch.stores.local.directories import PRIVATE, Directories, KeyPath
+from bulkfetch.keys import STATE, KeyPath
+from bulkfetch.stores.local.directories import Directories
 from bulkfetch.stores.local.temp_files import OBJECT_MODE, Scratch, Temp
 from bulkfetch.text import safe
 
@@ -17,7 +18,7 @@ BLOCK = 1024 * 1024
 FREE_FLOOR = 64 * BLOCK
 """Bytes that must be free before a run begins."""
 
-_PROBE = f"{PRIVATE}-probe"
+_PROBE = f"{STATE}-probe"
 
 
 class Archive:
@@ -30,8 +31,8 @@ class Archive:
             self.root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, self.root_fd)
             with self.directories() as directories:
-                directories.make((PRIVATE,))
-                scratch_fd = os.dup(directories.make((PRIVATE, "tmp"), 0o700))
+                directories.make((STATE,))
+                scratch_fd = os.dup(directories.make((STATE, "tmp"), 0o700))
                 self.scratch = Scratch(scratch_fd, run)
                 opened.callback(self.scratch.close)
                 directories.sync()
@@ -40,7 +41,7 @@ class Archive:
             self._opened = opened.pop_all()
         self.name = str(root)
         self._uri = root.as_uri()
-        self._quarantine = (PRIVATE, "quarantine", run)
+        self._quarantine = (STATE, "quarantine", run)
 
     def close(self) -> None:
         """Give the descriptors up, and say that the run is over."""
