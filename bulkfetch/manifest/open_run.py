@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from bulkfetch.durable import fatal_if_it_fails, make_directory
+from bulkfetch.durable import disk_errors, make_directory
 from bulkfetch.errors import DamagedManifest
 from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
@@ -85,7 +85,7 @@ class Journal:
             check_run_id(run)
         state = root / STATE
         with ExitStack() as stack:
-            with fatal_if_it_fails(f"create the archive {root}"):
+            with disk_errors(f"create the archive {root}"):
                 make_directory(state, 0o700)
                 make_directory(root / MANIFESTS, 0o750)
             lock = ArchiveLock.acquire(state / "lock", shared=shared and objects is None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bulkfetch.durable import fatal_if_it_fails, replace_file
+from bulkfetch.durable import disk_errors, replace_file
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.rows import refuse_newer
@@ -72,7 +72,7 @@ def check_run_id(run: str) -> str:
 def list_runs(root: Path) -> list[Run]:
     """The runs of the archive in `root`, oldest first; none where there is no archive."""
     directory = root / MANIFESTS
-    with fatal_if_it_fails(f"list {directory}"):
+    with disk_errors(f"list {directory}"):
         try:
             names = {path.name for path in directory.iterdir()}
         except FileNotFoundError:
@@ -99,7 +99,7 @@ def must_adopt(root: Path) -> bool:
     there by somebody else before the first."""
     runs = list_runs(root)
     if not any(run.manifest for run in runs):
-        with fatal_if_it_fails(f"list {root}"):
+        with disk_errors(f"list {root}"):
             return root.is_dir() and any(path.name not in (STATE, MANIFESTS) for path in root.iterdir())
     for run in reversed(runs):
         if run.summary is None:
@@ -123,7 +123,7 @@ def read_summary(path: Path) -> Summary:
         FatalError: it cannot be read, or is not as it was written.
         UsageError: a newer bulkfetch wrote it.
     """
-    with fatal_if_it_fails(f"read {path}"):
+    with disk_errors(f"read {path}"):
         return _decode_summary(path.read_bytes(), path.name)
 
 
@@ -133,7 +133,7 @@ def write_summary(root: Path, summary: Summary) -> Summary:
     Raises:
         FatalError: it cannot be written.
     """
-    with fatal_if_it_fails(f"write the summary of run {summary.run}"):
+    with disk_errors(f"write the summary of run {summary.run}"):
         heads = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _chain_heads(list_runs(root))}
         previous = max(heads, default=None)
         sealed = msgspec.structs.replace(
@@ -161,7 +161,7 @@ def verify_chain(root: Path) -> list[Problem]:
     summaries: dict[str, Summary] = {}
     for run in runs:
         path = root / MANIFESTS / f"{run.id}.json"
-        with fatal_if_it_fails(f"read {path}"):
+        with disk_errors(f"read {path}"):
             data = path.read_bytes()
         digests[path.name] = hashlib.sha256(data).hexdigest()
         try:
@@ -183,7 +183,7 @@ def _manifest_problems(run: Run, summary: Summary) -> list[Problem]:
         return [] if empty else [Problem(file, "it is missing, but its run has a summary")]
     digest = hashlib.sha256()
     rows = 0
-    with fatal_if_it_fails(f"read {run.manifest}"), run.manifest.open("rb") as manifest:
+    with disk_errors(f"read {run.manifest}"), run.manifest.open("rb") as manifest:
         while block := manifest.read(1 << 20):
             digest.update(block)
             rows += block.count(b"\n")

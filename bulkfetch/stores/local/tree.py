@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from bulkfetch.durable import make_directory
 from bulkfetch.errors import FatalError, PermanentError, Reason
 from bulkfetch.keys import STATE, KeyPath
 from bulkfetch.stores.local.directories import Directories
@@ -26,7 +27,7 @@ class Archive:
 
     def __init__(self, root: Path, run: str) -> None:
         root = root.absolute()
-        _make_durably(root)
+        make_directory(root, 0o750)
         with ExitStack() as opened:
             self.root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, self.root_fd)
@@ -148,18 +149,6 @@ def seal(temp: Temp) -> None:
     if not temp.ready:
         os.fchmod(temp.fd, OBJECT_MODE)
     temp.sync()
-
-
-def _make_durably(root: Path) -> None:
-    """Create `root` where it is missing, so that a power loss leaves it there."""
-    missing = [path for path in (root, *root.parents) if not path.exists()]
-    root.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for path in missing:
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _raise_first(failed: dict[KeyPath, OSError]) -> None:
