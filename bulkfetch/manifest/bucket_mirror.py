@@ -16,8 +16,9 @@ from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_layout import Layout, Part, in_order, segment_key, segments, summary_key, volume_key
+from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.row_file import whole_size
-from bulkfetch.manifest.runs import list_runs, read_summary
+from bulkfetch.manifest.runs import list_runs
 from bulkfetch.models import ObjectMeta
 from bulkfetch.retrying import persistent
 from bulkfetch.text import safe

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from bulkfetch.errors import FatalError
 from bulkfetch.keys import STATE
+from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows
-from bulkfetch.manifest.runs import Run, list_runs, read_summary, started_at
+from bulkfetch.manifest.runs import Run, list_runs, started_at
 
 
 def count_accounted(root: Path, own: str, source: str, *, began: str, idle: bool) -> int:
