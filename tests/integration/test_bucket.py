@@ -14,6 +14,7 @@ from support.buckets import a_gate, connected
 from support.s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
 from support.seaweed import SECRET_KEY, Seaweed
 
+from bulkfetch.app.open_archive import bucket_settings
 from bulkfetch.config import Destination
 from bulkfetch.errors import (
     FatalError,
@@ -485,7 +486,7 @@ async def test_a_lock_that_cannot_be_read_back(seaweed: Seaweed, tmp_path: Path)
 
 async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, monkeypatch) -> None:
     """Also in a store that begins with it."""
-    objects = BucketObjects(await connect(at(seaweed.bucket()), seaweed.environ))
+    objects = BucketObjects(await connect(bucket_settings(at(seaweed.bucket())), seaweed.environ))
     whole = obstore.list
     monkeypatch.setattr(obstore, "list", lambda store, prefix, offset: whole(store, prefix))
 
@@ -501,7 +502,7 @@ async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, mo
 async def test_small_objects_for_a_thread(seaweed: Seaweed) -> None:
     """Manifest parts are created once, listed in order and read back; what is absent and a missing bucket are told."""
     bucket = seaweed.bucket()
-    objects = BucketObjects(await connect(at(bucket), seaweed.environ))
+    objects = BucketObjects(await connect(bucket_settings(at(bucket)), seaweed.environ))
 
     def use() -> None:
         for name in ("b", "a", "c"):
