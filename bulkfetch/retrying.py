@@ -1,4 +1,4 @@
-"""The one retry loop: which errors are tried again, how often, and how long to wait in between."""
+"""Every loop that tries again, for an invoice or for the infrastructure: what is tried, how often, with which waits."""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -96,28 +96,31 @@ def retrying(
     )
 
 
-def persistent(call: Callable[[], T], seconds: float, hurry: threading.Event) -> T:
+def persistent(call: Callable[[], T], seconds: float, give_up: threading.Event) -> T:
     """What `call` returns, tried for `seconds`, in a thread: for what the whole run hangs on, such as its manifest.
-    Once `hurry` is set nothing is waited for: the try under way is the last, or the one that was waited for.
+
+    Once `give_up` is set there is no more waiting: a try under way is the last one, and a wait under way ends at once
+    with one last try.
 
     Raises:
         TransientError: the last one, when patience is at an end. Any other error goes through at once.
     """
     loop = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_delay(seconds) | tenacity.stop_when_event_set(hurry),
-        sleep=tenacity.sleep_using_event(hurry),
+        stop=tenacity.stop_after_delay(seconds) | tenacity.stop_when_event_set(give_up),
+        sleep=tenacity.sleep_using_event(give_up),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
         reraise=True,
     )
     return loop(call)
 
 
-async def persisting(call: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """The same as `persistent` on the event loop."""
+async def persisting(call: Callable[[], Awaitable[T]], seconds: float, *, attempts: int | None = None) -> T:
+    """The same as `persistent` on the event loop, also given up after `attempts` tries."""
+    too_late = tenacity.stop_after_delay(seconds)
     loop = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_delay(seconds),
+        stop=too_late if attempts is None else too_late | tenacity.stop_after_attempt(attempts),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
         sleep=anyio.sleep,
         reraise=True,

@@ -152,5 +152,5 @@ async def open_store(
         return
     bucket = await connect(bucket_settings(config.destination), os.environ)
     gate = Gate(ORIGIN, ceiling=config.limits.workers, max_outage=config.limits.max_outage, rng=rng, notify=notify)
-    async with BucketStore.open(bucket, gate=gate, run=run, spool=spool, rng=rng, utc_now=utc_now) as remote:
+    async with BucketStore.open(bucket, gate=gate, run=run, spool=spool, utc_now=utc_now) as remote:
         yield remote

@@ -250,6 +250,17 @@ async def test_without_the_right_to_list(seaweed: Seaweed, tmp_path: Path) -> No
                 pass
 
 
+async def test_a_probe_that_is_refused_again_and_again(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A store that asks for a pause each time is asked four times, with waits in between, and then the run stops."""
+    async with s3_proxy(seaweed) as proxy:
+        proxy.answers = [s3_error(503, "SlowDown")] * 40
+        with pytest.raises(FatalError, match="SlowDown"):
+            async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path):
+                pass
+
+        assert [method for method, _ in proxy.seen] == ["PUT"] * 4
+
+
 async def test_the_probe_is_put_once(seaweed: Seaweed, tmp_path: Path) -> None:
     """However often a locked bucket is opened, it gets one marker, of which there is one version."""
     bucket = seaweed.bucket(lock="GOVERNANCE")

@@ -29,7 +29,6 @@ def open_bucket(
         gate=gate or a_gate(),
         run="run-1",
         spool=spool,
-        rng=Random(1),
         utc_now=lambda: datetime.now(UTC),
         answer_seconds=answer_seconds,
     )
