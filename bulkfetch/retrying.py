@@ -102,17 +102,19 @@ def retrying(
     )
 
 
-def persistent(call: Callable[[], T], seconds: float, hurry: threading.Event) -> T:
-    """What `call` returns, tried again for `seconds`. It blocks its thread, and is for work without which the run
-    cannot go on, such as its manifest. Once `hurry` is set no wait begins or goes on, and at most one more try is made.
+def persistent(call: Callable[[], T], seconds: float, give_up: threading.Event) -> T:
+    """What `call` returns, tried for `seconds`, in a thread: for what the whole run hangs on, such as its manifest.
+
+    Once `give_up` is set there is no more waiting: a try under way is the last one, and a wait under way ends at once
+    with one last try.
 
     Raises:
-        TransientError: the last one, after `seconds` or `hurry`. Any other error goes through at once.
+        TransientError: the last one, after `seconds` or `give_up`. Any other error goes through at once.
     """
     loop = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_delay(seconds) | tenacity.stop_when_event_set(hurry),
-        sleep=tenacity.sleep_using_event(hurry),
+        stop=tenacity.stop_after_delay(seconds) | tenacity.stop_when_event_set(give_up),
+        sleep=tenacity.sleep_using_event(give_up),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),
         reraise=True,
     )
@@ -123,16 +125,21 @@ async def persisting(
     call: Callable[[], Awaitable[T]],
     seconds: float,
     *,
+    attempts: int | None = None,
     pause: float | None = None,
     on_failure: Callable[[TransientError], None] | None = None,
 ) -> T:
-    """The same as `persistent` on the event loop, without `hurry`. It waits for `pause` seconds between two tries; if
-    none are given, for a random time that grows up to ten seconds. `on_failure` is told of every TransientError."""
+    """The same as `persistent` on the event loop, without `give_up`, and for `attempts` tries at the most.
+
+    It waits for `pause` seconds between two tries; if none are given, for a random time that grows up to ten seconds.
+    `on_failure` is told of every TransientError.
+    """
+    too_late = _stop_after(seconds)
     growing = tenacity.wait_random_exponential(multiplier=0.2, max=10.0)
     loop = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         after=lambda state: on_failure(_error_of(state)) if on_failure else None,
-        stop=_stop_after(seconds),
+        stop=too_late if attempts is None else tenacity.stop_any(too_late, tenacity.stop_after_attempt(attempts)),
         wait=growing if pause is None else tenacity.wait_fixed(pause),
         sleep=anyio.sleep,
         reraise=True,

@@ -15,6 +15,7 @@ from support.doubles import GivenBody, Part, chunks
 from support.s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
 from support.seaweed import SECRET_KEY, Seaweed
 
+from bulkfetch.app.open_archive import bucket_settings
 from bulkfetch.config import Destination
 from bulkfetch.errors import (
     FatalError,
@@ -237,6 +238,17 @@ async def test_without_the_right_to_list(seaweed: Seaweed, tmp_path: Path) -> No
         with pytest.raises(FatalError, match="s3:ListBucket"):
             async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path):
                 pass
+
+
+async def test_a_probe_that_is_refused_again_and_again(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A store that asks for a pause each time is asked four times, with waits in between, and then the run stops."""
+    async with s3_proxy(seaweed) as proxy:
+        proxy.answers = [s3_error(503, "SlowDown")] * 40
+        with pytest.raises(FatalError, match="SlowDown"):
+            async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path):
+                pass
+
+        assert [method for method, _ in proxy.seen] == ["PUT"] * 4
 
 
 async def test_the_probe_is_put_once(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -475,7 +487,7 @@ async def test_a_lock_that_cannot_be_read_back(seaweed: Seaweed, tmp_path: Path)
 
 async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, monkeypatch) -> None:
     """Also in a store that begins with it."""
-    objects = BucketObjects(await connect(at(seaweed.bucket()), seaweed.environ))
+    objects = BucketObjects(await connect(bucket_settings(at(seaweed.bucket())), seaweed.environ))
     whole = obstore.list
     monkeypatch.setattr(obstore, "list", lambda store, prefix, offset: whole(store, prefix))
 
@@ -491,7 +503,7 @@ async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, mo
 async def test_small_objects_for_a_thread(seaweed: Seaweed) -> None:
     """Manifest parts are created once, listed in order and read back; what is absent and a missing bucket are told."""
     bucket = seaweed.bucket()
-    objects = BucketObjects(await connect(at(bucket), seaweed.environ))
+    objects = BucketObjects(await connect(bucket_settings(at(bucket)), seaweed.environ))
 
     def use() -> None:
         for name in ("b", "a", "c"):

@@ -158,12 +158,12 @@ class Troubled:
     """Fails `times` times, and calls `then` with each try's number; notes which tries began in haste."""
 
     def __init__(self, times, then=lambda number: None):
-        self.hurry = threading.Event()
+        self.give_up = threading.Event()
         self.tries = []
         self._times, self._then = times, then
 
     def __call__(self):
-        self.tries.append(self.hurry.is_set())
+        self.tries.append(self.give_up.is_set())
         self._then(len(self.tries))
         if len(self.tries) <= self._times:
             raise transient()
@@ -181,10 +181,10 @@ def waits(monkeypatch):
 def test_persistence_ends_in_success_or_in_time(waits):
     """What the run hangs on is tried until it succeeds, or until its time is over; another error goes through."""
     call = Troubled(50)
-    assert persistent(call, 60.0, call.hurry) == "done"
+    assert persistent(call, 60.0, call.give_up) == "done"
     call = Troubled(1)
     with pytest.raises(TransientError):
-        persistent(call, 0.0, call.hurry)
+        persistent(call, 0.0, call.give_up)
     assert len(call.tries) == 1
 
     def fail(number):
@@ -192,16 +192,16 @@ def test_persistence_ends_in_success_or_in_time(waits):
 
     call = Troubled(0, fail)
     with pytest.raises(FatalError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
 
 
 def test_haste_ends_a_wait(waits):
     """Nothing is waited for once it is in a hurry: the wait under way ends, and one last try follows."""
     waits[0] = 40.0
     began, call = time.monotonic(), Troubled(5)
-    threading.Timer(0.05, call.hurry.set).start()
+    threading.Timer(0.05, call.give_up.set).start()
     with pytest.raises(TransientError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
     assert time.monotonic() - began < 10.0
     assert call.tries == [False, True]
 
@@ -209,13 +209,13 @@ def test_haste_ends_a_wait(waits):
 def test_the_try_under_way_when_it_hurries_is_the_last(waits):
     """In haste from the start there is one try; and none follows one during which haste began."""
     call = Troubled(5)
-    call.hurry.set()
+    call.give_up.set()
     with pytest.raises(TransientError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
     assert call.tries == [True]
-    call = Troubled(5, lambda number: number == 3 and call.hurry.set())
+    call = Troubled(5, lambda number: number == 3 and call.give_up.set())
     with pytest.raises(TransientError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
     assert call.tries == [False] * 3
 
 
@@ -307,3 +307,22 @@ def test_who_loses_a_race_tries_again_at_once():
     assert run_virtual(lambda: main(lost[:2])) == ("done", [0.0] * 3)
     assert run_virtual(lambda: main(lost)) == (lost[2], [0.0] * 3)
     assert run_virtual(lambda: main([other])) == (other, [0.0])
+
+
+@pytest.mark.anyio
+async def test_persistence_on_the_loop_ends_with_its_tries(waits):
+    """With a number of tries the last error comes after as many, however much time is left."""
+    for times, attempts in ((2, 3), (50, None)):
+        call = Troubled(times)
+        assert await persisting(anyio_call(call), 60.0, attempts=attempts) == "done"
+    call = Troubled(3)
+    with pytest.raises(TransientError):
+        await persisting(anyio_call(call), 60.0, attempts=3)
+    assert len(call.tries) == 3
+
+
+def anyio_call(call):
+    async def awaited():
+        return call()
+
+    return awaited

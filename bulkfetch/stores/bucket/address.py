@@ -10,11 +10,10 @@ from anyio import to_thread
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
-from bulkfetch.config import Destination
 from bulkfetch.errors import UsageError
 from bulkfetch.net.addresses import refuse_in_the_clear
 from bulkfetch.stores.bucket.aws_profile import profile
-from bulkfetch.stores.bucket.object_lock import Retention, RetentionRule
+from bulkfetch.stores.bucket.object_lock import LockSettings, Retention, RetentionRule
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:  # obstore's typed dictionaries exist for type checkers only
@@ -30,6 +29,20 @@ _TIMEOUT = timedelta(hours=2)
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 # One retry loop in the program, and this is not it.
 _RETRY: "RetryConfig" = {"max_retries": 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketSettings:
+    """What the configuration says of a bucket, unchecked: each field is a key of `destination`.
+
+    An empty `endpoint` or `region` is left to the environment.
+    """
+
+    url: str
+    endpoint: str = ""
+    region: str = ""
+    path_style: bool = True
+    lock: LockSettings = field(default_factory=LockSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,7 @@ class Bucket:
         return S3Store(prefix=prefix, config=plain.config, client_options=options, retry_config=plain.retry_config)
 
 
-async def connect(settings: Destination, environ: Mapping[str, str], *, patience: timedelta = _TIMEOUT) -> Bucket:
+async def connect(settings: BucketSettings, environ: Mapping[str, str], *, patience: timedelta = _TIMEOUT) -> Bucket:
     """The bucket that `settings.url` names; nothing is sent to it yet. `patience` bounds each request, body included.
 
     Of S3, keys, region and endpoint are taken from `environ` (the usual AWS_ variables, AWS_PROFILE included), then
@@ -69,7 +82,7 @@ async def connect(settings: Destination, environ: Mapping[str, str], *, patience
     """
     scheme, bucket, prefix = _parsed(settings.url)
     name = f"{scheme}://{bucket}/{prefix}".rstrip("/")
-    retention = RetentionRule.parse(settings, bucket)
+    retention = RetentionRule.parse(settings.lock, bucket)
     try:
         if scheme == "s3":
             config = await to_thread.run_sync(_s3_config, bucket, settings, environ)
@@ -106,7 +119,7 @@ def _parsed(url: str) -> tuple[str, str, str]:
     return parts.scheme, parts.netloc, prefix
 
 
-def _s3_config(bucket: str, settings: Destination, environ: Mapping[str, str]) -> "S3Config":
+def _s3_config(bucket: str, settings: BucketSettings, environ: Mapping[str, str]) -> "S3Config":
     own = {} if environ.get("AWS_ACCESS_KEY_ID") and not environ.get("AWS_PROFILE") else profile(environ)
     config: S3Config = {
         "bucket": bucket,

@@ -1,13 +1,13 @@
 """A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -19,18 +19,18 @@ from yarl import URL
 
 from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Body
+from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.http_errors import http_errors
 from bulkfetch.net.sessions import json_session
 from bulkfetch.pdf import PdfCheck
-from bulkfetch.retrying import Effort, RetryPolicy, retrying
+from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import BucketErrors
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
-from bulkfetch.stores.local.directories import key_path
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
@@ -45,7 +45,9 @@ _LOOKS = 16
 _LOCKING_STORES = 64  # one for each end of retention in use; making one takes 10 ms, and each keeps connections
 _LINK_LIFE = timedelta(seconds=60)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PATIENCE = RetryPolicy(attempts=8, wait_initial=0.5, wait_max=30.0, timeout=0.0)
+_LOOK_TRIES = 20
+"""How often one `head` is asked; how long an outage may last is for the gate to say."""
+
 # A short process may abort as the interpreter exits, if an obstore call has only just returned
 # (pyo3-async-runtimes #40).
 _SETTLE_SECONDS = 0.05
@@ -82,7 +84,6 @@ class BucketStore:
         session: aiohttp.ClientSession,
         *,
         gate: Gate,
-        rng: Random,
         utc_now: Callable[[], datetime],
         answer_seconds: float,
     ) -> None:
@@ -93,7 +94,6 @@ class BucketStore:
         self._spool = spool
         self._session = session
         self._gate = gate
-        self._rng = rng
         self._utc_now = utc_now
         self._answer_seconds = answer_seconds
         self._errors = BucketErrors(bucket.name)
@@ -109,7 +109,6 @@ class BucketStore:
         gate: Gate,
         run: str,
         spool: Path,
-        rng: Random,
         utc_now: Callable[[], datetime],
         answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
@@ -123,10 +122,10 @@ class BucketStore:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
-            await probe(bucket, rng, answer_seconds)
+            await probe(bucket, answer_seconds)
             kept = await to_thread.run_sync(Spool, spool, run)
             async with json_session(connections=_LOOKS) as session:
-                yield cls(bucket, kept, session, gate=gate, rng=rng, utc_now=utc_now, answer_seconds=answer_seconds)
+                yield cls(bucket, kept, session, gate=gate, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
             with CancelScope(shield=True):
                 await anyio.sleep(_SETTLE_SECONDS)
@@ -166,7 +165,7 @@ class BucketStore:
 
         async def look(key: str) -> None:
             async with self._looks:
-                found[key] = await retrying(Effort(), _PATIENCE, rng=self._rng, before_wait=_go_on)(self._head, key)
+                found[key] = await persisting(partial(self._head, key), math.inf, attempts=_LOOK_TRIES)
 
         try:
             async with anyio.create_task_group() as looks:
@@ -320,7 +319,3 @@ class BucketStore:
             except StopAsyncIteration:
                 return
             yield bytes(chunk)
-
-
-def _go_on(error: TransientError, wait: float) -> None:
-    """A look goes on until the gate or its tries end it."""

@@ -13,8 +13,8 @@ from threading import Thread
 from typing import Self
 
 from bulkfetch.errors import BulkfetchError, FatalError
-from bulkfetch.stores.local.directories import KeyPath
-from bulkfetch.stores.local.errors import ErrorMap
+from bulkfetch.keys import KeyPath
+from bulkfetch.stores.local.errors import Place, disposition
 from bulkfetch.stores.local.temp_files import Temp
 from bulkfetch.stores.local.tree import Archive, seal
 
@@ -43,9 +43,9 @@ _Queue = SimpleQueue[Commit | None]
 class Committer:
     """Takes commits from the event loop that it was made on, and settles each one's `done` there."""
 
-    def __init__(self, archive: Archive, errors: ErrorMap) -> None:
+    def __init__(self, archive: Archive, place: Place) -> None:
         self._archive = archive
-        self._errors = errors
+        self._place = place
         self._loop = asyncio.get_running_loop()
         self._bodies: _Queue = SimpleQueue()
         self._written: _Queue = SimpleQueue()
@@ -107,7 +107,7 @@ class Committer:
         except OSError as error:
             self._fail(commit, error)
         else:
-            self._errors.recovered()
+            self._place.io_errors = 0
 
     def _publish(self, group: Sequence[Commit]) -> None:
         with self._archive.directories() as directories:
@@ -125,7 +125,7 @@ class Committer:
                     self._fail(commit, reason)
 
     def _fail(self, commit: Commit, error: OSError) -> None:
-        commit.error = self._errors.mapped(error)
+        commit.error = disposition(error, self._place)
         commit.error.__cause__ = error
         if commit.temp:
             self._archive.scratch.discard(commit.temp)

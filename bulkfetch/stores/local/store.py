@@ -11,10 +11,10 @@ from anyio import CancelScope, to_thread
 
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
+from bulkfetch.keys import KeyPath, key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
-from bulkfetch.stores.local.directories import KeyPath, key_path
-from bulkfetch.stores.local.errors import ErrorMap
+from bulkfetch.stores.local.errors import Place, disposition, local_errors, unusable
 from bulkfetch.stores.local.group_commit import Commit, Committer
 from bulkfetch.stores.local.temp_files import Temp
 from bulkfetch.stores.local.tree import BLOCK, Archive
@@ -28,11 +28,11 @@ class LocalStore:
 
     looks_are_cheap = True
 
-    def __init__(self, archive: Archive, committer: Committer, errors: ErrorMap) -> None:
+    def __init__(self, archive: Archive, committer: Committer, place: Place) -> None:
         self.name = archive.name
         self._archive = archive
         self._committer = committer
-        self._errors = errors
+        self._place = place
 
     @classmethod
     @asynccontextmanager
@@ -44,14 +44,14 @@ class LocalStore:
         Raises:
             FatalError: they cannot, or less than 64 MiB are free; the message names the fix.
         """
-        errors = ErrorMap(str(root))
+        place = Place(str(root))
         try:
             archive = await to_thread.run_sync(Archive, root, run)
         except OSError as error:
-            raise errors.unusable(error) from error
-        committer = Committer(archive, errors).start()
+            raise unusable(error, place) from error
+        committer = Committer(archive, place).start()
         try:
-            yield cls(archive, committer, errors)
+            yield cls(archive, committer, place)
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(committer.close)
@@ -76,7 +76,7 @@ class LocalStore:
             await spool.fill(body)
         except OSError as error:
             await self._abandon(spool)
-            raise self._errors.mapped(error) from error
+            raise disposition(error, self._place) from error
         except InvoiceError as error:
             await (self._keep(spool, path) if error.hold else self._abandon(spool))
             raise
@@ -98,7 +98,7 @@ class LocalStore:
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
-        with self._errors.mapping():
+        with local_errors(self._place):
             return await to_thread.run_sync(self._head, [(key, key_path(key)) for key in keys])
 
     async def adopt(self, key: str) -> PutResult | None:
@@ -111,7 +111,7 @@ class LocalStore:
             return None
         if check.flaw() is not None:
             return None
-        with CancelScope(shield=True), self._errors.mapping():
+        with CancelScope(shield=True), local_errors(self._place):
             await to_thread.run_sync(self._archive.secure, key_path(key))
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
@@ -134,7 +134,7 @@ class LocalStore:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise self._errors.mapped(error) from error
+            raise disposition(error, self._place) from error
 
     async def _commit(self, path: KeyPath, spool: "_Spool", sha256: str, received: Callable[[], None]) -> bool:
         """Publish what `spool` holds; True if the same content was there before."""
@@ -145,7 +145,7 @@ class LocalStore:
         left = await done
         if left is None:
             return False
-        with self._errors.mapping():
+        with local_errors(self._place):
             await to_thread.run_sync(self._archive.adopt, left, path, sha256)
         return True
 
@@ -155,7 +155,7 @@ class LocalStore:
                 await to_thread.run_sync(self._archive.scratch.discard, spool.temp)
 
     async def _keep(self, spool: "_Spool", path: KeyPath) -> None:
-        with CancelScope(shield=True), self._errors.mapping():
+        with CancelScope(shield=True), local_errors(self._place):
             await to_thread.run_sync(self._keep_now, spool, path)
 
     def _keep_now(self, spool: "_Spool", path: KeyPath) -> None:

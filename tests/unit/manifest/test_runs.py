@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from bulkfetch.errors import ExitCode, FatalError, UsageError
 from bulkfetch.manifest import encode_rows, list_runs, new_run_id, read_summary, unfinished_runs, verify_chain
-from bulkfetch.manifest.runs import must_adopt, started_at, write_summary
+from bulkfetch.manifest.chain import write_summary
+from bulkfetch.manifest.open_run import must_adopt
+from bulkfetch.manifest.runs import started_at
 from bulkfetch.models import Counts, Outcome, Row, Summary, utc_iso
 
 RUNS = ["20250101T000000Z-000001", "20250102T000000Z-000002", "20250103T000000Z-000003"]

@@ -1,6 +1,7 @@
 """The spool: what waits in memory, what on disk, and what is left of either."""
 
 import hashlib
+import os
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from anyio import to_thread
 from support.doubles import GivenBody
 
 from bulkfetch.errors import FatalError, PermanentError, Reason
-from bulkfetch.stores.bucket.spool import LARGEST_IN_MEMORY, MIB, Spool
+from bulkfetch.stores.bucket.spool import LARGEST_IN_MEMORY, MIB, Content, Spool
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +80,20 @@ def test_a_directory_that_cannot_be_used(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FatalError, match="file"):
         Spool(tmp_path / "file", "run")
+
+
+async def test_what_is_kept_survives_a_power_loss(tmp_path, monkeypatch) -> None:
+    """The bytes in quarantine are synced before `keep` returns, and so are their name and the directories above it."""
+    spool = await spool_in(tmp_path)
+    synced: list[Path] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    kept = await spool.keep("a.pdf", Content(b"no PDF"))
+
+    assert synced[-2:] == [kept, kept.parent]
+    assert {tmp_path, tmp_path / "quarantine"} < set(synced)

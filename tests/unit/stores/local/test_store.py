@@ -7,13 +7,14 @@ import stat
 import subprocess
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from support.disks import AS_ROOT, Mount
 from support.doubles import GivenBody
 
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
@@ -24,7 +25,6 @@ from bulkfetch.stores.local import temp_files as scratch
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and changing the user need root")
 WITH_STRACE = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("strace"), reason="failing system calls need strace and root"
 )
@@ -53,32 +53,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a file system in memory with the options given."""
-    disks: list[Path] = []
-
-    def mounted(options: str, name: str = "disk") -> Path:
-        disk = tmp_path / name
-        disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=False).returncode:
-            pytest.skip("no mounts here")
-        disks.append(disk)
-        return disk
-
-    yield mounted
-    for disk in disks:
-        subprocess.run(["umount", disk], check=True)
-
-
-@pytest.fixture
-def as_nobody(tmp_path: Path) -> Iterator[None]:
-    """The test runs as a user who owns nothing, `tmp_path` neither."""
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
-
-
 @contextmanager
 def failing(thread: str, injection: str) -> Iterator[None]:
     """System calls of the only thread of that name fail as strace is told to make them."""
@@ -97,7 +71,7 @@ def failing(thread: str, injection: str) -> Iterator[None]:
 
 @AS_ROOT
 @pytest.mark.parametrize("size", [600_000, 3 * MIB])
-async def test_a_full_disk_stops_the_run_and_leaves_no_trace(mount: Callable[..., Path], size: int) -> None:
+async def test_a_full_disk_stops_the_run_and_leaves_no_trace(mount: Mount, size: int) -> None:
     """ENOSPC is fatal and says what to do; there is no object, no temporary file, and earlier objects are whole."""
     root = mount("size=80m")
     async with LocalStore.open(root, "run-1") as store:
@@ -118,7 +92,7 @@ async def test_a_full_disk_stops_the_run_and_leaves_no_trace(mount: Callable[...
 
 
 @AS_ROOT
-async def test_too_little_space_is_told_before_the_first_put(mount: Callable[..., Path]) -> None:
+async def test_too_little_space_is_told_before_the_first_put(mount: Mount) -> None:
     """A destination with less than 64 MiB free is refused when it is opened."""
     with pytest.raises(FatalError, match="less than 64 MiB"):
         async with LocalStore.open(mount("size=2m"), "run-1"):
@@ -126,7 +100,7 @@ async def test_too_little_space_is_told_before_the_first_put(mount: Callable[...
 
 
 @AS_ROOT
-async def test_a_read_only_disk_is_told_before_the_first_put(mount: Callable[..., Path]) -> None:
+async def test_a_read_only_disk_is_told_before_the_first_put(mount: Mount) -> None:
     """A read-only destination is refused when it is opened."""
     with pytest.raises(FatalError, match="read-only"):
         async with LocalStore.open(mount("size=80m,ro"), "run-1"):
@@ -134,7 +108,7 @@ async def test_a_read_only_disk_is_told_before_the_first_put(mount: Callable[...
 
 
 @AS_ROOT
-async def test_private_directory_on_another_disk(mount: Callable[..., Path]) -> None:
+async def test_private_directory_on_another_disk(mount: Mount) -> None:
     """Where `.bulkfetch` is on another file system than the archive, the probe says so."""
     with pytest.raises(FatalError, match="another file system"):
         async with LocalStore.open(mount("size=80m", ".bulkfetch").parent, "run-1"):
