@@ -60,8 +60,8 @@ def command(
     destination(config)
 
     from bulkfetch.app import run_archive
-    from bulkfetch.cli.output import print_summary
     from bulkfetch.cli.progress import display
+    from bulkfetch.cli.summary import print_summary
 
     # What is imported by now stays: no need to look through it again and again.
     gc.freeze()
