@@ -11,7 +11,7 @@ import pytest
 
 from bulkfetch.errors import ArchiveLocked, FatalError, UsageError
 from bulkfetch.manifest import LocalManifest, list_runs, read_rows, read_summary, unfinished_runs, verify_chain
-from bulkfetch.models import Counts, Entry, Outcome, Row, Summary
+from bulkfetch.models import Counts, Entry, Outcome, Row, RunResult
 
 pytestmark = pytest.mark.anyio
 
@@ -28,8 +28,8 @@ def row(invoice_id, outcome=Outcome.STORED, **more):
 
 
 def summary(*, complete=True):
-    return Summary(
-        run="", exit_code=0, complete=complete, stopped_by=None, started_at=NOW, finished_at=NOW, seconds=0.0,
+    return RunResult(
+        exit_code=0, complete=complete, stopped_by=None, started_at=NOW, finished_at=NOW, seconds=0.0,
         counts=Counts(), reasons={}, bytes_stored=0, requests={}, source="ids.txt", input_sha256=None,
         input_bytes=None, destination="dest", versions={},
     )  # fmt: skip

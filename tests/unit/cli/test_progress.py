@@ -75,6 +75,11 @@ def summary(exit_code: int = 0, *, stopped_by: str | None = None, **counts: int)
         destination="/srv/archive/",
         versions={},
         manifest="r1.jsonl",
+        manifest_rows=sum(counts.values()),
+        manifest_sha256="",
+        previous=None,
+        previous_sha256=None,
+        beside={},
     )
 
 
