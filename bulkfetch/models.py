@@ -215,17 +215,13 @@ class Counts(msgspec.Struct, kw_only=True):
         return self.read == self.stored + self.skipped + self.failed + self.rejected
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's summary, written last: that it exists says that the run ended in an orderly way.
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened in a run. The manifest turns it into the run's `Summary`.
 
-    `complete` says that the whole input was read and every row accounted for. `manifest_sha256` is of the whole row
-    file; `previous` and `previous_sha256` name the summary before this one and seal it (a chain of hashes); `beside`
-    does so with those of runs that were at work at the same time and are followed by none.
-    What is below `versions` is filled in where the summary is written.
+    `complete` says that the whole input was read and every row accounted for. Times are UTC ISO 8601, `seconds` is the
+    run's length. `requests` maps kinds of request to their numbers.
     """
 
-    v: int = 1
-    run: str
     exit_code: int
     complete: bool
     stopped_by: str | None
@@ -241,12 +237,24 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     input_bytes: int | None
     destination: str
     versions: Mapping[str, str]
-    manifest: str = ""
-    manifest_rows: int = 0
-    manifest_sha256: str = ""
-    previous: str | None = None
-    previous_sha256: str | None = None
-    beside: Mapping[str, str] = {}
+
+
+class Summary(RunResult, frozen=True, kw_only=True):
+    """A run's sealed record, written last: a run that has one ended in order.
+
+    `manifest` names the run's rows below `manifests/`; `manifest_sha256` is the SHA-256 of them all, in hex. `previous`
+    and `previous_sha256` name and seal the summary before this one, which makes a chain of hashes. `beside` maps the
+    names of summaries by runs at work at the same time, which no other summary follows, to their SHA-256.
+    """
+
+    v: int = 1
+    run: str
+    manifest: str
+    manifest_rows: int
+    manifest_sha256: str
+    previous: str | None
+    previous_sha256: str | None
+    beside: Mapping[str, str]
 
 
 def utc_iso(moment: datetime) -> str:

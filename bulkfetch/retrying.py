@@ -134,12 +134,11 @@ async def persisting(
     It waits for `pause` seconds between two tries; if none are given, for a random time that grows up to ten seconds.
     `on_failure` is told of every TransientError.
     """
-    too_late = _stop_after(seconds)
     growing = tenacity.wait_random_exponential(multiplier=0.2, max=10.0)
     loop = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         after=lambda state: on_failure(_error_of(state)) if on_failure else None,
-        stop=too_late if attempts is None else tenacity.stop_any(too_late, tenacity.stop_after_attempt(attempts)),
+        stop=_stop_after(seconds, attempts),
         wait=growing if pause is None else tenacity.wait_fixed(pause),
         sleep=anyio.sleep,
         reraise=True,
@@ -176,10 +175,10 @@ async def contending(
     return await loop(call)
 
 
-def _stop_after(seconds: float) -> Callable[[tenacity.RetryCallState], bool]:
+def _stop_after(seconds: float, attempts: int | None = None) -> Callable[[tenacity.RetryCallState], bool]:
     # By the event loop's clock, which tests may let jump; tenacity's own conditions read the machine's.
     until = anyio.current_time() + seconds
-    return lambda _: anyio.current_time() >= until
+    return lambda state: anyio.current_time() >= until or (attempts is not None and state.attempt_number >= attempts)
 
 
 def _error_of(state: tenacity.RetryCallState) -> TransientError:

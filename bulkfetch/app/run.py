@@ -1,29 +1,25 @@
 """`bulkfetch run`, composed: opens everything in order, heeds signals, drains, and closes with the summary."""
 
 import os
-import platform
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
-from importlib.metadata import version
 from random import Random
 
 import anyio
 
-from bulkfetch import __version__
-from bulkfetch.app.descriptors import reserve_descriptors
 from bulkfetch.app.open_archive import open_archive, utc_now
 from bulkfetch.app.open_input import Input, open_input
 from bulkfetch.app.open_origins import Connections, connect, token_source
+from bulkfetch.app.summary import run_result
 from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
 from bulkfetch.config import Config
-from bulkfetch.errors import ExitCode, FatalError
+from bulkfetch.errors import FatalError
 from bulkfetch.events import Event, Listener, RunFinished, RunStarted
-from bulkfetch.interfaces import Manifest, Source, Store
+from bulkfetch.interfaces import Manifest, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
-from bulkfetch.models import Secret, Summary, utc_iso
+from bulkfetch.models import Secret, Summary
 from bulkfetch.pipeline.canary import RunGuard
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.pool import Pool
@@ -54,7 +50,6 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
         for listener in told:
             listener(event)
 
-    reserve_descriptors(config.limits.workers)
     async with (
         supervised(health, config.service.health_addr, os.environ),
         open_input(config, source, notify=notify) as given,
@@ -111,14 +106,14 @@ async def _archive(
             stop.request(error)
             shortfall = None
         summary = await manifest.finish(
-            _summary(
-                manifest.run,
-                pool,
+            run_result(
+                pool.account,
                 given.source,
                 connections,
                 verdict=verdict_on(pool.account, stop.cause, shortfall),
                 destination=store.name,
                 began=began,
+                finished=utc_now(),
                 seconds=anyio.current_time() - started,
             )
         )
@@ -190,51 +185,3 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
 async def _tell_of_stop(stop: Stop, health: Health) -> None:
     await stop.requested.wait()
     health.stopping()
-
-
-def _summary(
-    run: str,
-    pool: Pool,
-    source: Source,
-    connections: Connections,
-    *,
-    verdict: tuple[ExitCode, str | None],
-    destination: str,
-    began: datetime,
-    seconds: float,
-) -> Summary:
-    exit_code, stopped_by = verdict
-    digest = source.digest()
-    api, links = connections.api_gate, connections.download_gate
-    return Summary(
-        run=run,
-        exit_code=exit_code,
-        complete=exit_code in (ExitCode.COMPLETE, ExitCode.FAILED, ExitCode.FAILED_RETRYABLE),
-        stopped_by=stopped_by,
-        started_at=utc_iso(began),
-        finished_at=utc_iso(utc_now()),
-        seconds=round(seconds, 3),
-        counts=pool.account.counts,
-        reasons=dict(pool.account.reasons),
-        bytes_stored=pool.account.bytes_stored,
-        requests={
-            "links": api.requests,
-            "links_refused": api.refused,
-            "downloads": links.requests,
-            "downloads_refused": links.refused,
-        },
-        source=source.name,
-        input_sha256=digest[0] if digest else None,
-        input_bytes=digest[1] if digest else None,
-        destination=destination,
-        versions={
-            "bulkfetch": __version__,
-            "python": platform.python_version(),
-            "aiohttp": version("aiohttp"),
-        },
-        manifest="",
-        manifest_rows=0,
-        manifest_sha256="",
-        previous=None,
-        previous_sha256=None,
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bulkfetch.cli import CommandGroup
+from bulkfetch.cli.group import CommandGroup
 from bulkfetch.cli.options import config_flags, configuration
 from bulkfetch.errors import ExitCode, Reason, UsageError
 

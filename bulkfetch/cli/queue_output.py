@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bulkfetch.app.queue import Pushed
-from bulkfetch.cli.output import as_json, emit, level_of, print_numbers, print_problems, sentence
+from bulkfetch.cli.log import level_of, sentence
+from bulkfetch.cli.output import as_json, emit, print_numbers, print_problems
 from bulkfetch.events import Event
 from bulkfetch.models import DeadLetter, QueueStats
 from bulkfetch.text import safe

@@ -17,7 +17,7 @@ from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.rows import refuse_newer
 from bulkfetch.manifest.runs import Run, list_runs
-from bulkfetch.models import Summary
+from bulkfetch.models import RunResult, Summary
 from bulkfetch.text import safe
 
 SUMMARY_VERSION = 1
@@ -47,22 +47,28 @@ def read_summary(path: Path) -> Summary:
         return _decode_summary(path.read_bytes(), path.name)
 
 
-def write_summary(root: Path, summary: Summary) -> Summary:
-    """Seal `summary`, name the summary before it, and write it durably; returns it as written.
+def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, rows: int, sha256: str) -> Summary:
+    """Write the summary of `run` durably, behind the summaries before it, and return it.
+
+    `manifest` is the name of the run's rows, `rows` their number, and `sha256` the hex digest of them all.
 
     Raises:
-        FatalError: it cannot be written.
+        FatalError: the summary cannot be written.
     """
-    with disk_errors(f"write the summary of run {summary.run}"):
+    with disk_errors(f"write the summary of run {run}"):
         heads = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _chain_heads(list_runs(root))}
         previous = max(heads, default=None)
-        sealed = msgspec.structs.replace(
-            summary,
+        sealed = Summary(
+            **msgspec.structs.asdict(result),
+            run=run,
+            manifest=manifest,
+            manifest_rows=rows,
+            manifest_sha256=sha256,
             previous=previous,
             previous_sha256=heads.pop(previous) if previous else None,
             beside=heads,
         )
-        path = root / MANIFESTS / f"{summary.run}.json"
+        path = root / MANIFESTS / f"{run}.json"
         replace_file(path, _encode_summary(sealed), temporary=root / STATE / f"{path.name}.part")
     return sealed
 

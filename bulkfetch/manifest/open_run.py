@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
 from bulkfetch.durable import disk_errors, make_directory
 from bulkfetch.errors import DamagedManifest, FatalError, UsageError
 from bulkfetch.interfaces import Objects
@@ -29,7 +27,7 @@ from bulkfetch.manifest.runs import (
     new_run_id,
     unfinished_runs,
 )
-from bulkfetch.models import Row, Summary, utc_iso
+from bulkfetch.models import Row, RunResult, Summary, utc_iso
 
 
 class Journal:
@@ -174,8 +172,8 @@ class Journal:
             self._mirror.pull()
         return count_accounted(self._root, self.run, source, began=self._began, idle=not rows)
 
-    def finish(self, summary: Summary) -> Summary:
-        """Close the segment and write the run's summary, its hashes filled in.
+    def finish(self, result: RunResult) -> Summary:
+        """Close the segment and write the run's summary: `result`, sealed.
 
         Raises:
             FatalError: the manifest failed before, or the summary cannot be written.
@@ -184,13 +182,11 @@ class Journal:
         self._segment.close()
         written = write_summary(
             self._root,
-            msgspec.structs.replace(
-                summary,
-                run=self.run,
-                manifest=self._mirror.name if self._mirror else self._segment.path.name,
-                manifest_rows=self._segment.rows,
-                manifest_sha256=self._segment.sha256(),
-            ),
+            self.run,
+            result,
+            manifest=self._mirror.name if self._mirror else self._segment.path.name,
+            rows=self._segment.rows,
+            sha256=self._segment.sha256(),
         )
         if self._mirror is not None:
             self._mirror.finish()

@@ -11,10 +11,11 @@ from support.edges import environment_token
 from support.resolver import resolve_only
 
 from bulkfetch.app.open_origins import connect as connect_origins
-from bulkfetch.config import Api, Config, Destination
+from bulkfetch.config import Api, Config
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.queues.jetstream.queue import JetStreamQueue
 from bulkfetch.queues.sqs.client import SqsClient
+from bulkfetch.stores.bucket.address import BucketSettings
 from bulkfetch.stores.bucket.address import connect as connect_bucket
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +30,7 @@ async def api(host: str) -> None:
 
 
 async def bucket(host: str) -> None:
-    await connect_bucket(Destination(url="s3://archive", endpoint=f"http://{host}"), KEYS)
+    await connect_bucket(BucketSettings(url="s3://archive", endpoint=f"http://{host}"), KEYS)
 
 
 async def sqs(host: str) -> None:

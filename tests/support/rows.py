@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from bulkfetch.models import Counts, Outcome, Row, Summary
+from bulkfetch.models import Counts, Outcome, Row, RunResult
 
 NOW = "2025-01-31T00:00:00.000Z"
 
@@ -20,10 +20,9 @@ def row(invoice_id: str, outcome: Outcome = Outcome.STORED, **more: Any) -> Row:
     return Row(run="r", invoice_id=invoice_id, outcome=outcome, started_at=NOW, finished_at=NOW, **columns)
 
 
-def summary(*, complete: bool = True) -> Summary:
-    """A summary of a run without rows."""
-    return Summary(
-        run="",
+def summary(*, complete: bool = True) -> RunResult:
+    """The result of a run without rows."""
+    return RunResult(
         exit_code=0,
         complete=complete,
         stopped_by=None,
