@@ -50,13 +50,13 @@ class Mirror:
         self._number = 0
         self._loose: list[bytes] = []
         self._failure: str | None = None
-        self._hurry = threading.Event()
+        self._give_up = threading.Event()
 
-    def hurry(self) -> None:
-        """See `interfaces.Manifest.hurry`. May be called from any thread."""
-        self._hurry.set()
+    def stop_waiting(self) -> None:
+        """See `interfaces.Manifest.stop_waiting`. May be called from any thread."""
+        self._give_up.set()
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raise the FatalError that keeps this run from going on, if there is one."""
         if self._failure is not None:
             raise FatalError(self._failure)
@@ -146,7 +146,7 @@ class Mirror:
         return self._run
 
     def _create(self, key: str, data: bytes) -> None:
-        self.check()
+        self.raise_if_failed()
 
         def put() -> None:
             try:
@@ -212,7 +212,7 @@ class Mirror:
 
     def _insist(self, call: Callable[[], T], doing: str) -> T:
         try:
-            return persistent(call, RUNNING if self._run else OPENING, self._hurry)
+            return persistent(call, RUNNING if self._run else OPENING, self._give_up)
         except (InvoiceError, FileNotFoundError) as error:
             raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error
 

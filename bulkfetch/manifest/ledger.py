@@ -40,7 +40,7 @@ _TEMPORARY = ""
 T = TypeVar("T")
 
 
-class Ledger:
+class LedgerIndex:
     """The index of one archive. Not for two threads at once."""
 
     def __init__(self, root: Path, database: str) -> None:

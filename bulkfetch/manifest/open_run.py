@@ -1,4 +1,4 @@
-"""One run's hold on an archive in a directory: the blocking half of `LocalManifest`, for one thread."""
+"""One run's hold on an archive in a directory: the blocking half of `ManifestWriter`, for one thread."""
 
 import os
 import socket
@@ -18,11 +18,11 @@ from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.manifest.chain import read_summary, write_summary
-from bulkfetch.manifest.duplicates import Seen
-from bulkfetch.manifest.ledger import Ledger
+from bulkfetch.manifest.duplicates import SeenIds
+from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.lock import ArchiveLock, Holder
-from bulkfetch.manifest.queue_total import count_accounted
-from bulkfetch.manifest.row_file import Segment, heal
+from bulkfetch.manifest.queue_total import distinct_since_drain
+from bulkfetch.manifest.row_file import RowFile, heal
 from bulkfetch.manifest.runs import (
     check_run_id,
     list_runs,
@@ -32,8 +32,8 @@ from bulkfetch.manifest.runs import (
 from bulkfetch.models import Row, Summary, utc_iso
 
 
-class Journal:
-    """The lock, the run's own segment, the ledger and the IDs met, open together."""
+class OpenRun:
+    """The lock, the run's own row_file, the ledger and the IDs met, open together."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class Journal:
         *,
         mirror: Mirror | None,
         adopting: bool,
-        segment: Segment,
-        ledger: Ledger,
-        seen: Seen,
+        row_file: RowFile,
+        ledger: LedgerIndex,
+        seen: SeenIds,
         held: ExitStack,
         began: str,
     ) -> None:
@@ -54,7 +54,7 @@ class Journal:
         self.seen = seen
         self._root = root
         self._mirror = mirror
-        self._segment = segment
+        self._row_file = row_file
         self._held = held
         self._began = began
         self._indexing = True
@@ -102,8 +102,8 @@ class Journal:
             if shared and lock.alone and mirror is None:
                 lock.share()
             ledger = stack.enter_context(closing(_open_ledger(root, mirror, shared=shared)))
-            seen = stack.enter_context(closing(Seen(state / f"seen-{run}")))
-            segment = stack.enter_context(closing(Segment(root / MANIFESTS / f"{run}.jsonl")))
+            seen = stack.enter_context(closing(SeenIds(state / f"seen-{run}")))
+            row_file = stack.enter_context(closing(RowFile(root / MANIFESTS / f"{run}.jsonl")))
             if mirror is not None:
                 mirror.begin(run)
             return cls(
@@ -111,23 +111,23 @@ class Journal:
                 run,
                 mirror=mirror,
                 adopting=adopting,
-                segment=segment,
+                row_file=row_file,
                 ledger=ledger,
                 seen=seen,
                 held=stack.pop_all(),
                 began=utc_iso(now),
             )
 
-    def hurry(self) -> None:
-        """See `interfaces.Manifest.hurry`. May be called from any thread."""
+    def stop_waiting(self) -> None:
+        """See `interfaces.Manifest.stop_waiting`. May be called from any thread."""
         if self._mirror is not None:
-            self._mirror.hurry()
+            self._mirror.stop_waiting()
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raise the FatalError that keeps rows from being written, if there is one."""
-        self._segment.check()
+        self._row_file.raise_if_failed()
         if self._mirror is not None:
-            self._mirror.check()
+            self._mirror.raise_if_failed()
 
     def commit(self, lines: bytes, rows: Sequence[Row]) -> None:
         """Make `lines`, which are `rows` encoded, durable; then index them.
@@ -135,14 +135,14 @@ class Journal:
         Raises:
             FatalError: the lines are not recorded.
         """
-        self.check()
+        self.raise_if_failed()
         # The bucket first: what is in the local copy alone would be news to every other machine.
         if self._mirror is not None:
             self._mirror.append(lines)
-        self._segment.append(lines, len(rows))
+        self._row_file.append(lines, len(rows))
         if self._indexing:
             try:
-                self.ledger.index(self.run, rows, self._segment.size)
+                self.ledger.index(self.run, rows, self._row_file.size)
             except sqlite3.Error:
                 # The rows are safe. The ledger may have no gap, so it rests here; the next run reads on from its end.
                 self._indexing = False
@@ -163,7 +163,7 @@ class Journal:
         self._indexing = True
         self._refreshed = began
 
-    def accounted(self, source: str, rows: int) -> int:
+    def distinct_since_drain(self, source: str, rows: int) -> int:
         """How many invoices the workers of the queue `source` have accounted for since it was last drained; of this run
         there are `rows` rows.
 
@@ -172,24 +172,24 @@ class Journal:
         """
         if self._mirror is not None:
             self._mirror.pull()
-        return count_accounted(self._root, self.run, source, began=self._began, idle=not rows)
+        return distinct_since_drain(self._root, self.run, source, began=self._began, idle=not rows)
 
     def finish(self, summary: Summary) -> Summary:
-        """Close the segment and write the run's summary, its hashes filled in.
+        """Close the row_file and write the run's summary, its hashes filled in.
 
         Raises:
             FatalError: the manifest failed before, or the summary cannot be written.
         """
-        self.check()
-        self._segment.close()
+        self.raise_if_failed()
+        self._row_file.close()
         written = write_summary(
             self._root,
             msgspec.structs.replace(
                 summary,
                 run=self.run,
-                manifest=self._mirror.name if self._mirror else self._segment.path.name,
-                manifest_rows=self._segment.rows,
-                manifest_sha256=self._segment.sha256(),
+                manifest=self._mirror.name if self._mirror else self._row_file.path.name,
+                manifest_rows=self._row_file.rows,
+                manifest_sha256=self._row_file.sha256(),
             ),
         )
         if self._mirror is not None:
@@ -207,18 +207,18 @@ def _heal_all(root: Path) -> None:
             heal(died.manifest, root / STATE / f"{died.manifest.name}.torn")
 
 
-def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> Ledger:
+def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> LedgerIndex:
     if shared and mirror is None:
-        return Ledger.beside_others(root)
+        return LedgerIndex.beside_others(root)
     try:
-        return Ledger.open(root)
+        return LedgerIndex.open(root)
     except DamagedManifest:
         if mirror is None:
             raise
     # A power failure can leave the copy with its size but without its bytes; the bucket has the truth.
     mirror.forget()
     mirror.pull()
-    return Ledger.open(root)
+    return LedgerIndex.open(root)
 
 
 def must_adopt(root: Path) -> bool:

@@ -7,13 +7,13 @@ from pathlib import Path
 from bulkfetch.errors import FatalError
 from bulkfetch.keys import STATE
 from bulkfetch.manifest.chain import read_summary
-from bulkfetch.manifest.duplicates import Seen
+from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows
 from bulkfetch.manifest.runs import Run, list_runs, started_at
 
 
-def count_accounted(root: Path, own: str, source: str, *, began: str, idle: bool) -> int:
+def distinct_since_drain(root: Path, own: str, source: str, *, began: str, idle: bool) -> int:
     """How many different invoices have a row by a worker of the queue `source` since it was last drained. `own` is the
     run that asks, `began` (UTC ISO 8601) when it did; if it was `idle`, it came when all was done, and what counts is
     the time before.
@@ -24,14 +24,14 @@ def count_accounted(root: Path, own: str, source: str, *, began: str, idle: bool
         FatalError: a manifest is damaged, or cannot be read.
     """
     counted = 0
-    with closing(Seen(root / STATE / f"accounted-{own}")) as seen:
+    with closing(SeenIds(root / STATE / f"accounted-{own}")) as seen:
         for run, after in _period(root, own, source, began=began, idle=idle):
             if run.manifest is None:
                 continue
             end = run.manifest.stat().st_size if run.summary else whole_size(run.manifest)
             for rows, _ in read_rows(run.manifest, 0, end):
                 ids = [(row.invoice_id, None) for row in rows if row.finished_at > after]
-                counted += len(ids) - len(seen.repeats(ids))
+                counted += len(ids) - len(seen.find_repeats(ids))
     return counted
 
 

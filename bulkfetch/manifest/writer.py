@@ -14,7 +14,7 @@ import anyio
 
 from bulkfetch.errors import FatalError
 from bulkfetch.interfaces import Objects
-from bulkfetch.manifest.open_run import Journal
+from bulkfetch.manifest.open_run import OpenRun
 from bulkfetch.manifest.rows import encode_rows
 from bulkfetch.models import Entry, Row, Summary
 
@@ -37,8 +37,8 @@ class _Group:
     error: BaseException | None = None
 
 
-class LocalManifest:
-    """A run's hold on the archive in a directory; `Manifest` and `Ledger` by contract.
+class ManifestWriter:
+    """A run's hold on the archive in a directory; `Manifest` and `LedgerIndex` by contract.
 
     `run` is the run's ID. `adopting` says that there may be objects without a row, left by a run that died or put
     there by somebody else: whoever fetches looks before fetching.
@@ -46,10 +46,10 @@ class LocalManifest:
     One thread does all the blocking work, in the order in which it was asked for.
     """
 
-    def __init__(self, journal: Journal, thread: ThreadPoolExecutor, *, linger: float) -> None:
-        self.run = journal.run
-        self.adopting = journal.adopting
-        self._journal = journal
+    def __init__(self, open_run: OpenRun, thread: ThreadPoolExecutor, *, linger: float) -> None:
+        self.run = open_run.run
+        self.adopting = open_run.adopting
+        self._open_run = open_run
         self._thread = thread
         self._linger = linger
         self._timer: asyncio.TimerHandle | None = None
@@ -79,7 +79,7 @@ class LocalManifest:
             FatalError: the archive is damaged or cannot be written.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="manifest")
-        opening = thread.submit(Journal.open, root, run, clock, objects, shared=shared)
+        opening = thread.submit(OpenRun.open, root, run, clock, objects, shared=shared)
         try:
             yield cls(await asyncio.wrap_future(opening), thread, linger=LINGER if objects else 0.0)
         finally:
@@ -113,7 +113,7 @@ class LocalManifest:
         Raises:
             FatalError: the ledger cannot be read.
         """
-        return await self._in_thread(self._journal.ledger.stored, ids)
+        return await self._in_thread(self._open_run.ledger.stored, ids)
 
     async def owner(self, key: str) -> str | None:
         """The ID of the invoice that is stored under `key`, if there is one.
@@ -121,16 +121,16 @@ class LocalManifest:
         Raises:
             FatalError: the ledger cannot be read.
         """
-        return await self._in_thread(self._journal.ledger.owner, key)
+        return await self._in_thread(self._open_run.ledger.owner, key)
 
-    async def repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
+    async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
         """Remember `rows`, pairs of invoice ID and line. For each that repeats an ID of an earlier row, of this call or
         one before: its index in `rows`, and the line where the ID came first (None where the source has no lines).
 
         Raises:
             FatalError: the disk failed.
         """
-        return await self._in_thread(self._journal.seen.repeats, rows)
+        return await self._in_thread(self._open_run.seen.find_repeats, rows)
 
     async def refresh(self) -> None:
         """Take in what other runs have recorded by now.
@@ -138,20 +138,20 @@ class LocalManifest:
         Raises:
             FatalError: a manifest is damaged, or cannot be read.
         """
-        await self._in_thread(self._journal.refresh, time.monotonic())
+        await self._in_thread(self._open_run.refresh, time.monotonic())
 
-    async def accounted(self, source: str, rows: int) -> int:
+    async def distinct_since_drain(self, source: str, rows: int) -> int:
         """How many invoices the workers of the queue `source` have accounted for since it was last drained; this run
         has `rows` rows.
 
         Raises:
             FatalError: a manifest is damaged, or cannot be read.
         """
-        return await self._in_thread(self._journal.accounted, source, rows)
+        return await self._in_thread(self._open_run.distinct_since_drain, source, rows)
 
-    def hurry(self) -> None:
-        """See `interfaces.Manifest.hurry`."""
-        self._journal.hurry()
+    def stop_waiting(self) -> None:
+        """See `interfaces.Manifest.stop_waiting`."""
+        self._open_run.stop_waiting()
 
     async def finish(self, summary: Summary) -> Summary:
         """Write the run's summary, its hashes filled in, and return it so; no row can be appended after.
@@ -160,7 +160,7 @@ class LocalManifest:
             FatalError: the manifest failed before, or the summary cannot be written: the run stays unfinished.
         """
         with anyio.CancelScope(shield=True):
-            written = await self._in_thread(self._journal.finish, summary)
+            written = await self._in_thread(self._open_run.finish, summary)
         return written  # noqa: RET504 - a return inside the scope is one that mypy thinks may not happen
 
     def _commit_soon(self) -> None:
@@ -180,7 +180,7 @@ class LocalManifest:
             self._timer = None
         group, self._waiting = self._waiting, _Group()
         self._committing = True
-        commit = asyncio.wrap_future(self._thread.submit(self._journal.commit, b"".join(group.lines), group.rows))
+        commit = asyncio.wrap_future(self._thread.submit(self._open_run.commit, b"".join(group.lines), group.rows))
         commit.add_done_callback(lambda done: self._committed(group, done))
 
     def _committed(self, group: _Group, commit: asyncio.Future[None]) -> None:
@@ -194,6 +194,6 @@ class LocalManifest:
         return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
 
 
-def _close(opening: Future[Journal]) -> None:
+def _close(opening: Future[OpenRun]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

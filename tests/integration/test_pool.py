@@ -15,7 +15,7 @@ import pytest
 
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
 from bulkfetch.pipeline.fetcher import Fetcher, RowWriter
 from bulkfetch.pipeline.pool import Pool
@@ -164,8 +164,8 @@ class Recording:
         await self._manifest.append(rows)
         self._durable.update(row.line for row in rows)
 
-    def hurry(self):
-        self._manifest.hurry()
+    def stop_waiting(self):
+        self._manifest.stop_waiting()
 
 
 class Moments:
@@ -192,7 +192,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
         tick()
 
     async with (
-        LocalManifest.open(root, clock=clock, objects=objects, shared=source.redelivers) as manifest,
+        ManifestWriter.open(root, clock=clock, objects=objects, shared=source.redelivers) as manifest,
         LocalStore.open(root, manifest.run) as store,
     ):
         fetcher = Fetcher(
@@ -310,7 +310,7 @@ class FailsOnceLate:
     """A store that takes every body, and then loses the object of `LATE`, once."""
 
     def __init__(self, inner):
-        self._inner, self.looks_are_cheap, self.failed = inner, True, False
+        self._inner, self.cheap_head, self.failed = inner, True, False
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
@@ -504,7 +504,7 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
             source,
             server,
         ),
-        LocalManifest.open(tmp_path, clock=clock, shared=True) as other,
+        ManifestWriter.open(tmp_path, clock=clock, shared=True) as other,
     ):
         for each in (with_row, without_row):
             await anyio.Path(tmp_path / pool._keys.key_for(each, {})).write_bytes(pdf)

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
-from bulkfetch.manifest import LocalManifest, verify_chain
+from bulkfetch.manifest import ManifestWriter, verify_chain
 from bulkfetch.models import Counts, ObjectMeta, Outcome, Row, Summary
 
 pytestmark = pytest.mark.anyio
@@ -103,7 +103,7 @@ def summary(rows: int) -> Summary:
     )
 
 
-Open = Callable[[Path], AbstractAsyncContextManager[LocalManifest]]
+Open = Callable[[Path], AbstractAsyncContextManager[ManifestWriter]]
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def bucket() -> Bucket:
 
 @pytest.fixture
 def opened(bucket: Bucket) -> Open:
-    return lambda root: LocalManifest.open(root, clock=lambda: datetime.now(UTC), objects=bucket)
+    return lambda root: ManifestWriter.open(root, clock=lambda: datetime.now(UTC), objects=bucket)
 
 
 async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
@@ -219,7 +219,7 @@ def small_volumes(monkeypatch):
     monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.VOLUME_SEGMENTS", 3)
 
 
-async def appended(manifest: LocalManifest, numbers: Iterable[int]) -> None:
+async def appended(manifest: ManifestWriter, numbers: Iterable[int]) -> None:
     """A segment for each."""
     for number in numbers:
         await manifest.append([row(number)])
@@ -375,7 +375,7 @@ async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, t
 
 
 async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_path, monkeypatch):
-    """`hurry` ends an append that waits for the bucket, and what comes after it."""
+    """`stop_waiting` ends an append that waits for the bucket, and what comes after it."""
     monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.RUNNING", 20.0)
     async with opened(tmp_path) as manifest:
         bucket.trouble = 1_000_000
@@ -383,7 +383,7 @@ async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_p
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_refused, manifest.append, [row(1)])
                 await anyio.to_thread.run_sync(bucket.failed.wait)
-                manifest.hurry()
+                manifest.stop_waiting()
             await _refused(manifest.append, [row(2)])
             await _refused(manifest.finish, summary(0))
     assert bucket.kept == {}
@@ -406,9 +406,9 @@ async def test_a_run_has_more_patience_than_its_beginning(bucket, opened, tmp_pa
 
 
 async def test_haste_does_not_harm_what_the_bucket_takes(bucket, opened, tmp_path):
-    """After `hurry` rows and summary are still put, where that works at once."""
+    """After `stop_waiting` rows and summary are still put, where that works at once."""
     async with opened(tmp_path) as manifest:
-        manifest.hurry()
+        manifest.stop_waiting()
         await manifest.append([row(1)])
         await manifest.finish(summary(1))
     assert f"manifests/{manifest.run}.json" in bucket.kept
