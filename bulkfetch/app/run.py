@@ -81,7 +81,7 @@ async def _archive(
         pool = Pool(
             source=given.source,
             manifest=manifest,
-            ledger=manifest,
+            ledger=manifest.history,
             store=store,
             fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
             rows=RowWriter(manifest.run, utc_now),

@@ -1,4 +1,4 @@
-"""One run's hold on an archive in a directory: the blocking half of `ManifestWriter`, for one thread."""
+"""One run's hold on an archive: the blocking half of `ManifestWriter` and `RunHistory`, for one thread."""
 
 import os
 import socket
@@ -33,7 +33,11 @@ from bulkfetch.models import Row, Summary, utc_iso
 
 
 class OpenRun:
-    """The lock, the run's own row_file, the ledger and the IDs met, open together."""
+    """The archive's lock, the run's own row file, the ledger and the list of IDs met, open together.
+
+    `adopting` says that there may be objects without a row. Mutable are `_indexing`, whether the ledger still takes in
+    the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
+    """
 
     def __init__(
         self,
@@ -70,10 +74,11 @@ class OpenRun:
         *,
         shared: bool = False,
     ) -> Self:
-        """Take the archive, mend what a run that died left torn, and begin a run.
+        """Lock the archive, mend the manifests that dead runs left torn, and begin a run.
 
-        With `objects` the archive is in a bucket, and `root` a local copy of its manifests, brought up to date first.
-        With `shared` the archive itself is shared with the other workers of a queue; a local copy never is.
+        With `objects` the archive is in a bucket, and `root` holds a local copy of its manifests, which is brought up
+        to date first. With `shared` the workers of a queue use the archive together; a local copy always belongs to
+        one run alone.
 
         Raises:
             ArchiveLocked: another run holds the archive.
@@ -97,7 +102,7 @@ class OpenRun:
             lock.sign(Holder(pid=os.getpid(), host=socket.gethostname(), started_at=utc_iso(now), run=run))
             if lock.alone:
                 _heal_all(root)
-            # Whoever shares an archive looks at each object that another worker may have left, and asks for no more.
+            # The workers of a queue look for each invoice's object anyway: another worker may have just stored it.
             adopting = not shared and (must_adopt(root) or (mirror is not None and mirror.holds_foreign()))
             if shared and lock.alone and mirror is None:
                 lock.share()
@@ -136,7 +141,7 @@ class OpenRun:
             FatalError: the lines are not recorded.
         """
         self.raise_if_failed()
-        # The bucket first: what is in the local copy alone would be news to every other machine.
+        # The bucket first: other machines cannot see a row that is in the local copy alone.
         if self._mirror is not None:
             self._mirror.append(lines)
         self._row_file.append(lines, len(rows))
@@ -144,11 +149,12 @@ class OpenRun:
             try:
                 self.ledger.index(self.run, rows, self._row_file.size)
             except sqlite3.Error:
-                # The rows are safe. The ledger may have no gap, so it rests here; the next run reads on from its end.
+                # The rows are safe in the manifest. The ledger must have no gap, so it takes in no later row either,
+                # until it reads the manifests again.
                 self._indexing = False
 
     def refresh(self, asked: float) -> None:
-        """Take in what others have recorded up to `asked` (monotonic seconds).
+        """Bring the ledger up to date with what others had recorded at `asked` (monotonic seconds).
 
         Raises:
             FatalError: a manifest is damaged, or cannot be read.
@@ -159,13 +165,13 @@ class OpenRun:
         if self._mirror is not None:
             self._mirror.pull()
         self.ledger.refresh()
-        # It has read this run's manifest, too.
+        # The ledger has read this run's manifest, too, so it has no gap any more.
         self._indexing = True
         self._refreshed = began
 
     def distinct_since_drain(self, source: str, rows: int) -> int:
-        """How many invoices the workers of the queue `source` have accounted for since it was last drained; of this run
-        there are `rows` rows.
+        """How many different invoices the workers of the queue `source` have written rows for since it was last
+        drained; this run has `rows` rows.
 
         Raises:
             FatalError: a manifest is damaged, or cannot be read.
@@ -175,7 +181,7 @@ class OpenRun:
         return distinct_since_drain(self._root, self.run, source, began=self._began, idle=not rows)
 
     def finish(self, summary: Summary) -> Summary:
-        """Close the row_file and write the run's summary, its hashes filled in.
+        """Close the row file and write the run's summary, its hashes filled in.
 
         Raises:
             FatalError: the manifest failed before, or the summary cannot be written.
@@ -215,15 +221,18 @@ def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> LedgerIn
     except DamagedManifest:
         if mirror is None:
             raise
-    # A power failure can leave the copy with its size but without its bytes; the bucket has the truth.
+    # A power failure can leave a local file with its size but without its bytes. The bucket has the truth.
     mirror.forget()
     mirror.pull()
     return LedgerIndex.open(root)
 
 
 def must_adopt(root: Path) -> bool:
-    """Whether there may be objects without a row in `root`: left by a run that died after the last complete one, or put
-    there by somebody else before the first."""
+    """Whether there may be objects without a row in `root`.
+
+    A run that died may have left them, if no complete run came after it. Where there was no run yet, somebody else may
+    have put them there.
+    """
     runs = list_runs(root)
     if not any(run.manifest for run in runs):
         with disk_errors(f"list {root}"):
@@ -233,7 +242,8 @@ def must_adopt(root: Path) -> bool:
             return True
         try:
             summary = read_summary(run.summary)
-            # The worker of a queue looks for what it is given only, and others may be at work when it ends.
+            # A queue's worker looks only for the invoices it is given, and other workers may still be busy when it
+            # ends: its summary does not say that no object lacks its row.
             if summary.complete and "://" not in summary.source:
                 return False
         except UsageError:

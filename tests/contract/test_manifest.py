@@ -185,11 +185,11 @@ async def test_what_earlier_runs_stored_is_known(tmp_path):
     async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         await manifest.append([row("INV-3")])
         entry = Entry("INV-1.pdf", 7, "ab" * 32)
-        assert await manifest.stored(["INV-1", "INV-2", "INV-4"]) == {"INV-1": entry}
-        assert set(await manifest.stored(["INV-3"])) == {"INV-3"}
-        assert await manifest.owner("INV-3.pdf") == "INV-3"
-        assert await manifest.owner("INV-2.pdf") is None
-        assert await manifest.find_repeats([("a", 1), ("a", 2)]) == {1: 1}
+        assert await manifest.history.stored(["INV-1", "INV-2", "INV-4"]) == {"INV-1": entry}
+        assert set(await manifest.history.stored(["INV-3"])) == {"INV-3"}
+        assert await manifest.history.owner("INV-3.pdf") == "INV-3"
+        assert await manifest.history.owner("INV-2.pdf") is None
+        assert await manifest.history.find_repeats([("a", 1), ("a", 2)]) == {1: 1}
 
 
 async def test_a_second_run_is_refused_until_the_first_ends(tmp_path):
@@ -241,7 +241,7 @@ async def test_a_failing_index_does_not_lose_rows(tmp_path):
         database.execute("ALTER TABLE hidden RENAME TO manifests")
         await manifest.append([row("INV-3")])
     async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
-        assert set(await manifest.stored(["INV-1", "INV-2", "INV-3"])) == {"INV-1", "INV-2", "INV-3"}
+        assert set(await manifest.history.stored(["INV-1", "INV-2", "INV-3"])) == {"INV-1", "INV-2", "INV-3"}
 
 
 async def test_adopting_is_asked_for_after_a_run_that_died(tmp_path):

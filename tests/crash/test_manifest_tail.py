@@ -111,7 +111,7 @@ def test_a_torn_manifest_is_mended_by_the_next_run(tmp_path):
 async def known(root: Path, ids):
     async with ManifestWriter.open(root, clock=lambda: datetime.now(UTC)) as manifest:
         assert manifest.adopting
-        return set(await manifest.stored(ids))
+        return set(await manifest.history.stored(ids))
 
 
 WRITER = """

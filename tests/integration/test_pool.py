@@ -200,7 +200,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
             rng=Random(0), stopping=stop.requested.is_set, notify=notify,
         )  # fmt: skip
         pool = Pool(
-            source=source, manifest=Recording(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
+            source=source, manifest=Recording(manifest, durable), ledger=manifest.history, store=store, fetcher=fetcher,
             rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
             guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
             drain=drain, adopting=manifest.adopting,

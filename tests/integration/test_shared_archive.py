@@ -67,7 +67,7 @@ async def test_workers_share_and_nobody_else_gets_in(tmp_path, monkeypatch):
             async with ManifestWriter.open(tmp_path, clock=lambda: MORNING):
                 pass
     async with ManifestWriter.open(tmp_path, clock=lambda: MORNING) as alone:
-        assert set(await alone.stored(["a", "b", "c"])) == {"a", "b"}
+        assert set(await alone.history.stored(["a", "b", "c"])) == {"a", "b"}
         with pytest.raises(ArchiveLocked):
             async with worker(tmp_path):
                 pass
@@ -80,14 +80,14 @@ async def test_a_worker_sees_what_another_recorded_when_it_looks(tmp_path):
         async with worker(tmp_path) as one, worker(tmp_path) as two:
             await two.append([row("mine")])
             await one.append([row("a")])
-            assert set(await two.stored(["old", "mine", "a"])) == {"old", "mine"}
-            await two.refresh()
-            assert (await two.stored(["a"]))["a"] == Entry("a.pdf", 7, "ab" * 32)
-            assert await two.owner("a.pdf") == "a"
+            assert set(await two.history.stored(["old", "mine", "a"])) == {"old", "mine"}
+            await two.history.refresh()
+            assert (await two.history.stored(["a"]))["a"] == Entry("a.pdf", 7, "ab" * 32)
+            assert await two.history.owner("a.pdf") == "a"
             await one.append([row("b")])
             await two.append([row("c")])
-            await two.refresh()
-            assert set(await two.stored(["old", "mine", "a", "b", "c"])) == {"old", "mine", "a", "b", "c"}
+            await two.history.refresh()
+            assert set(await two.history.stored(["old", "mine", "a", "b", "c"])) == {"old", "mine", "a", "b", "c"}
 
 
 async def test_a_manifest_that_is_being_written_is_not_cut(tmp_path):
@@ -100,7 +100,7 @@ async def test_a_manifest_that_is_being_written_is_not_cut(tmp_path):
             await anyio.to_thread.run_sync(write_all, torn.fileno(), b'{"v":1,"run":"half')
         whole = path.stat().st_size
         async with worker(tmp_path) as other:
-            assert set(await other.stored(["a"])) == {"a"}
+            assert set(await other.history.stored(["a"])) == {"a"}
             assert path.stat().st_size == whole
     async with worker(tmp_path):
         assert path.stat().st_size < whole

@@ -21,8 +21,8 @@ _LOCK_TRIES = 8
 
 @dataclass(slots=True)
 class TempFile:
-    """A temporary file. `fd` is -1 once it is closed. Where it is not `visible`, `name` is but a label. `ready` says
-    that it was created with the mode that objects have."""
+    """A temporary file. `fd` is -1 once the file is closed. A file that is not `visible` has no name on disk, and
+    `name` is a label only. `ready` says that the file was created with the mode of objects."""
 
     name: str
     fd: int
@@ -92,7 +92,7 @@ class TempFiles:
             # Nobody can open it before it is linked, so it may have its final mode at once.
             fd = os.open(".", _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, OBJECT_MODE, dir_fd=self.fd)
             if self._mode is None:
-                # The umask takes away of it what it takes of each.
+                # The umask changes the mode of every file alike, so it is looked at once.
                 self._mode = stat.S_IMODE(os.fstat(fd).st_mode)
             return TempFile(name, fd, visible=False, ready=self._mode == OBJECT_MODE)
         return TempFile(name, os.open(name, _CREATE, 0o600, dir_fd=self.fd), True)
@@ -110,7 +110,7 @@ class TempFiles:
             os.link(f"/proc/self/fd/{temp.fd}", name, dst_dir_fd=directory, follow_symlinks=True)
 
     def discard(self, temp: TempFile) -> None:
-        """Leave nothing of `temp`; where the disk refuses even that, the next run's sweep will."""
+        """Close and remove `temp`. If the disk refuses to remove it, the next run's sweep does."""
         temp.close()
         if temp.visible:
             with suppress(OSError):
@@ -118,7 +118,7 @@ class TempFiles:
 
     @contextmanager
     def dropping(self, temp: TempFile) -> Iterator[TempFile]:
-        """Leave nothing of `temp` afterwards, whatever happens."""
+        """Discard `temp` when the block ends, whatever happens."""
         try:
             yield temp
         finally:

@@ -87,7 +87,7 @@ class Tree:
             _raise_first(directories.sync())
 
     def secure(self, path: KeyPath) -> None:
-        """Make the object at `path` and its name durable: whoever put it there may have died before."""
+        """Make the object at `path` and its name durable: the run that put it there may have died before it did so."""
         with self.directories() as directories:
             fd = directories.open_object(path)
             try:
@@ -97,7 +97,7 @@ class Tree:
             _raise_first(directories.sync())
 
     def quarantine(self, temp: TempFile, path: KeyPath) -> str:
-        """Keep `temp` aside, durably; where, relative to the root."""
+        """Keep `temp` aside, durably, and return where, relative to the root."""
         temp.sync()
         with self.directories() as directories:
             for kept in ((*self._quarantine, *path), (*self._quarantine, temp.name)):

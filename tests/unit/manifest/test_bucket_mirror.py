@@ -129,7 +129,7 @@ async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
         await first.append([row(3)])
         await first.finish(summary(3))
     async with opened(tmp_path / "b") as second:
-        stored = await second.stored(["id-1", "id-2", "id-3", "id-4"])
+        stored = await second.history.stored(["id-1", "id-2", "id-3", "id-4"])
 
     assert sorted(stored) == ["id-1", "id-2", "id-3"]
     assert not second.adopting
@@ -188,7 +188,7 @@ async def test_a_copy_that_is_ahead_or_damaged_is_brought_back(bucket, opened, t
     for wrong in (truth + b'{"torn', truth[:-7], truth[: len(truth) // 2], b""):
         path.write_bytes(wrong)
         async with opened(tmp_path) as again:
-            assert sorted(await again.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+            assert sorted(await again.history.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
         assert path.read_bytes() == truth
 
 
@@ -199,7 +199,7 @@ async def test_a_run_that_the_bucket_does_not_know_is_forgotten(bucket, opened, 
         await manifest.finish(summary(1))
     bucket.kept.clear()
     async with opened(tmp_path) as again:
-        assert not await again.stored(["id-1"])
+        assert not await again.history.stored(["id-1"])
 
 
 async def test_a_missing_segment_is_damage(bucket, opened, tmp_path):
@@ -236,7 +236,7 @@ async def test_a_start_lists_volumes_instead_of_segments(bucket, opened, tmp_pat
     bucket.listed.clear()
     bucket.reads.clear()
     async with opened(tmp_path / "b") as manifest:
-        assert len(await manifest.stored([f"id-{number}" for number in range(20)])) == 16
+        assert len(await manifest.history.stored([f"id-{number}" for number in range(20)])) == 16
 
     of_ended, of_died = f"manifests/{ended.run}", f"manifests/{died.run}"
     volumes = [f"{of_ended}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6), (7, 8))]
@@ -268,7 +268,7 @@ async def test_a_copy_goes_on_from_the_middle_of_a_volume(bucket, opened, tmp_pa
             pass
         await appended(manifest, range(6, 12))
         async with opened(tmp_path / "b") as again:
-            assert len(await again.stored([f"id-{number}" for number in range(20)])) == 11
+            assert len(await again.history.stored([f"id-{number}" for number in range(20)])) == 11
         await manifest.finish(summary(11))
     async with opened(tmp_path / "b"):
         name = f"manifests/{manifest.run}.jsonl"
@@ -284,7 +284,7 @@ async def test_the_segments_of_a_run_that_ended_may_go(bucket, opened, tmp_path,
     for key in [key for key in bucket.kept if f"{manifest.run}/" in key]:
         del bucket.kept[key]
     async with opened(tmp_path / "b") as again:
-        assert len(await again.stored([f"id-{number}" for number in range(8)])) == 8
+        assert len(await again.history.stored([f"id-{number}" for number in range(8)])) == 8
 
 
 async def test_a_missing_volume_is_damage(bucket, opened, tmp_path, small_volumes):
@@ -371,7 +371,7 @@ async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, t
     assert not list((tmp_path / "manifests").glob("*.json"))
     async with opened(tmp_path) as again:
         assert again.adopting
-        assert sorted(await again.stored(["id-1", "id-2", "id-3"])) == ["id-1"]
+        assert sorted(await again.history.stored(["id-1", "id-2", "id-3"])) == ["id-1"]
 
 
 async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_path, monkeypatch):
@@ -397,8 +397,8 @@ async def test_a_run_has_more_patience_than_its_beginning(bucket, opened, tmp_pa
         async with opened(tmp_path / "b") as second:
             await first.append([row(2)])
             bucket.trouble = 2
-            await second.refresh()
-            assert sorted(await second.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+            await second.history.refresh()
+            assert sorted(await second.history.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
         bucket.trouble = 1
         with pytest.raises(FatalError, match="busy"):
             async with opened(tmp_path / "c"):
@@ -436,7 +436,7 @@ async def test_a_copy_with_the_right_size_and_the_wrong_bytes_is_pulled_again(bu
             file.write_bytes(bytes(10) + data[10:])
     (tmp_path / ".bulkfetch" / "ledger.sqlite3").unlink()
     async with opened(tmp_path) as again:
-        assert sorted(await again.stored(["id-0", "id-1", "id-2"])) == ["id-0", "id-1", "id-2"]
+        assert sorted(await again.history.stored(["id-0", "id-1", "id-2"])) == ["id-0", "id-1", "id-2"]
         await again.append([row(9)])
         await again.finish(summary(1))
     assert await anyio.to_thread.run_sync(verify_chain, tmp_path) == []
@@ -454,7 +454,7 @@ async def test_a_copy_of_a_run_that_died_is_no_torn_end(bucket, opened, tmp_path
     truth = path.read_bytes()
     path.write_bytes(truth[: len(truth) // 2] + bytes(len(truth) // 2))
     async with opened(tmp_path) as again:
-        assert sorted(await again.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+        assert sorted(await again.history.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
     assert path.read_bytes() == truth
     assert len(bucket.reads) == 1
 
