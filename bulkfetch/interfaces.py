@@ -115,7 +115,7 @@ class Store(Protocol):
     name: str
     """The destination as shown and recorded: a path or URL without credentials."""
 
-    looks_are_cheap: bool
+    cheap_head: bool
     """Whether a run can afford `head` for every object that the manifests name; else it takes their word."""
 
     async def put(
@@ -179,13 +179,13 @@ class Manifest(Protocol):
         """
         ...
 
-    def hurry(self) -> None:
-        """Have no more patience with a medium in trouble: an `append` under way, and any later one, ends soon, if need
-        be with an error. Returns at once."""
+    def stop_waiting(self) -> None:
+        """Wait no longer for a medium in trouble: an `append` under way, and any later one, ends soon, with an error if
+        the medium still fails. Returns at once."""
         ...
 
 
-class Ledger(Protocol):
+class History(Protocol):
     """Knows, in memory that does not grow with the archive, what earlier runs stored and what this run has seen."""
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
@@ -196,7 +196,7 @@ class Ledger(Protocol):
         """The ID of the invoice whose object is under `key` by the manifests; None if there is no such row."""
         ...
 
-    async def repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
+    async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
         """Which of `rows` (ID, input line) name an ID that this run has seen before, this batch included: their index,
         with the line of the first occurrence. The others are remembered."""
         ...
@@ -236,8 +236,10 @@ class Objects(Protocol):
         ...
 
     def level(self, folder: str) -> tuple[Sequence[ObjectMeta], Sequence[str]]:
-        """The objects directly in `folder`, which ends with a slash, and the folders in it, each so, too. Objects whose
-        key sorts later are looked for later."""
+        """The objects directly in `folder`, and the folders directly in it; a folder ends with a slash.
+
+        The listing goes in the order of keys: an object that is put meanwhile is missed only if its key sorts before
+        what was listed already."""
         ...
 
 

@@ -77,7 +77,7 @@ async def _archive(
         pool = Pool(
             source=given.source,
             manifest=manifest,
-            ledger=manifest,
+            ledger=manifest.history,
             store=store,
             fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
             rows=RowWriter(manifest.run, utc_now),
@@ -96,7 +96,7 @@ async def _archive(
         began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
         await pool.run()
-        tasks.start_soon(_hurry, manifest, stop, config.timeouts.drain)
+        tasks.start_soon(_stop_waiting, manifest, stop, config.timeouts.drain)
         try:
             shortfall = (
                 None if stop.cause else await find_shortfall(config.source.expect, given, pool, manifest, notify)
@@ -165,12 +165,12 @@ async def _by_its_type() -> AsyncIterator[None]:
         raise error from None
 
 
-async def _hurry(manifest: Manifest, stop: Stop, drain: float) -> None:
+async def _stop_waiting(manifest: Manifest, stop: Stop, drain: float) -> None:
     """What the pool does while it runs, for the summary: a bucket in trouble gets no more time than work in hand."""
     await stop.requested.wait()
     with anyio.move_on_after(drain):
         await stop.hurried.wait()
-    manifest.hurry()
+    manifest.stop_waiting()
 
 
 async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -10,7 +10,7 @@ import anyio
 
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.events import Estimated, Event
-from bulkfetch.interfaces import Ledger, Manifest, Source, Store
+from bulkfetch.interfaces import History, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, InputRow, PutResult, Row
 from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, RunGuard
@@ -47,7 +47,7 @@ class Pool:
         *,
         source: Source,
         manifest: Manifest,
-        ledger: Ledger,
+        ledger: History,
         store: Store,
         fetcher: Fetcher,
         rows: RowWriter,
@@ -121,7 +121,7 @@ class Pool:
         with anyio.move_on_after(self._drain):
             await self._stop.hurried.wait()
         self._working.cancel()
-        self._manifest.hurry()
+        self._manifest.stop_waiting()
 
     async def _produce(self) -> None:
         estimate = None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bulkfetch.errors import PermanentError
-from bulkfetch.interfaces import Ledger, Source, Store
+from bulkfetch.interfaces import History, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Row
 from bulkfetch.pipeline.job import Job
@@ -18,7 +18,7 @@ class Admission:
     """
 
     def __init__(
-        self, *, source: Source, ledger: Ledger, store: Store, rows: RowWriter, keys: KeyTemplate, adopting: bool
+        self, *, source: Source, ledger: History, store: Store, rows: RowWriter, keys: KeyTemplate, adopting: bool
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -55,13 +55,13 @@ class Admission:
         """Which of `deliveries` are duplicates; none where a second one may be the first one's redelivery."""
         if self._source.redelivers:
             return {}
-        return await self._ledger.repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
+        return await self._ledger.find_repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
 
     async def _still_stored(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Which of `ids` an earlier run stored, and the store still holds as far as that can be asked in time: a row
         alone is not an object."""
         stored = await self._ledger.stored(ids)
-        if not self._store.looks_are_cheap:
+        if not self._store.cheap_head:
             return dict(stored)
         entries = list(stored.items())
         found = await self._store.head([entry.key for _, entry in entries])
@@ -82,5 +82,5 @@ class Admission:
         if not self._keys.injective:
             # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
             return False
-        others_at_work = self._source.redelivers and self._store.looks_are_cheap
+        others_at_work = self._source.redelivers and self._store.cheap_head
         return self._adopting or delivery.redelivered or others_at_work

@@ -16,7 +16,7 @@ from support.doubles import GivenBody, GivenQueue, GivenSource, RecordingManifes
 
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
 from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
 from bulkfetch.pipeline.fetcher import Fetcher
@@ -155,7 +155,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
         tick()
 
     async with (
-        LocalManifest.open(root, clock=clock, objects=objects, shared=source.redelivers) as manifest,
+        ManifestWriter.open(root, clock=clock, objects=objects, shared=source.redelivers) as manifest,
         LocalStore.open(root, manifest.run) as store,
     ):
         fetcher = Fetcher(
@@ -163,7 +163,8 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
             rng=Random(0), stopping=stop.requested.is_set, notify=notify,
         )  # fmt: skip
         pool = Pool(
-            source=source, manifest=RecordingManifest(manifest, durable), ledger=manifest, store=store, fetcher=fetcher,
+            source=source, manifest=RecordingManifest(manifest, durable), ledger=manifest.history, store=store,
+            fetcher=fetcher,
             rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
             guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
             drain=drain, adopting=manifest.adopting,
@@ -273,7 +274,7 @@ class FailsOnceLate:
     """A store that takes every body, and then loses the object of `LATE`, once."""
 
     def __init__(self, inner):
-        self._inner, self.looks_are_cheap, self.failed = inner, True, False
+        self._inner, self.cheap_head, self.failed = inner, True, False
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
@@ -467,7 +468,7 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
             source,
             server,
         ),
-        LocalManifest.open(tmp_path, clock=clock, shared=True) as other,
+        ManifestWriter.open(tmp_path, clock=clock, shared=True) as other,
     ):
         for each in (with_row, without_row):
             await anyio.Path(tmp_path / pool._keys.key_for(each, {})).write_bytes(pdf)

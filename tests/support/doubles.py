@@ -145,9 +145,9 @@ class RecordingManifest:
         await self._inner.append(rows)
         self._durable.update(row.line for row in rows)
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """Pass it on."""
-        self._inner.hurry()
+        self._inner.stop_waiting()
 
 
 _BODIES: type[Body] = GivenBody

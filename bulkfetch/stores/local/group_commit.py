@@ -15,8 +15,8 @@ from typing import Self
 from bulkfetch.errors import BulkfetchError, FatalError
 from bulkfetch.keys import KeyPath
 from bulkfetch.stores.local.errors import Place, disposition
-from bulkfetch.stores.local.temp_files import Temp
-from bulkfetch.stores.local.tree import Archive, seal
+from bulkfetch.stores.local.temp_files import TempFile
+from bulkfetch.stores.local.tree import Tree, seal
 
 GROUP_LIMIT = 64
 
@@ -30,9 +30,9 @@ class Commit:
 
     path: KeyPath
     chunks: Sequence[bytes]
-    temp: Temp | None
+    temp: TempFile | None
     received: Callable[[], None]
-    done: asyncio.Future[Temp | None]
+    done: asyncio.Future[TempFile | None]
     published: bool = False
     error: BulkfetchError | None = None
 
@@ -40,11 +40,11 @@ class Commit:
 _Queue = SimpleQueue[Commit | None]
 
 
-class Committer:
+class GroupCommitter:
     """Takes commits from the event loop that it was made on, and settles each one's `done` there."""
 
-    def __init__(self, archive: Archive, place: Place) -> None:
-        self._archive = archive
+    def __init__(self, tree: Tree, place: Place) -> None:
+        self._tree = tree
         self._place = place
         self._loop = asyncio.get_running_loop()
         self._bodies: _Queue = SimpleQueue()
@@ -86,7 +86,7 @@ class Committer:
     def _write(self, commit: Commit) -> None:
         try:
             if commit.temp is None:
-                commit.temp = self._archive.scratch.create()
+                commit.temp = self._tree.temp_files.create()
             commit.temp.write(commit.chunks)
         except OSError as error:
             self._fail(commit, error)
@@ -110,12 +110,12 @@ class Committer:
             self._place.io_errors = 0
 
     def _publish(self, group: Sequence[Commit]) -> None:
-        with self._archive.directories() as directories:
+        with self._tree.directories() as directories:
             for commit in group:
                 if commit.temp is None or commit.error:
                     continue
                 try:
-                    commit.published = self._archive.publish(commit.temp, commit.path, directories)
+                    commit.published = self._tree.publish(commit.temp, commit.path, directories)
                 except OSError as error:
                     self._fail(commit, error)
             failed = directories.sync()
@@ -128,7 +128,7 @@ class Committer:
         commit.error = disposition(error, self._place)
         commit.error.__cause__ = error
         if commit.temp:
-            self._archive.scratch.discard(commit.temp)
+            self._tree.temp_files.discard(commit.temp)
 
     def _settle(self, group: Sequence[Commit]) -> None:
         for commit in group:
@@ -149,7 +149,7 @@ class Committer:
             self._written.put(None)
 
     def _break(self, error: BaseException) -> None:
-        self._broken = FatalError(f"{self._archive.name}: the store broke: {type(error).__name__}")
+        self._broken = FatalError(f"{self._tree.name}: the store broke: {type(error).__name__}")
         self._broken.__cause__ = error
         for commit in self._waiting:
             commit.error = self._broken

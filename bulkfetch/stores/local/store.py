@@ -15,9 +15,9 @@ from bulkfetch.keys import KeyPath, key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.stores.local.errors import Place, disposition, local_errors, unusable
-from bulkfetch.stores.local.group_commit import Commit, Committer
-from bulkfetch.stores.local.temp_files import Temp
-from bulkfetch.stores.local.tree import BLOCK, Archive
+from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
+from bulkfetch.stores.local.temp_files import TempFile
+from bulkfetch.stores.local.tree import BLOCK, Tree
 
 _HEAD_GROUP = 64
 """Keys that share the descriptors of their directories, so that these stay few."""
@@ -26,11 +26,11 @@ _HEAD_GROUP = 64
 class LocalStore:
     """Objects as files below a directory. Keeps the contract of `interfaces.Store`; made by `open`."""
 
-    looks_are_cheap = True
+    cheap_head = True
 
-    def __init__(self, archive: Archive, committer: Committer, place: Place) -> None:
-        self.name = archive.name
-        self._archive = archive
+    def __init__(self, tree: Tree, committer: GroupCommitter, place: Place) -> None:
+        self.name = tree.name
+        self._tree = tree
         self._committer = committer
         self._place = place
 
@@ -46,16 +46,16 @@ class LocalStore:
         """
         place = Place(str(root))
         try:
-            archive = await to_thread.run_sync(Archive, root, run)
+            tree = await to_thread.run_sync(Tree, root, run)
         except OSError as error:
             raise unusable(error, place) from error
-        committer = Committer(archive, place).start()
+        committer = GroupCommitter(tree, place).start()
         try:
-            yield cls(archive, committer, place)
+            yield cls(tree, committer, place)
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(committer.close)
-                await to_thread.run_sync(archive.close)
+                await to_thread.run_sync(tree.close)
 
     async def put(
         self,
@@ -71,26 +71,26 @@ class LocalStore:
         Bytes that must not be archived (`hold`, `conflict`) are kept in `.bulkfetch/quarantine/<run>/<key>`.
         """
         path = key_path(key)
-        spool = _Spool(self._archive)
+        incoming = _Incoming(self._tree)
         try:
-            await spool.fill(body)
+            await incoming.fill(body)
         except OSError as error:
-            await self._abandon(spool)
+            await self._abandon(incoming)
             raise disposition(error, self._place) from error
         except InvoiceError as error:
-            await (self._keep(spool, path) if error.hold else self._abandon(spool))
+            await (self._keep(incoming, path) if error.hold else self._abandon(incoming))
             raise
         except BaseException:
-            await self._abandon(spool)
+            await self._abandon(incoming)
             raise
         # The body is verified and in hand: what is left are milliseconds, and half of it would be worth nothing.
         sha256 = body.sha256
         with CancelScope(shield=True):
-            adopted = await self._commit(path, spool, sha256, received)
+            adopted = await self._commit(path, incoming, sha256, received)
         return PutResult(
             key=key,
-            uri=self._archive.uri(key),
-            size=spool.size,
+            uri=self._tree.uri(key),
+            size=incoming.size,
             sha256=sha256,
             content_type=body.content_type,
             adopted=adopted,
@@ -112,12 +112,12 @@ class LocalStore:
         if check.flaw() is not None:
             return None
         with CancelScope(shield=True), local_errors(self._place):
-            await to_thread.run_sync(self._archive.secure, key_path(key))
+            await to_thread.run_sync(self._tree.secure, key_path(key))
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`: a `file:` URI."""
-        return self._archive.uri(key)
+        return self._tree.uri(key)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
         """See `interfaces.Store.get`. Chunks are of 1 MiB, the last one shorter."""
@@ -136,56 +136,56 @@ class LocalStore:
         except OSError as error:
             raise disposition(error, self._place) from error
 
-    async def _commit(self, path: KeyPath, spool: "_Spool", sha256: str, received: Callable[[], None]) -> bool:
-        """Publish what `spool` holds; True if the same content was there before."""
-        done: asyncio.Future[Temp | None] = asyncio.get_running_loop().create_future()
-        chunks, spool.chunks = spool.chunks, []
-        self._committer.submit(Commit(path, chunks, spool.temp, received, done))
+    async def _commit(self, path: KeyPath, incoming: "_Incoming", sha256: str, received: Callable[[], None]) -> bool:
+        """Publish what `incoming` holds; True if the same content was there before."""
+        done: asyncio.Future[TempFile | None] = asyncio.get_running_loop().create_future()
+        chunks, incoming.chunks = incoming.chunks, []
+        self._committer.submit(Commit(path, chunks, incoming.temp, received, done))
         del chunks
         left = await done
         if left is None:
             return False
         with local_errors(self._place):
-            await to_thread.run_sync(self._archive.adopt, left, path, sha256)
+            await to_thread.run_sync(self._tree.adopt, left, path, sha256)
         return True
 
-    async def _abandon(self, spool: "_Spool") -> None:
-        if spool.temp:
+    async def _abandon(self, incoming: "_Incoming") -> None:
+        if incoming.temp:
             with CancelScope(shield=True):
-                await to_thread.run_sync(self._archive.scratch.discard, spool.temp)
+                await to_thread.run_sync(self._tree.temp_files.discard, incoming.temp)
 
-    async def _keep(self, spool: "_Spool", path: KeyPath) -> None:
+    async def _keep(self, incoming: "_Incoming", path: KeyPath) -> None:
         with CancelScope(shield=True), local_errors(self._place):
-            await to_thread.run_sync(self._keep_now, spool, path)
+            await to_thread.run_sync(self._keep_now, incoming, path)
 
-    def _keep_now(self, spool: "_Spool", path: KeyPath) -> None:
-        temp = spool.temp or self._archive.scratch.create()
-        with self._archive.scratch.dropping(temp):
-            temp.write(spool.chunks)
-            self._archive.quarantine(temp, path)
+    def _keep_now(self, incoming: "_Incoming", path: KeyPath) -> None:
+        temp = incoming.temp or self._tree.temp_files.create()
+        with self._tree.temp_files.dropping(temp):
+            temp.write(incoming.chunks)
+            self._tree.quarantine(temp, path)
 
     def _head(self, paths: Sequence[tuple[str, KeyPath]]) -> Sequence[ObjectMeta | None]:
         found: list[ObjectMeta | None] = []
         for start in range(0, len(paths), _HEAD_GROUP):
-            with self._archive.directories() as directories:
+            with self._tree.directories() as directories:
                 for key, path in paths[start : start + _HEAD_GROUP]:
                     size = directories.size(path)
                     found.append(None if size is None else ObjectMeta(key, size))
         return found
 
     def _open(self, path: KeyPath) -> int:
-        with self._archive.directories() as directories:
+        with self._tree.directories() as directories:
             return directories.open_object(path)
 
 
-class _Spool:
+class _Incoming:
     """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks` is not yet in it."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.size = 0
         self.chunks: list[bytes] = []
-        self.temp: Temp | None = None
-        self._archive = archive
+        self.temp: TempFile | None = None
+        self._tree = tree
         self._held = 0
 
     async def fill(self, body: Body) -> None:
@@ -193,7 +193,7 @@ class _Spool:
         arriving = aiter(body)
         if not await self._gather(arriving):
             return
-        self.temp = await to_thread.run_sync(self._archive.scratch.create)
+        self.temp = await to_thread.run_sync(self._tree.temp_files.create)
         # A descriptor of its own: a write that was cancelled goes on in its thread while the temporary file is dropped.
         with CancelScope(shield=True):
             file = await aiofiles.open(os.dup(self.temp.fd), "wb")
