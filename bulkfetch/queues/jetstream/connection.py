@@ -143,7 +143,7 @@ class NatsConnection:
                 max_outstanding_pings=_PINGS,
                 **options,
             )
-            # It returns, too, where the server hung up in the middle; then it tries again by itself.
+            # `connect` also returns when the server hung up in the middle. The client then tries again by itself.
             await polling(self._is_decided, CONNECT_TIMEOUT, pause=_LOOK_AGAIN)
         if not self.client.is_connected:
             last = self._last_detail or str(self.client.last_error or "")

@@ -21,7 +21,7 @@ from bulkfetch.errors import FatalError
 
 CONSUMER = "bulkfetch"
 ACK_WAIT = 30.0
-"""Seconds after which the message of a worker that died comes back; one that lives extends it meanwhile."""
+"""Seconds after which the message of a dead worker comes back. A living worker extends its lease in time."""
 
 SHORTEST_ACK_WAIT = 1.0
 
@@ -179,7 +179,7 @@ async def ensure_consumer(js: JetStreamContext, names: StreamNames) -> float:
     """Make the consumer that all workers share, unless it is there; its lease in seconds.
 
     Raises:
-        FatalError: the one that is there is set up so that invoices get stuck.
+        FatalError: the consumer that is there is set up so that invoices get stuck.
         nats.errors.Error: the server refuses, or does not answer.
     """
     try:

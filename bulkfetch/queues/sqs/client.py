@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SqsAddress:
-    """Where a queue is. `name` is its URL, `account` the AWS account that owns it; None: the credentials' own."""
+    """Where a queue is. `name` is its URL, `account` the AWS account that owns it, None for the credentials' own."""
 
     name: str
     queue: str

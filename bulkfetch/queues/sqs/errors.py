@@ -52,7 +52,7 @@ _COMES_BACK = {
     "InternalError",
     "InternalFailure",
     "KmsThrottled",
-    # 120 000 messages are in workers' hands, or in those of listings of dead letters.
+    # 120 000 messages are leased, by workers or by listings of dead letters.
     "OverLimit",
     "RequestLimitExceeded",
     "RequestThrottled",

@@ -44,7 +44,7 @@ class BlockReader:
         """
         try:
             block: bytes | None = None
-            while block is None:  # as long as a pipe has nothing after all
+            while block is None:  # a pipe may have nothing after all
                 if self._waits:
                     # A thread in read() could not be cancelled, and would hold up the exit while the pipe is idle.
                     await anyio.wait_readable(self._file.fileno())
