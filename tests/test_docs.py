@@ -1,4 +1,4 @@
-"""README and code say the same: flags, exit codes, and the keys of a manifest row."""
+"""README and code say the same: flags, exit codes, keys of a manifest row. What documents point to exists."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,8 @@ from bulkfetch.cli.run import command as run
 from bulkfetch.errors import ExitCode
 from bulkfetch.models import Row
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def section(title: str) -> str:
@@ -45,3 +46,44 @@ def test_the_readme_explains_each_exit_code(code):
 def test_the_readme_explains_each_key_of_a_row(key):
     """The manifest is an interface: each key of a row is under "Manifest"."""
     assert f"`{key}`" in section("Manifest")
+
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+FOREIGN = {"manifests/", ".bulkfetch/", "quarantine/", "bulkfetch.toml"}
+"""Paths in an archive, and in a user's directory."""
+PATH = re.compile(
+    r"[a-z0-9_]+(?:/[a-z0-9_]+)*(?:/|\.py|\.md|\.toml)|tests/[a-z0-9_]+|\.ci/run|\.pre-commit-config\.yaml"
+)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+
+
+def paths_in(document):
+    """What `document` names as a file or folder of this repository: by a link, or as code that has the form of a path.
+    Code is relative to the repository or, in short, to bulkfetch/."""
+    text = (ROOT / document).read_text("utf-8")
+    links = {(ROOT / document).parent / link for link in LINK.findall(text)}
+    return {path.resolve().relative_to(ROOT).as_posix() for path in links} | {
+        code for code in CODE.findall(text) if PATH.fullmatch(code)
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_that_a_document_names_exists(document):
+    """Who follows a path from a document arrives: files that move take their mentions along."""
+    named = paths_in(document) - FOREIGN
+    assert named
+    assert [
+        path for path in sorted(named) if not (ROOT / path).exists() and not (ROOT / "bulkfetch" / path).exists()
+    ] == []
+
+
+def test_the_architecture_has_a_test_for_each_promise():
+    """Each promise of the README has a row in the map: what keeps it, and the files of tests that hold it."""
+    promises = re.findall(r"^\| (P\d+) \|", section("What it promises"), re.MULTILINE)
+    rows = dict(re.findall(r"^\| (P\d+) \|(.*)$", (ROOT / "docs/architecture.md").read_text("utf-8"), re.MULTILINE))
+    assert list(rows) == promises
+    for promise, row in rows.items():
+        keepers, tests = row.split("|")[:2]
+        assert re.search(r"`[a-z_/]+\.py`", keepers), promise
+        assert re.search(r"`tests/[a-z0-9_/]+\.py`", tests), promise

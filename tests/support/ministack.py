@@ -23,7 +23,7 @@ ACCESS_KEY = "AKIALOOPBACKTESTS"
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 INSTALL_SECONDS = 300.0
-CACHE = Path(__file__).parents[2] / ".cache"
+CACHE = Path(os.environ.get("BULKFETCH_TEST_CACHE", Path(__file__).parents[2] / ".cache"))
 START_SECONDS = 20.0
 STARTS = 2
 
