@@ -5,8 +5,8 @@ from collections import Counter
 from bulkfetch.models import Counts, Outcome, Row
 
 
-class Account:
-    """The sum of the rows that were recorded. `counts.read` is kept by whoever reads the input.
+class Tally:
+    """The sum of the rows that were recorded.
 
     `reasons` are counted by the manifest's words. `answered` counts the invoices of which something is known for good:
     they are stored, or no retry would mend their failure.

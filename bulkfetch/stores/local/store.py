@@ -1,8 +1,7 @@
 """A directory as a store: what `put` returns has survived a power loss."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import aiofiles
 from anyio import CancelScope, to_thread
 
 from bulkfetch.errors import InvoiceError
-from bulkfetch.interfaces import Body
+from bulkfetch.interfaces import Body, Committed
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.stores.local.directories import KeyPath, key_path
 from bulkfetch.stores.local.errors import ErrorMap
-from bulkfetch.stores.local.group_commit import Commit, Committer
+from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
 from bulkfetch.stores.local.temp_files import Temp
 from bulkfetch.stores.local.tree import BLOCK, Archive
 
@@ -26,11 +25,11 @@ _HEAD_GROUP = 64
 class LocalStore:
     """Objects as files below a directory. Keeps the contract of `interfaces.Store`; made by `open`."""
 
-    looks_are_cheap = True
+    cheap_head = True
 
-    def __init__(self, archive: Archive, committer: Committer, errors: ErrorMap) -> None:
-        self.name = archive.name
-        self._archive = archive
+    def __init__(self, tree: Archive, committer: GroupCommitter, errors: ErrorMap) -> None:
+        self.name = tree.name
+        self._tree = tree
         self._committer = committer
         self._errors = errors
 
@@ -46,55 +45,49 @@ class LocalStore:
         """
         errors = ErrorMap(str(root))
         try:
-            archive = await to_thread.run_sync(Archive, root, run)
+            tree = await to_thread.run_sync(Archive, root, run)
         except OSError as error:
             raise errors.unusable(error) from error
-        committer = Committer(archive, errors).start()
+        committer = GroupCommitter(tree, errors).start()
         try:
-            yield cls(archive, committer, errors)
+            yield cls(tree, committer, errors)
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(committer.close)
-                await to_thread.run_sync(archive.close)
+                await to_thread.run_sync(tree.close)
 
     async def put(
         self,
         key: str,
         body: Body,
         *,
-        received: Callable[[], None],
+        committed: Committed,
         fields: Mapping[str, str] = NO_FIELDS,  # noqa: ARG002 - a directory knows no retention
-        tried: dict[str, int] | None = None,  # noqa: ARG002 - nor does it lose an answer
-    ) -> PutResult:
+        put_before: dict[str, int] | None = None,  # noqa: ARG002 - nor does it lose an answer
+    ) -> int:
         """See `interfaces.Store.put`. A body up to 1 MiB is held in memory, of a larger one no more than that.
 
         Bytes that must not be archived (`hold`, `conflict`) are kept in `.bulkfetch/quarantine/<run>/<key>`.
         """
         path = key_path(key)
-        spool = _Spool(self._archive)
+        incoming = _Incoming(self._tree)
         try:
-            await spool.fill(body)
+            await incoming.fill(body)
         except OSError as error:
-            await self._abandon(spool)
+            await self._abandon(incoming)
             raise self._errors.mapped(error) from error
         except InvoiceError as error:
-            await (self._keep(spool, path) if error.hold else self._abandon(spool))
+            await (self._keep(incoming, path) if error.hold else self._abandon(incoming))
             raise
         except BaseException:
-            await self._abandon(spool)
+            await self._abandon(incoming)
             raise
-        # The body is verified and in hand: what is left are milliseconds, and half of it would be worth nothing.
-        sha256 = body.sha256
-        with CancelScope(shield=True):
-            adopted = await self._commit(path, spool, sha256, received)
-        return PutResult(
-            key=key,
-            uri=self._archive.uri(key),
-            size=spool.size,
-            sha256=sha256,
-            content_type=body.content_type,
-            adopted=adopted,
+        promised = PutResult(
+            key=key, uri=self._tree.uri(key), size=body.size, sha256=body.sha256, content_type=body.content_type
         )
+        # From here on nothing is awaited: the body is verified, and no cancellation comes between it and its object.
+        self._committer.submit(Commit(path, incoming.chunks, incoming.temp, promised, committed))
+        return incoming.held
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
@@ -112,12 +105,12 @@ class LocalStore:
         if check.flaw() is not None:
             return None
         with CancelScope(shield=True), self._errors.mapping():
-            await to_thread.run_sync(self._archive.secure, key_path(key))
+            await to_thread.run_sync(self._tree.secure, key_path(key))
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`: a `file:` URI."""
-        return self._archive.uri(key)
+        return self._tree.uri(key)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
         """See `interfaces.Store.get`. Chunks are of 1 MiB, the last one shorter."""
@@ -136,64 +129,54 @@ class LocalStore:
         except OSError as error:
             raise self._errors.mapped(error) from error
 
-    async def _commit(self, path: KeyPath, spool: "_Spool", sha256: str, received: Callable[[], None]) -> bool:
-        """Publish what `spool` holds; True if the same content was there before."""
-        done: asyncio.Future[Temp | None] = asyncio.get_running_loop().create_future()
-        chunks, spool.chunks = spool.chunks, []
-        self._committer.submit(Commit(path, chunks, spool.temp, received, done))
-        del chunks
-        left = await done
-        if left is None:
-            return False
-        with self._errors.mapping():
-            await to_thread.run_sync(self._archive.adopt, left, path, sha256)
-        return True
-
-    async def _abandon(self, spool: "_Spool") -> None:
-        if spool.temp:
+    async def _abandon(self, incoming: "_Incoming") -> None:
+        if incoming.temp:
             with CancelScope(shield=True):
-                await to_thread.run_sync(self._archive.scratch.discard, spool.temp)
+                await to_thread.run_sync(self._tree.scratch.discard, incoming.temp)
 
-    async def _keep(self, spool: "_Spool", path: KeyPath) -> None:
+    async def _keep(self, incoming: "_Incoming", path: KeyPath) -> None:
         with CancelScope(shield=True), self._errors.mapping():
-            await to_thread.run_sync(self._keep_now, spool, path)
+            await to_thread.run_sync(self._keep_now, incoming, path)
 
-    def _keep_now(self, spool: "_Spool", path: KeyPath) -> None:
-        temp = spool.temp or self._archive.scratch.create()
-        with self._archive.scratch.dropping(temp):
-            temp.write(spool.chunks)
-            self._archive.quarantine(temp, path)
+    def _keep_now(self, incoming: "_Incoming", path: KeyPath) -> None:
+        temp = incoming.temp or self._tree.scratch.create()
+        with self._tree.scratch.dropping(temp):
+            temp.write(incoming.chunks)
+            self._tree.quarantine(temp, path)
 
     def _head(self, paths: Sequence[tuple[str, KeyPath]]) -> Sequence[ObjectMeta | None]:
         found: list[ObjectMeta | None] = []
         for start in range(0, len(paths), _HEAD_GROUP):
-            with self._archive.directories() as directories:
+            with self._tree.directories() as directories:
                 for key, path in paths[start : start + _HEAD_GROUP]:
                     size = directories.size(path)
                     found.append(None if size is None else ObjectMeta(key, size))
         return found
 
     def _open(self, path: KeyPath) -> int:
-        with self._archive.directories() as directories:
+        with self._tree.directories() as directories:
             return directories.open_object(path)
 
 
-class _Spool:
-    """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks` is not yet in it."""
+class _Incoming:
+    """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks`, of `held` bytes, is
+    what is not yet in it."""
 
-    def __init__(self, archive: Archive) -> None:
-        self.size = 0
+    def __init__(self, tree: Archive) -> None:
         self.chunks: list[bytes] = []
+        self.held = 0
         self.temp: Temp | None = None
-        self._archive = archive
-        self._held = 0
+        self._tree = tree
 
     async def fill(self, body: Body) -> None:
         """Read `body` to its end."""
-        arriving = aiter(body)
-        if not await self._gather(arriving):
-            return
-        self.temp = await to_thread.run_sync(self._archive.scratch.create)
+        more = await body.gather(self.chunks, BLOCK)
+        if more:
+            await self._spill(body)
+        self.held = sum(map(len, self.chunks))
+
+    async def _spill(self, body: Body) -> None:
+        self.temp = await to_thread.run_sync(self._tree.scratch.create)
         # A descriptor of its own: a write that was cancelled goes on in its thread while the temporary file is dropped.
         with CancelScope(shield=True):
             file = await aiofiles.open(os.dup(self.temp.fd), "wb")
@@ -203,18 +186,7 @@ class _Spool:
                 await file.writelines(self.chunks)
                 # Emptied, not replaced: the thread's own reference would keep a block alive while the next one gathers.
                 self.chunks.clear()
-                self._held = 0
-                more = await self._gather(arriving)
+                more = await body.gather(self.chunks, BLOCK)
         finally:
             with CancelScope(shield=True):
                 await file.close()
-
-    async def _gather(self, arriving: AsyncIterator[bytes]) -> bool:
-        """Read on to the end, or until more than a block is held: then True."""
-        async for chunk in arriving:
-            self.chunks.append(chunk)
-            self.size += len(chunk)
-            self._held += len(chunk)
-            if self._held > BLOCK:
-                return True
-        return False

@@ -1,0 +1,61 @@
+"""When the next request may start: evenly spaced, by a fixed rate and one that is learned from refusals."""
+
+
+class Pace:
+    """Spaces starts evenly at the lower of a fixed rate and a learned one; starts a second, 0 = as fast as they come.
+
+    The learned rate begins as what went through between two refusals, the pause included: that is what the server
+    allows, or less. A refusal near it lowers it a little. In between it follows a cubic of the time since the refusal
+    (the shape of RFC 9438): soon back to where it was, for a while there, then faster and faster beyond.
+    """
+
+    CLOSE = 0.8
+    YIELD = 0.05
+    PLATEAU = 20.0  # seconds from a refusal until the rate is back where it was
+    PLATEAU_GUESS = 8.0  # the same where the rate is but a guess, and better soon found too high than long too low
+
+    def __init__(self, fixed: float, now: float) -> None:
+        self._fixed = fixed
+        self._next = now
+        self._passed = 0
+        self._refused_at = now
+        self._peak = 0.0
+        self._plateau = self.PLATEAU_GUESS
+
+    def reserve(self, now: float) -> float:
+        """The moment at which the next request may start; it is taken by the caller."""
+        rate = self._rate(now)
+        if not rate:
+            return now
+        start = max(now, self._next)
+        self._next = start + 1.0 / rate
+        return start
+
+    @property
+    def binds(self) -> bool:
+        """Whether there is a rate to keep at all."""
+        return bool(self._fixed or self._peak)
+
+    def passed(self) -> None:
+        """Count an answer that was no refusal."""
+        self._passed += 1
+
+    def refused(self, now: float) -> None:
+        """Learn from a refusal; to be called once for all that were refused together."""
+        seen = self._passed / max(now - self._refused_at, 0.001)
+        rate = self._learned(now)
+        if seen > self.CLOSE * rate > 0.0:
+            # Near the limit already: what was seen is short of it by the pause alone.
+            self._peak, self._plateau = rate, self.PLATEAU
+        elif self._passed or rate:
+            # Never below half of what was tried: one unlucky refusal after a pause says little about the rate.
+            self._peak, self._plateau = max(seen, rate / 2.0, 0.2), self.PLATEAU_GUESS
+        self._passed = 0
+        self._refused_at = now
+
+    def _learned(self, now: float) -> float:
+        return self._peak * (1.0 + self.YIELD * ((now - self._refused_at) / self._plateau - 1.0) ** 3)
+
+    def _rate(self, now: float) -> float:
+        learned = self._learned(now)
+        return min(self._fixed, learned) if self._fixed and learned else self._fixed or learned

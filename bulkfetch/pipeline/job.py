@@ -1,0 +1,30 @@
+"""One invoice on its way: what is known of it, and what it has cost."""
+
+from dataclasses import dataclass, field
+
+from bulkfetch.errors import BulkfetchError
+from bulkfetch.models import Delivery, PutResult
+from bulkfetch.retrying import Effort
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A delivery on its way to its row, with the key its object will have.
+
+    Mutable are `final`, `landed`, `in_memory` and what is in `effort`; the job is in one place at a time: with a worker, with the
+    store, or among the jobs that were put off.
+
+    Args:
+        adopt: look for an object without a row before fetching.
+        final: a failure is the last word; the invoice is not put off again.
+        in_memory: bytes of its body that are in memory until the store says what became of it.
+        landed: what the store said after it had taken the body: an object that was there before, or why there is none.
+    """
+
+    delivery: Delivery
+    key: str
+    adopt: bool = False
+    final: bool = False
+    in_memory: int = 0
+    landed: PutResult | BulkfetchError | None = None
+    effort: Effort = field(default_factory=Effort)

@@ -1,0 +1,110 @@
+"""How the manifest tells what happened to an input row."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from bulkfetch.errors import InvoiceError, PermanentError, Reason, TransientError
+from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row, utc_iso
+from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.triage import Sorted
+from bulkfetch.text import safe
+
+
+class RowWriter:
+    """Words what happened to an input row as its manifest row."""
+
+    def __init__(self, run: str, utc_now: Callable[[], datetime], uri: Callable[[str], str]) -> None:
+        self._run = run
+        self._utc_now = utc_now
+        self._uri = uri
+
+    def known(self, known: Sorted) -> list[tuple[InputRow, Row]]:
+        """What needs no fetching, each input row with its manifest row."""
+        return [
+            *((row, self.malformed(row)) for row in known.malformed),
+            *((delivery, self.unusable(delivery, error)) for delivery, error in known.unusable),
+            *((delivery, self.duplicate(delivery, line)) for delivery, line in known.duplicates),
+            *((delivery, self.already_stored(delivery, entry)) for delivery, entry in known.stored),
+        ]
+
+    def stored(self, job: Job, result: PutResult) -> Row:
+        """The object is there: just now, or adopted."""
+        return self._of_job(
+            job,
+            Outcome.STORED,
+            reason=Reason.ADOPTED if result.adopted else None,
+            key=result.key,
+            uri=result.uri,
+            size=result.size,
+            sha256=result.sha256,
+            e_tag=result.e_tag,
+            content_type=result.content_type,
+            version_id=result.version_id,
+            lock_mode=result.lock_mode,
+            retain_until=result.retain_until,
+        )
+
+    def failed(self, job: Job, error: InvoiceError) -> Row:
+        """The invoice was given up in this run."""
+        return self._of_job(
+            job,
+            Outcome.FAILED,
+            reason=error.reason,
+            retryable=isinstance(error, TransientError),
+            key=job.key,
+            http_status=error.http_status,
+            message=safe(str(error)),
+        )
+
+    def already_stored(self, delivery: Delivery, entry: Entry) -> Row:
+        """An earlier run stored it, and the object is in its place."""
+        return self._at_once(
+            delivery,
+            Outcome.SKIPPED,
+            Reason.ALREADY_STORED,
+            key=entry.key,
+            uri=self._uri(entry.key),
+            size=entry.size,
+            sha256=entry.sha256,
+        )
+
+    def duplicate(self, delivery: Delivery, first_line: int | None) -> Row:
+        """The same ID came before in this input."""
+        where = "earlier in this input" if first_line is None else f"of line {first_line}"
+        return self._at_once(delivery, Outcome.SKIPPED, Reason.DUPLICATE, message=f"duplicate {where}")
+
+    def unusable(self, delivery: Delivery, error: PermanentError) -> Row:
+        """The row's other columns do not give it a key."""
+        return self._at_once(delivery, Outcome.REJECTED, error.reason, message=safe(str(error)))
+
+    def malformed(self, row: Malformed) -> Row:
+        """The row names no usable invoice."""
+        delivery = Delivery(row.raw, row.line)
+        return self._at_once(delivery, Outcome.REJECTED, row.reason, message=safe(row.message))
+
+    def _of_job(self, job: Job, outcome: Outcome, **columns: object) -> Row:
+        effort, finished = job.effort, self._utc_now()
+        return self._row(
+            job.delivery,
+            outcome,
+            attempts=effort.attempts,
+            links=effort.links,
+            started_at=utc_iso(effort.started_at),
+            finished_at=utc_iso(finished),
+            seconds=max(0.0, round((finished - effort.started_at).total_seconds(), 3)),
+            **columns,
+        )
+
+    def _at_once(self, delivery: Delivery, outcome: Outcome, reason: Reason, **columns: object) -> Row:
+        now = utc_iso(self._utc_now())
+        return self._row(delivery, outcome, reason=reason, started_at=now, finished_at=now, **columns)
+
+    def _row(self, delivery: Delivery, outcome: Outcome, **columns: object) -> Row:
+        return Row(
+            run=self._run,
+            invoice_id=delivery.invoice_id,
+            outcome=outcome,
+            line=delivery.line,
+            fields=delivery.fields,
+            **columns,  # type: ignore[arg-type]  # each caller names Row's own columns
+        )
