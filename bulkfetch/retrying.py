@@ -11,11 +11,16 @@ import anyio
 import tenacity
 
 from bulkfetch.errors import BadBody, InvoiceError, TransientError
-from bulkfetch.policy import backoff
 
 T = TypeVar("T")
 
 _NOT_BEGUN = datetime.min.replace(tzinfo=UTC)
+
+
+def backoff(charged: int, *, initial: float, ceiling: float, rng: Random) -> float:
+    """Seconds before the next try after `charged` failures: full jitter over initial, 2x, 4x … up to `ceiling`."""
+    # 2.0**1024 overflows; the ceiling is reached long before.
+    return rng.uniform(0.0, min(ceiling, initial * 2.0 ** min(charged - 1, 60)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from bulkfetch.events import Event
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
-from bulkfetch.net.sessions import VendorErrors, api_session
-from bulkfetch.policy import parse_http_date
+from bulkfetch.net.headers import parse_http_date
+from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.sessions import api_session
 from bulkfetch.queues import open_queue
 
 CLOCK_TOLERANCE = 60.0

@@ -15,13 +15,16 @@ from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Queue
-from bulkfetch.links import downloader, minter
-from bulkfetch.links.downloader import BodyLimits, HttpDownloader
+from bulkfetch.links import body, minter
+from bulkfetch.links.body import BodyLimits
+from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
+from bulkfetch.net.addresses import is_public, literal
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.sessions import LinkRules, api_session, download_session, is_public, literal
+from bulkfetch.net.link_rules import LinkRules
+from bulkfetch.net.sessions import api_session, download_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ async def connect(
     rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
-    download_gate = gate(downloader.ORIGIN)
+    download_gate = gate(body.ORIGIN)
     async with (
         _api_gate(gate, config, queue) as api_gate,
         api_session(connections=limits.workers) as api,

@@ -24,10 +24,10 @@ from bulkfetch.interfaces import Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret, Summary, utc_iso
+from bulkfetch.pipeline.canary import RunGuard
 from bulkfetch.pipeline.fetcher import Fetcher, RowWriter
 from bulkfetch.pipeline.pool import Pool
 from bulkfetch.pipeline.stop import Stop
-from bulkfetch.policy import RunGuard
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.service.health import Health, supervised
 

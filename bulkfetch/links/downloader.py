@@ -1,19 +1,15 @@
 """Opens download links and verifies what comes: the bytes are right before anybody may keep them."""
 
 import asyncio
-import base64
 import hashlib
-import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
 from yarl import URL
 
 from bulkfetch.errors import (
-    BadBody,
     InvoiceError,
     LinkAged,
     LinkRefused,
@@ -24,32 +20,20 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
+from bulkfetch.links.body import ORIGIN, Arrival, BodyLimits, HttpBody, check_size
+from bulkfetch.links.digests import promised_digests
 from bulkfetch.models import Link
-from bulkfetch.net.gate import Gate, Ticket
-from bulkfetch.net.sessions import LinkRules, VendorErrors
-from bulkfetch.pdf import PdfCheck
-from bulkfetch.policy import parse_retry_after
-from bulkfetch.text import safe
+from bulkfetch.net.gate import Gate
+from bulkfetch.net.headers import parse_retry_after
+from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.link_rules import LinkRules
 
-ORIGIN = "download host"
 MAX_REDIRECTS = 3
 KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PERMANENT = frozenset({402, 451, 501, 505})
 _VENDOR_ERRORS = VendorErrors(ORIGIN)
-
-
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """`max_size` in bytes; times in seconds; `min_speed` in bytes a second, measured over each `idle` seconds."""
-
-    max_size: int
-    connect: float
-    first_byte: float
-    idle: float
-    total: float
-    min_speed: float
 
 
 class HttpDownloader:
@@ -94,7 +78,7 @@ class HttpDownloader:
 
     async def _digest_once(self, response: aiohttp.ClientResponse) -> str:
         sha256 = hashlib.sha256()
-        arrival = _Arrival(response, self._limits)
+        arrival = Arrival(response, self._limits)
         while chunk := await arrival.next():
             sha256.update(chunk)
         return sha256.hexdigest()
@@ -150,7 +134,7 @@ class HttpDownloader:
         if status == 200:
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise TransientError(Reason.BAD_RESPONSE, f"{message} with an encoding that was not asked for")
-            _check_size(response.content_length or 0, self._limits.max_size)
+            check_size(response.content_length or 0, self._limits.max_size)
             return
         retry_after = parse_retry_after(
             response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
@@ -173,161 +157,8 @@ class HttpDownloader:
         raise UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
 
 
-class HttpBody:
-    """A download under way: counts, hashes and checks while it is read. See `interfaces.Body`."""
-
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        ticket: Ticket,
-        *,
-        limits: BodyLimits,
-        suspect: str | None,
-        expected: str | None,
-    ) -> None:
-        kind = response.headers.get("Content-Type")
-        self.content_type = safe(kind, 100) if kind else None
-        self._response = response
-        self._arrival = _Arrival(response, limits)
-        self._ticket = ticket
-        self._suspect = suspect
-        self._expected = expected
-        self._check = PdfCheck()
-        self._promised = _promised(response)
-        self._md5 = hashlib.md5(usedforsecurity=False)
-
-    @property
-    def sha256(self) -> str:
-        """Lower-case hex of all bytes read so far."""
-        return self._check.sha256
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        hash_md5 = any(promise.algorithm == "md5" for promise in self._promised)
-        while chunk := await self._arrival.next():
-            self._check.take(chunk)
-            if hash_md5:
-                self._md5.update(chunk)
-            yield chunk
-        self._verify()
-        # The last byte is here: the next download may start while this one is being made durable.
-        self._ticket.close()
-
-    def _verify(self) -> None:
-        promised = self._response.content_length
-        if promised is not None and self._check.size != promised:
-            raise TransientError(Reason.TRUNCATED, f"{self._check.size} of {promised} bytes arrived")
-        if self._expected is not None and self.sha256 != self._expected:
-            raise TransientError(Reason.TRUNCATED, "two downloads without a length differ: one of them was cut")
-        for promise in self._promised:
-            found = self._md5 if promise.algorithm == "md5" else self._check
-            if promise.digest != found.digest():
-                raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
-        flaw = self._check.flaw()
-        if flaw is not None:
-            # Nothing twice is no sign that the server has nothing: a connection that broke looks like that, too.
-            if self._check.size and self.sha256 == self._suspect:
-                raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=True)
-            raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
-
-
-class _Arrival:
-    """The chunks of a body as they come from the network: in time, fast enough, and not too many."""
-
-    def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits) -> None:
-        self._content = response.content
-        self._limits = limits
-        self._time = asyncio.get_running_loop().time
-        self._size = 0
-        self._waited = 0.0
-        self._mark = 0
-
-    async def next(self) -> bytes:
-        """The next chunk; empty at the end."""
-        limits = self._limits
-        # Only what is not here yet has to be waited for, under a timeout that costs more than the read.
-        with _VENDOR_ERRORS:
-            chunk = self._content.read_nowait()
-        if not chunk and not self._content.at_eof():
-            chunk = await self._wait()
-        self._size += len(chunk)
-        _check_size(self._size, limits.max_size)
-        # A drip keeps every read alive: only the speed over a while gives it away. Waiting alone counts, for a slow
-        # disk is not the host's fault.
-        if self._waited >= limits.idle:
-            if chunk and self._size - self._mark < limits.min_speed * self._waited:
-                raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
-            self._waited, self._mark = 0.0, self._size
-        return chunk
-
-    async def _wait(self) -> bytes:
-        asked = self._time()
-        with _VENDOR_ERRORS:
-            async with asyncio.timeout(self._limits.idle):
-                chunk = await self._content.readany()
-        self._waited += self._time() - asked
-        return chunk
-
-
-def _check_size(size: int, max_size: int) -> None:
-    if size > max_size:
-        raise PermanentError(Reason.TOO_LARGE, f"larger than limits.max_size ({max_size} bytes)")
-
-
 def _is_weakly_framed(response: aiohttp.ClientResponse) -> bool:
     """Whether only the connection's end marks the body's end, and no checksum of the server can stand in."""
     headers = response.headers
     framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
-    return not framed and not _promised(response)
-
-
-@dataclass(frozen=True, slots=True)
-class _Promise:
-    """The digest of the whole body by the header `field`; `algorithm` is `sha-256` or `md5`."""
-
-    field: str
-    algorithm: str
-    digest: bytes
-
-
-_LENGTHS = {"sha-256": 32, "md5": 16}
-_BARE = (("x-amz-checksum-sha256", "sha-256"), ("Content-MD5", "md5"))
-_LISTS = ("Repr-Digest", "Content-Digest")
-
-
-def _promised(response: aiohttp.ClientResponse) -> Sequence[_Promise]:
-    """What can be compared; digests in other algorithms, of parts (S3: `…-3`) or without sense promise nothing."""
-    headers = response.headers
-    named = [(field, algorithm, headers[field]) for field, algorithm in _BARE if field in headers]
-    for field in _LISTS:
-        if field in headers:
-            for item in ",".join(headers.getall(field)).split(","):
-                algorithm, _, value = item.strip().partition("=")
-                named.append((field, algorithm, value.strip(":")))
-    promises = [
-        _Promise(field, algorithm, digest)
-        for field, algorithm, value in named
-        if value and len(digest := _decoded(value)) == _LENGTHS.get(algorithm)
-    ]
-    tag = _s3_md5(headers)
-    return [*promises, _Promise("ETag", "md5", tag)] if tag else promises
-
-
-def _decoded(value: str) -> bytes:
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError:
-        return b""
-
-
-def _s3_md5(headers: Mapping[str, str]) -> bytes | None:
-    """The ETag's MD5: it is one on S3, for objects uploaded in one part without KMS or customer keys (AWS: Common
-    response headers). Elsewhere 32 hex digits may mean anything."""
-    if "x-amz-request-id" not in headers:
-        return None
-    tag = headers.get("ETag", "").strip('"')
-    is_md5 = (
-        headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
-        and "x-amz-server-side-encryption-customer-algorithm" not in headers
-        and re.fullmatch(r"[0-9a-fA-F]{32}", tag)
-    )
-    return bytes.fromhex(tag) if is_md5 else None
+    return not framed and not promised_digests(response)

@@ -19,7 +19,7 @@ from bulkfetch.interfaces import Fleet
 from bulkfetch.net.breaker import Breaker, probe_wait
 from bulkfetch.net.pace import Pace
 from bulkfetch.net.window import Window
-from bulkfetch.policy import MAX_RETRY_AFTER
+from bulkfetch.net.headers import MAX_RETRY_AFTER
 
 FRUITLESS_THROTTLES = 20
 

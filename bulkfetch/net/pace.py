@@ -1,4 +1,4 @@
-"""When the next request may start: evenly spaced, by a fixed rate and one that is learned from refusals."""
+"""The pace of an origin: how many requests may start in a second."""
 
 
 class Pace:

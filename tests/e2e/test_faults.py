@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from support.program import bulkfetch, http_server, ids_of, objects, pdf_of, rows, sandbox, summary, write_ids
 
-from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES
+from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, CANARY_OUTCOMES
 from bulkfetch.sandbox.invoices import InvoiceBook
 from bulkfetch.sandbox.pdf import render
 

@@ -27,7 +27,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.net.sessions import LinkRules
+from bulkfetch.net.link_rules import LinkRules
 
 pytestmark = pytest.mark.anyio
 

@@ -17,10 +17,10 @@ from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, Transi
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import LocalManifest
 from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
+from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
 from bulkfetch.pipeline.fetcher import Fetcher, RowWriter
 from bulkfetch.pipeline.pool import Pool
 from bulkfetch.pipeline.stop import Stop
-from bulkfetch.policy import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.stores import LocalStore
 

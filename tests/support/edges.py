@@ -8,12 +8,14 @@ from random import Random
 
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.events import Event
-from bulkfetch.links.downloader import BodyLimits, HttpDownloader
+from bulkfetch.links.body import BodyLimits
+from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.sessions import LinkRules, api_session, download_session
+from bulkfetch.net.link_rules import LinkRules
+from bulkfetch.net.sessions import api_session, download_session
 
 TOKEN = "eyJCANARY.token"
 SIGNATURE = "X-Canary-Signature=c4n4ry"

@@ -7,6 +7,8 @@ from random import Random
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.virtual_clock import run_virtual
 
 from bulkfetch.errors import (
@@ -22,7 +24,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.retrying import Effort, RetryPolicy, persistent, retrying
+from bulkfetch.retrying import Effort, RetryPolicy, backoff, persistent, retrying
 
 POLICY = RetryPolicy(attempts=5, wait_initial=0.5, wait_max=30.0, timeout=0.0)
 
@@ -214,3 +216,18 @@ def test_the_try_under_way_when_it_hurries_is_the_last(waits):
     with pytest.raises(TransientError):
         persistent(call, 60.0, call.hurry)
     assert call.tries == [False] * 3
+
+
+@given(st.integers(1, 5000), st.floats(0.01, 10), st.floats(0.01, 100))
+def test_backoff_stays_below_its_ceiling(charged, initial, ceiling):
+    """However many failures there were, the wait is between 0 and the smaller of ceiling and initial x 2^n."""
+    wait = backoff(charged, initial=initial, ceiling=ceiling, rng=Random(charged))
+    assert 0 <= wait <= min(ceiling, initial * 2.0 ** min(charged - 1, 60))
+
+
+def test_backoff_spreads_over_the_whole_range():
+    """Full jitter: waits fall into the lower and into the upper quarter of the range alike."""
+    rng = Random(3)
+    waits = [backoff(4, initial=1.0, ceiling=30.0, rng=rng) for _ in range(200)]
+    assert min(waits) < 2.0
+    assert max(waits) > 6.0

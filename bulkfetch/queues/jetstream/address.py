@@ -12,7 +12,7 @@ import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import RawCredentials
 
 from bulkfetch.errors import UsageError
-from bulkfetch.net.sessions import is_public, literal
+from bulkfetch.net.addresses import is_public, literal
 from bulkfetch.text import safe
 
 SCHEMES = ("nats", "tls")

@@ -18,7 +18,7 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFound
 from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.policy import MAX_RETRY_AFTER
+from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.queues.jetstream.connection import Connection
 from bulkfetch.queues.jetstream.key_value import ensure_bucket
 from bulkfetch.tasks import background

@@ -15,7 +15,7 @@ from aiobotocore.session import AioSession
 from anyio import to_thread
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
-from bulkfetch.net.sessions import is_public, literal
+from bulkfetch.net.addresses import is_public, literal
 from bulkfetch.queues.sqs.errors import sqs_errors
 from bulkfetch.text import safe
 

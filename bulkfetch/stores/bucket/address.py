@@ -15,7 +15,7 @@ from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
 from bulkfetch.config import Destination
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.net.sessions import is_public, literal
+from bulkfetch.net.addresses import is_public, literal
 from bulkfetch.stores.bucket.aws_profile import profile
 from bulkfetch.stores.bucket.object_lock import Retention, RetentionRule
 from bulkfetch.text import safe

@@ -21,7 +21,8 @@ from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, Tr
 from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.sessions import VendorErrors, api_session
+from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.sessions import api_session
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 from bulkfetch.stores.bucket.address import Bucket

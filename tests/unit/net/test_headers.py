@@ -1,14 +1,12 @@
-"""Pure rules: Retry-After in all its forms, back-off, and when a run is given up."""
+"""Retry-After and HTTP dates in all their forms."""
 
 from datetime import UTC, datetime, timedelta
-from random import Random
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bulkfetch.errors import FatalError, Reason
-from bulkfetch.policy import RunGuard, backoff, parse_http_date, parse_retry_after
+from bulkfetch.net.headers import parse_http_date, parse_retry_after
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 DATE = "Sun, 01 Mar 2026 10:00:00 GMT"
@@ -93,46 +91,3 @@ def test_retry_after_never_raises(value, date):
     assert seconds is None or seconds >= 0
     if seconds is not None and value.strip().isdigit():
         assert seconds == int(value)
-
-
-@given(st.integers(1, 5000), st.floats(0.01, 10), st.floats(0.01, 100))
-def test_backoff_stays_below_its_ceiling(charged, initial, ceiling):
-    """However many failures there were, the wait is between 0 and the smaller of ceiling and initial x 2^n."""
-    wait = backoff(charged, initial=initial, ceiling=ceiling, rng=Random(charged))
-    assert 0 <= wait <= min(ceiling, initial * 2.0 ** min(charged - 1, 60))
-
-
-def test_backoff_spreads_over_the_whole_range():
-    """Full jitter: waits fall into the lower and into the upper quarter of the range alike."""
-    rng = Random(3)
-    waits = [backoff(4, initial=1.0, ceiling=30.0, rng=rng) for _ in range(200)]
-    assert min(waits) < 2.0
-    assert max(waits) > 6.0
-
-
-def test_canary_stops_a_run_that_never_succeeded():
-    """Twenty failures for one reason before any success stop the run, and the message names the reason."""
-    guard = RunGuard(max_failed_ratio=1.0)
-    for _ in range(19):
-        guard.failed(Reason.NOT_FOUND)
-    with pytest.raises(FatalError, match="not_found"):
-        guard.failed(Reason.NOT_FOUND)
-
-
-@pytest.mark.parametrize("first", [None, Reason.FORBIDDEN])
-def test_canary_spares_a_run_that_is_merely_unlucky(first):
-    """One success, or failures of two kinds, say that the configuration is right."""
-    guard = RunGuard(max_failed_ratio=1.0)
-    guard.failed(first) if first else guard.succeeded()
-    for _ in range(100):
-        guard.failed(Reason.NOT_FOUND)
-
-
-def test_ratio_guard_waits_for_enough_outcomes():
-    """Too many failures among the finished stop the run, but not before 200 have finished."""
-    guard = RunGuard(max_failed_ratio=0.5)
-    guard.succeeded()
-    for _ in range(198):
-        guard.failed(Reason.NOT_FOUND)
-    with pytest.raises(FatalError, match="199 of 200"):
-        guard.failed(Reason.NOT_FOUND)

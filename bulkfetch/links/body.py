@@ -1,0 +1,131 @@
+"""A download under way: the bytes are right before anybody may keep them."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+
+from bulkfetch.errors import BadBody, OriginError, PermanentError, Reason, TransientError
+from bulkfetch.links.digests import promised_digests
+from bulkfetch.net.gate import Ticket
+from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.pdf import PdfCheck
+from bulkfetch.text import safe
+
+ORIGIN = "download host"
+
+_VENDOR_ERRORS = VendorErrors(ORIGIN)
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """`max_size` in bytes; times in seconds; `min_speed` in bytes a second, measured over each `idle` seconds."""
+
+    max_size: int
+    connect: float
+    first_byte: float
+    idle: float
+    total: float
+    min_speed: float
+
+
+class HttpBody:
+    """A download under way: counts, hashes and checks while it is read. See `interfaces.Body`."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        ticket: Ticket,
+        *,
+        limits: BodyLimits,
+        suspect: str | None,
+        expected: str | None,
+    ) -> None:
+        kind = response.headers.get("Content-Type")
+        self.content_type = safe(kind, 100) if kind else None
+        self._response = response
+        self._arrival = Arrival(response, limits)
+        self._ticket = ticket
+        self._suspect = suspect
+        self._expected = expected
+        self._check = PdfCheck()
+        self._promised = promised_digests(response)
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex of all bytes read so far."""
+        return self._check.sha256
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        hash_md5 = any(promise.algorithm == "md5" for promise in self._promised)
+        while chunk := await self._arrival.next():
+            self._check.take(chunk)
+            if hash_md5:
+                self._md5.update(chunk)
+            yield chunk
+        self._verify()
+        # The last byte is here: the next download may start while this one is being made durable.
+        self._ticket.close()
+
+    def _verify(self) -> None:
+        promised = self._response.content_length
+        if promised is not None and self._check.size != promised:
+            raise TransientError(Reason.TRUNCATED, f"{self._check.size} of {promised} bytes arrived")
+        if self._expected is not None and self.sha256 != self._expected:
+            raise TransientError(Reason.TRUNCATED, "two downloads without a length differ: one of them was cut")
+        for promise in self._promised:
+            found = self._md5 if promise.algorithm == "md5" else self._check
+            if promise.digest != found.digest():
+                raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
+        flaw = self._check.flaw()
+        if flaw is not None:
+            # Nothing twice is no sign that the server has nothing: a connection that broke looks like that, too.
+            if self._check.size and self.sha256 == self._suspect:
+                raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=True)
+            raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
+
+
+class Arrival:
+    """The chunks of a body as they come from the network: in time, fast enough, and not too many."""
+
+    def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits) -> None:
+        self._content = response.content
+        self._limits = limits
+        self._time = asyncio.get_running_loop().time
+        self._size = 0
+        self._waited = 0.0
+        self._mark = 0
+
+    async def next(self) -> bytes:
+        """The next chunk; empty at the end."""
+        limits = self._limits
+        # Only what is not here yet has to be waited for, under a timeout that costs more than the read.
+        with _VENDOR_ERRORS:
+            chunk = self._content.read_nowait()
+        if not chunk and not self._content.at_eof():
+            chunk = await self._wait()
+        self._size += len(chunk)
+        check_size(self._size, limits.max_size)
+        # A drip keeps every read alive: only the speed over a while gives it away. Waiting alone counts, for a slow
+        # disk is not the host's fault.
+        if self._waited >= limits.idle:
+            if chunk and self._size - self._mark < limits.min_speed * self._waited:
+                raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
+            self._waited, self._mark = 0.0, self._size
+        return chunk
+
+    async def _wait(self) -> bytes:
+        asked = self._time()
+        with _VENDOR_ERRORS:
+            async with asyncio.timeout(self._limits.idle):
+                chunk = await self._content.readany()
+        self._waited += self._time() - asked
+        return chunk
+
+
+def check_size(size: int, max_size: int) -> None:
+    if size > max_size:
+        raise PermanentError(Reason.TOO_LARGE, f"larger than limits.max_size ({max_size} bytes)")

@@ -1,0 +1,39 @@
+"""Times in HTTP header fields: Retry-After and Date."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds. A server that asks for more means a quota, not a pause: the run stops and says when to come back."""
+
+_DELAY_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+def parse_retry_after(value: str | None, *, date: str | None, now: datetime) -> float | None:
+    """Seconds to wait by a `Retry-After` field (RFC 9110, 10.2.3), never negative; None if it is absent or invalid.
+
+    An HTTP date is taken as its distance from the response's own `date`, so that a wrong local clock does no harm;
+    `now` serves where the response has none.
+    """
+    if value is None:
+        return None
+    if _DELAY_SECONDS.fullmatch(value.strip()):
+        return float(value)
+    until = parse_http_date(value)
+    if until is None:
+        return None
+    sent = parse_http_date(date) if date is not None else None
+    return max(0.0, (until - (sent or now)).total_seconds())
+
+
+def parse_http_date(value: str) -> datetime | None:
+    """An HTTP date in any of its three forms (RFC 9110, 5.6.7), in UTC; None if it is none of them."""
+    if not value.isascii() or not re.match(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)", value.strip()):
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+        # The asctime form carries no zone and is parsed naive; HTTP dates are always in UTC.
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None

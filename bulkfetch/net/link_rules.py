@@ -1,0 +1,87 @@
+"""Which links may be opened, and which addresses may be connected to for them."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from bulkfetch.net.addresses import is_public, literal
+from bulkfetch.text import safe
+
+
+class BlockedAddressError(OSError):
+    """A name that resolves to a local address was refused before any connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRules:
+    """Which links may be opened.
+
+    `hosts` is the configured list (host, host:port, or .suffix); where it is not empty nothing else is reached.
+    `allow_local` opens addresses of this machine and private networks (the API itself is on one), `allow_http` plain
+    HTTP (the API itself uses it).
+    """
+
+    hosts: Sequence[str]
+    allow_local: bool
+    allow_http: bool
+
+    def problem(self, url: URL) -> str | None:
+        """Why `url` must not be opened, in words that hold no more of it than its host; None if it may."""
+        try:
+            host, port = url.host, url.port
+        except ValueError:  # yarl looks at the authority only when it is asked for
+            host = port = None
+        if url.scheme not in {"http", "https"} or not host:
+            return "the link is not an http(s) URL"
+        shown = safe(host, 100)
+        listed = self.lists(host, port)
+        if url.user is not None or url.password is not None:
+            return f"the link to {shown} carries user information"
+        if url.scheme == "http" and not self.allow_http:
+            return f"the link to {shown} is plain HTTP while the API uses HTTPS"
+        if self.hosts:
+            return None if listed else f"the link's host {shown} is not in api.link_hosts"
+        address = literal(host)
+        if address is not None and not self.allow_local and not is_public(address):
+            return f"the link's host {shown} is a local address"
+        if address is None and not self.allow_local and host.replace(".", "").isdigit():
+            # Connected to without asking a resolver: 127.1 and 2130706433 are this machine.
+            return f"the link's host {shown} is a number, but not an address in its usual form"
+        if not self.allow_local and port not in {80, 443}:
+            return f"the link to {shown} uses port {port}: list it in api.link_hosts if that is right"
+        return None
+
+    def lists(self, host: str, port: int | None) -> bool:
+        """Whether the configuration names this host."""
+        name = host.lower().rstrip(".")
+        return any(
+            name.endswith(entry) or name == entry[1:] if entry.startswith(".") else entry in {name, f"{name}:{port}"}
+            for entry in (entry.lower() for entry in self.hosts)
+        )
+
+    def reaches(self, host: str, address: str) -> bool:
+        """Whether a connection to `address`, to which `host` resolved, may be made."""
+        return self.allow_local or self.lists(host, None) or bool(self.hosts) or is_public(literal(address))
+
+
+class CheckedResolver(AbstractResolver):
+    """Resolves, and hands on only addresses that may be reached: what is checked is what is connected to."""
+
+    def __init__(self, rules: LinkRules) -> None:
+        self._rules = rules
+        self._inner = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        if any(not self._rules.reaches(host, result["host"]) for result in found):
+            raise BlockedAddressError(host)
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
