@@ -18,7 +18,7 @@ class Delivery:
 
     `line` is the input's line (1-based) where there is one; `fields` are the input's other columns; `tag` is the
     source's own handle for `ack` and `nack`. `redelivered` says that it was handed out before, to a worker that may
-    have done a part of it; `last`, that it will not be handed out again, so a failure now is final.
+    have done a part of it; `final`, that it will not be handed out again, so a failure now is the last word.
     """
 
     invoice_id: str
@@ -26,7 +26,7 @@ class Delivery:
     fields: Mapping[str, str] = field(default_factory=dict)
     tag: object = None
     redelivered: bool = False
-    last: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,15 @@ class Secret:
 class Link:
     """A minted download link. The URL is a credential, so it is in no repr.
 
-    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for. `invoice_id` is for whom.
+    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for. `invoice_id` is for whom; `fresh` says
+    that this has not failed in a pass of its own before.
     """
 
     url: str = field(repr=False)
     minted_at: float
     valid_seconds: int
     invoice_id: str | None = None
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Effort:
     links: int = 0
     charged: int = 0
     suspect: str | None = None
-    tried: dict[str, int] = field(default_factory=dict)
+    put_before: dict[str, int] = field(default_factory=dict)
     """What was put for this invoice, SHA-256 → size: an answer may have been lost, and the next body may differ."""
     met: dict[type[InvoiceError], int] = field(default_factory=dict)
 

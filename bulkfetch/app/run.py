@@ -24,10 +24,17 @@ from bulkfetch.interfaces import Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret, Summary, utc_iso
-from bulkfetch.pipeline.canary import RunGuard
-from bulkfetch.pipeline.fetcher import Fetcher, RowWriter
+from bulkfetch.pipeline.adoption import Adoption
+from bulkfetch.pipeline.canary import Canary
+from bulkfetch.pipeline.fetcher import Fetcher
+from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.pool import Pool
+from bulkfetch.pipeline.recorder import Recorder
+from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
 from bulkfetch.pipeline.stop import Stop
+from bulkfetch.pipeline.tally import Tally
+from bulkfetch.pipeline.triage import Looks, Triage
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.service.health import Health, supervised
 
@@ -78,23 +85,43 @@ async def _archive(
         connect(config, token, rng=rng, notify=notify, queue=given.queue) as connections,
         _heeding_signals(stop) as tasks,
     ):
+        capabilities = given.source.capabilities
+        in_hand, canary = (
+            InHand(),
+            Canary(max_failed_ratio=config.limits.max_failed_ratio, others_may_take=capabilities.shared),
+        )
+        rows = RowWriter(manifest.run, utc_now, store.uri)
+        recorder = Recorder(
+            source=given.source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand
+        )
         pool = Pool(
             source=given.source,
-            manifest=manifest,
-            ledger=manifest,
-            store=store,
+            triage=Triage(
+                history=manifest,
+                keys=keys,
+                repeats=capabilities.repeats,
+                looks=Looks(
+                    head=store.head,
+                    stored=store.cheap_head,
+                    unrecorded=manifest.adopting or (capabilities.shared and store.cheap_head),
+                ),
+            ),
             fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
-            rows=RowWriter(manifest.run, utc_now),
-            keys=keys,
-            guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
+            adoption=Adoption(store=store, history=manifest, rows=rows, keys=keys, shared=capabilities.shared),
+            rows=rows,
+            recorder=recorder,
+            second_pass=(
+                BackToTheQueue(given.source, lambda: recorder.tally.answered)
+                if capabilities.comes_again
+                else AtTheEnd()
+            ),
+            canary=canary,
+            in_hand=in_hand,
             stop=stop,
             notify=notify,
             utc_now=utc_now,
             workers=config.limits.workers,
             drain=config.timeouts.drain,
-            adopting=manifest.adopting,
-            before_first_pass=connections.arm,
-            before_second_pass=connections.disarm,
         )
         tasks.start_soon(_tell_of_stop, stop, health)
         began, started = utc_now(), anyio.current_time()
@@ -102,9 +129,7 @@ async def _archive(
         await pool.run()
         tasks.start_soon(_hurry, manifest, stop, config.timeouts.drain)
         try:
-            shortfall = (
-                None if stop.cause else await find_shortfall(config.source.expect, given, pool, manifest, notify)
-            )
+            shortfall = None if stop.cause else await find_shortfall(config.source.expect, given, manifest, notify)
         except FatalError as error:
             # Of another run's manifest, or the broker's: this run still ends in order, with a summary that says so.
             stop.request(error)
@@ -112,10 +137,10 @@ async def _archive(
         summary = await manifest.finish(
             _summary(
                 manifest.run,
-                pool,
+                recorder.tally,
                 given.source,
                 connections,
-                verdict=verdict_on(pool.account, stop.cause, shortfall),
+                verdict=verdict_on(recorder.tally, given.source, stop.cause, shortfall),
                 destination=store.name,
                 began=began,
                 seconds=anyio.current_time() - started,
@@ -173,8 +198,8 @@ async def _hurry(manifest: Manifest, stop: Stop, drain: float) -> None:
     """What the pool does while it runs, for the summary: a bucket in trouble gets no more time than work in hand."""
     await stop.requested.wait()
     with anyio.move_on_after(drain):
-        await stop.hurried.wait()
-    manifest.hurry()
+        await stop.forced.wait()
+    manifest.stop_waiting()
 
 
 async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -182,7 +207,7 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
         task_status.started()
         async for signum in signals:
             if stop.requested.is_set():
-                stop.hurry()
+                stop.force()
             stop.request(Interrupted(signum))
 
 
@@ -193,7 +218,7 @@ async def _tell_of_stop(stop: Stop, health: Health) -> None:
 
 def _summary(
     run: str,
-    pool: Pool,
+    tally: Tally,
     source: Source,
     connections: Connections,
     *,
@@ -213,14 +238,14 @@ def _summary(
         started_at=utc_iso(began),
         finished_at=utc_iso(utc_now()),
         seconds=round(seconds, 3),
-        counts=pool.account.counts,
-        reasons=dict(pool.account.reasons),
-        bytes_stored=pool.account.bytes_stored,
+        counts=tally.counts(source),
+        reasons=dict(tally.reasons),
+        bytes_stored=tally.bytes_stored,
         requests={
-            "links": api.requests,
-            "links_refused": api.refused,
-            "downloads": links.requests,
-            "downloads_refused": links.refused,
+            "links": api.requests.sent,
+            "links_refused": api.requests.refused,
+            "downloads": links.requests.sent,
+            "downloads_refused": links.requests.refused,
         },
         source=source.name,
         input_sha256=digest[0] if digest else None,

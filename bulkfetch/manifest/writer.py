@@ -123,7 +123,7 @@ class LocalManifest:
         """
         return await self._in_thread(self._journal.ledger.owner, key)
 
-    async def repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
+    async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
         """Remember `rows`, pairs of invoice ID and line. For each that repeats an ID of an earlier row, of this call or
         one before: its index in `rows`, and the line where the ID came first (None where the source has no lines).
 
@@ -149,7 +149,7 @@ class LocalManifest:
         """
         return await self._in_thread(self._journal.accounted, source, rows)
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """See `interfaces.Manifest.hurry`."""
         self._journal.hurry()
 

@@ -17,9 +17,9 @@ from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Thro
 from bulkfetch.events import GateClosed, GateOpened, Listener
 from bulkfetch.interfaces import Fleet
 from bulkfetch.net.breaker import Breaker, probe_wait
+from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.net.pace import Pace
 from bulkfetch.net.window import Window
-from bulkfetch.net.headers import MAX_RETRY_AFTER
 
 FRUITLESS_THROTTLES = 20
 
@@ -52,6 +52,13 @@ class Permit:
         if self._open:
             self._open = False
             self._gate._left(self, error)  # noqa: SLF001 - a permit is the gate's own half
+
+    def abandon(self) -> None:
+        """Say that the request was given up from here, which says nothing about the origin."""
+        self.close(_ABANDONED)
+
+
+_ABANDONED = asyncio.CancelledError()
 
 
 @dataclass(slots=True)

@@ -38,7 +38,8 @@ class Canary:
     def sift(self, pairs: Sequence[Pair]) -> tuple[Sequence[Pair], FatalError | None]:
         """Those of `pairs` to record now, the others are held back; and why the run should stop, if it should."""
         problem = None
-        ready, held = [], []
+        ready: list[Pair] = []
+        held: list[Pair] = []
         for pair in pairs:
             if _succeeded(pair[1]):
                 self._finished += 1
@@ -62,9 +63,7 @@ class Canary:
         return self.passed or len(self.held_back) >= CANARY_OUTCOMES
 
     def _may_be_the_runs_fault(self, input_row: InputRow, row: Row) -> bool:
-        unusable_here = (
-            row.outcome is Outcome.REJECTED and self._others_may_take and isinstance(input_row, Delivery)
-        )
+        unusable_here = row.outcome is Outcome.REJECTED and self._others_may_take and isinstance(input_row, Delivery)
         return row.outcome is Outcome.FAILED or unusable_here
 
     def _failed(self, row: Row) -> FatalError | None:
