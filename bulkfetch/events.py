@@ -86,6 +86,6 @@ Event = RunStarted | RowRecorded | RetryScheduled | GateClosed | GateOpened | Es
 class Listener(Protocol):
     """Hears every event, in order, on the event loop's thread: it must be quick and must not raise."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Take note of `event`."""
         ...

@@ -163,8 +163,9 @@ class Store(Protocol):
         fields: Mapping[str, str] = NO_FIELDS,
         put_before: dict[str, int] | None = None,
     ) -> int:
-        """Read `body` to its end and take it over; how many bytes of it are in memory until `committed` is called, which
-        is after this has returned. No cancellation comes between a body's end and that call.
+        """Read `body` to its end and take it over; how many bytes of it are in memory until `committed` is called.
+
+        That call comes after this one has returned, and no cancellation comes between a body's end and it.
 
         What `committed` is told of as an object is durable under `key`. An object that exists is never replaced: with
         the same content it is adopted, with other content the new bytes are kept aside. `fields` are the input's other
@@ -292,8 +293,8 @@ class Queue(Protocol):
     """How long a lease lasts unless it is extended."""
 
     async def put(self, messages: Sequence[tuple[str, bytes]]) -> int:
-        """Queue `messages`, pairs of invoice ID and body, durably. How many are new: an engine that can tells those
-        apart whose ID is queued already, and leaves them as they are."""
+        """Queue `messages`, pairs of invoice ID and body, durably; return how many of them are new. A message whose ID
+        is queued already stays as it is, where the engine can tell."""
         ...
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
@@ -301,53 +302,58 @@ class Queue(Protocol):
         ...
 
     async def ack(self, lease: Lease) -> None:
-        """The message is done with: on return it is gone for good."""
+        """Remove the message: on return it is gone for good."""
         ...
 
-    async def nak(self, lease: Lease, delay: float) -> None:
-        """Hand the message back, to be leased again after `delay` seconds."""
+    async def nack(self, lease: Lease, delay: float) -> None:
+        """Hand back a message that failed here, to be leased again after `delay` seconds."""
         ...
 
-    async def give_back(self, lease: Lease, delay: float) -> None:
-        """The same for a message that was not tried: this delivery does not count."""
+    async def release(self, lease: Lease, delay: float) -> None:
+        """Hand back a message that was not tried, to be leased again after `delay` seconds. This delivery does not
+        count."""
         ...
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         """Let each of `leases` last for another `lease_seconds` from now."""
         ...
 
-    async def dead(self, lease: Lease, letter: DeadLetter) -> None:
-        """Put `letter` durably among the dead letters, and then the message away. One that is put twice is one letter,
-        where the engine can tell."""
+    async def dead(self, lease: Lease, dead_letter: DeadLetter) -> None:
+        """Put `dead_letter` durably among the dead letters, and then remove the message. A dead letter that is put
+        twice is kept once, where the engine can tell."""
         ...
 
     async def stats(self) -> QueueStats:
         """How much there is. SQS only gives estimates."""
         ...
 
-    def letters(self) -> AsyncIterator[DeadLetter]:
+    def dead_letters(self) -> AsyncIterator[DeadLetter]:
         """The dead letters, oldest first. They stay where they are."""
         ...
 
-    async def requeue(self, letter: DeadLetter) -> None:
-        """Queue the message of `letter`, which `letters` gave, once more, and then remove the letter."""
+    async def requeue(self, dead_letter: DeadLetter) -> None:
+        """Queue the message of `dead_letter`, which `dead_letters` gave, once more, and then remove `dead_letter`."""
         ...
 
-    async def forget(self, letter: DeadLetter) -> None:
-        """Remove `letter`, which `letters` gave, for good."""
+    async def forget(self, dead_letter: DeadLetter) -> None:
+        """Remove `dead_letter`, which `dead_letters` gave, for good."""
         ...
 
-    def fleet(
+    def shared_rate(
         self, name: str, *, rate: float, patience: float, on_pause: Callable[[float], None]
-    ) -> AbstractAsyncContextManager["Fleet | None"]:
-        """What makes all workers that open the same `name` on this queue one client of the billing API, which asks for
-        at most `rate` links a second (0: any number); None where the engine offers nothing to build it on. `on_pause`
-        is told for how many seconds from now another worker asks everybody to pause. After `patience` seconds without
-        the shared state nobody goes on."""
+    ) -> AbstractAsyncContextManager["SharedRate | None"]:
+        """The rate that all workers share that open the same `name` on this queue; None where the engine offers nothing
+        to build it on. To the billing API these workers are one client.
+
+        Args:
+            rate: links a second that all of them together may ask for; 0 for any number.
+            patience: seconds without the shared state after which nobody goes on.
+            on_pause: told for how many seconds from now another worker asks everybody to pause.
+        """
         ...
 
 
-class Fleet(Protocol):
+class SharedRate(Protocol):
     """The rate that all workers of one queue share."""
 
     async def reserve(self) -> float:

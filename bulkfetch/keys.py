@@ -1,4 +1,4 @@
-"""What an invoice ID may look like, and the key its document is kept under.
+"""What an invoice ID may look like, the key its document is kept under, and the names an archive keeps for itself.
 
 A key has to survive every place an archive may be moved to: names that differ only in case or in Unicode normal form
 are one name on some file systems, and others reserve names or forbid characters. So only ASCII letters, digits, `-`,
@@ -17,6 +17,12 @@ from typing import Self
 from bulkfetch.errors import PermanentError, Reason, UsageError
 from bulkfetch.text import safe
 
+MANIFESTS = "manifests"
+"""The folder of an archive that holds the manifests and summaries of its runs."""
+
+STATE = ".bulkfetch"
+"""The folder of an archive that holds everything else that is no object: lock, ledger, temporary files, quarantine."""
+
 ID_LIMIT = 200
 SEGMENT_LIMIT = 255
 KEY_LIMIT = 1000
@@ -33,7 +39,7 @@ _DIGEST_CHARS = 16
 _SPARE = 1 + _DIGEST_CHARS + 2  # "~" and the digest, and one character more that may have to be escaped
 _LEAST_ROOM = 8
 
-_OWN_NAMES = frozenset({"manifests", ".bulkfetch"})
+_OWN_NAMES = frozenset({MANIFESTS, STATE})
 _WINDOWS_NAMES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 )
@@ -43,6 +49,9 @@ _UPPER = re.compile(r"[A-Z]")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[^{}]+|[{}]")
 _PLACEHOLDER = re.compile(r"(?:id|fields\[(?P<column>[^\[\]]+)\])(?P<cut>\[(-?[0-9]{1,4})?:(-?[0-9]{1,4})?\])?")
 _BAD_LITERAL = re.compile(r"[^A-Za-z0-9._ +=@()/-]")
+
+KeyPath = tuple[str, ...]
+"""A key's components; the last is the file's name."""
 
 
 def check_invoice_id(text: str) -> str | None:
@@ -60,6 +69,23 @@ def check_invoice_id(text: str) -> str | None:
             name = unicodedata.name(char, "no printable character")
             return f"character {position} is U+{ord(char):04X} ({name}): {_ALLOWED_ID}"
     return None
+
+
+def key_path(key: str) -> KeyPath:
+    """The components of `key`.
+
+    Raises:
+        PermanentError: `invalid_id`: the key would leave the archive, or meet the store's own files, or is no file
+            name.
+    """
+    path = tuple(key.split("/"))
+    try:
+        usable = b"\0" not in key.encode() and not {"", ".", ".."}.intersection(path) and path[0] != STATE
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise PermanentError(Reason.INVALID_ID, f"{safe(key, 200)!r} cannot be a key")
+    return path
 
 
 @dataclass(frozen=True, slots=True)

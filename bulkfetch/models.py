@@ -72,8 +72,8 @@ class Secret:
 class Link:
     """A minted download link. The URL is a credential, so it is in no repr.
 
-    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for. `invoice_id` is for whom; `fresh` says
-    that this has not failed in a pass of its own before.
+    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for. `invoice_id` is for whom;
+    `fresh` says that this has not failed in a pass of its own before.
     """
 
     url: str = field(repr=False)
@@ -120,11 +120,13 @@ class Entry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """A message in a worker's hands: its `body`, how often it was handed out, this time included and what was given
-    back untried left out, and the driver's own `handle` on it. `redelivered`: it was in somebody's hands before, if
-    only to be given back."""
+    """A message in a worker's hands, with its `body` and the driver's own `handle` on it. No two leases are equal.
+
+    `deliveries` is how often the message was handed out to be tried: this time included, releases left out.
+    `redelivered` says that somebody had it in hand before, if only to release it.
+    """
 
     body: bytes
     deliveries: int
@@ -135,7 +137,7 @@ class Lease:
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that no worker is to try again by itself, version 1: the message as it was (`body`), and why.
 
-    `reason` is the manifest's word, `deliveries` how often it was handed out, `failed_at` UTC ISO 8601, `run` the run
+    `reason` is the manifest's word, `deliveries` as in its `Lease`, `failed_at` UTC ISO 8601, `run` the run
     whose manifest holds the row.
     """
 
@@ -151,8 +153,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How many messages wait (those handed back with a delay are `leased` where the engine counts them so), how many
-    are in workers' hands, and how many dead letters there are."""
+    """How many messages wait, how many are in workers' hands, and how many dead letters there are. A message that waits
+    out a delay is `leased` where the engine counts it so."""
 
     waiting: int
     leased: int
@@ -215,17 +217,13 @@ class Counts(msgspec.Struct, kw_only=True):
         return self.read == self.stored + self.skipped + self.failed + self.rejected
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's summary, written last: that it exists says that the run ended in an orderly way.
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened in a run. The manifest turns it into the run's `Summary`.
 
-    `complete` says that the whole input was read and every row accounted for. `manifest_sha256` is of the whole row
-    file; `previous` and `previous_sha256` name the summary before this one and seal it (a chain of hashes); `beside`
-    does so with those of runs that were at work at the same time and are followed by none.
-    What is below `versions` is filled in where the summary is written.
+    `complete` says that the whole input was read and every row accounted for. Times are UTC ISO 8601, `seconds` is the
+    run's length. `requests` maps kinds of request to their numbers.
     """
 
-    v: int = 1
-    run: str
     exit_code: int
     complete: bool
     stopped_by: str | None
@@ -241,12 +239,24 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     input_bytes: int | None
     destination: str
     versions: Mapping[str, str]
-    manifest: str = ""
-    manifest_rows: int = 0
-    manifest_sha256: str = ""
-    previous: str | None = None
-    previous_sha256: str | None = None
-    beside: Mapping[str, str] = {}
+
+
+class Summary(RunResult, frozen=True, kw_only=True):
+    """A run's sealed record, written last: a run that has one ended in order.
+
+    `manifest` names the run's rows below `manifests/`; `manifest_sha256` is the SHA-256 of them all, in hex. `previous`
+    and `previous_sha256` name and seal the summary before this one, which makes a chain of hashes. `beside` maps the
+    names of summaries by runs at work at the same time, which no other summary follows, to their SHA-256.
+    """
+
+    v: int = 1
+    run: str
+    manifest: str
+    manifest_rows: int
+    manifest_sha256: str
+    previous: str | None
+    previous_sha256: str | None
+    beside: Mapping[str, str]
 
 
 def utc_iso(moment: datetime) -> str:

@@ -1,12 +1,32 @@
-"""What every test shares: one async backend, and a guard against blocking the event loop."""
+"""What every test shares: one async backend, a guard against blocking the event loop, and how many run at a time."""
 
+import os
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from blockbuster import BlockBuster
-from support.ministack import ministack, pytest_collection_finish  # noqa: F401 - a fixture, and a hook that prepares it
+from hypothesis import settings
+from support.disks import as_nobody, mount  # noqa: F401 - fixtures
+from support.ministack import ministack, ministack_python, pytest_runtest_protocol  # noqa: F401 - fixtures, and a hook
 from support.nats_server import nats  # noqa: F401 - a fixture
 from support.seaweed import seaweed  # noqa: F401 - a fixture
+
+WORKERS_PER_CORE = 2
+MOST_WORKERS = 8
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many tests run at a time: more than there are cores, as most of them wait for servers and processes, which
+    each worker starts for itself. A few single tests, named on the command line, are quicker without workers."""
+    if all("::" in name for name in config.args):
+        return 0
+    return min(WORKERS_PER_CORE * (os.cpu_count() or 1), MOST_WORKERS)
+
+
+# Examples share the cores with other tests: Hypothesis's own 0.2 seconds each would be a matter of luck.
+settings.register_profile("shared cores", deadline=timedelta(seconds=5))
+settings.load_profile("shared cores")
 
 
 @pytest.fixture

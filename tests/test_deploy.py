@@ -172,10 +172,10 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("path", [*UNITS, *MANIFESTS, TEXT], ids=lambda path: path.name)
 def test_each_variable_is_known(path):
     """A BULKFETCH_ variable that is unknown ends a run before it begins; one of NATS's would be ignored in silence."""
-    from bulkfetch.queues.jetstream import address as nats_url
+    from bulkfetch.queues.jetstream import credentials
 
     known = {config.TOKEN_VARIABLE} | {f"{config.ENVIRON_PREFIX}{key.replace('.', '_').upper()}" for key in config.KEYS}
-    for_nats = set(re.findall(r"\bNATS_[A-Z]+\b", Path(nats_url.__file__).read_text("utf-8")))
+    for_nats = set(re.findall(r"\bNATS_[A-Z]+\b", Path(credentials.__file__).read_text("utf-8")))
     text = path.read_text("utf-8")
     assert set(re.findall(r"\bBULKFETCH_[A-Z_]+[A-Z]\b", text)) <= known
     assert set(re.findall(r"\bNATS_[A-Z]+\b", text)) <= for_nats

@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-import aiohttp
 import anyio
 
 from bulkfetch.app.open_archive import open_store
@@ -18,11 +17,10 @@ from bulkfetch.config import Config
 from bulkfetch.errors import BulkfetchError, PermanentError, Reason
 from bulkfetch.events import Event
 from bulkfetch.keys import KeyTemplate
+from bulkfetch.links import minter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
-from bulkfetch.net.headers import parse_http_date
-from bulkfetch.net.http_errors import VendorErrors
-from bulkfetch.net.sessions import api_session
+from bulkfetch.net.server_time import server_time
 from bulkfetch.queues import open_queue
 
 CLOCK_TOLERANCE = 60.0
@@ -100,15 +98,10 @@ async def _token(config: Config, value: Secret | None, found: list[TokenSource])
 
 async def _clock(config: Config) -> str:
     """The local clock beside the API's: an hour of difference breaks signed requests and every record."""
-    async with api_session(connections=1) as session:
-        with VendorErrors("API"):
-            async with session.head(
-                config.api.url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=config.timeouts.first_byte)
-            ) as response:
-                sent = parse_http_date(response.headers.get("Date", ""))
-    if sent is None:
+    theirs = await server_time(config.api.url, origin=minter.ORIGIN, answer_seconds=config.timeouts.first_byte)
+    if theirs is None:
         return "the API does not say its time"
-    apart = abs((datetime.now(UTC) - sent).total_seconds())
+    apart = abs((datetime.now(UTC) - theirs).total_seconds())
     if apart > CLOCK_TOLERANCE:
         raise PermanentError(Reason.BAD_RESPONSE, f"{apart:.0f} s apart from the API's: set the clock")
     return f"within {CLOCK_TOLERANCE:.0f} s of the API's"

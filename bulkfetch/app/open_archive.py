@@ -18,7 +18,8 @@ from bulkfetch.manifest import LocalManifest
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores import LocalStore
-from bulkfetch.stores.bucket.address import SCHEMES, Bucket, connect
+from bulkfetch.stores.bucket.address import SCHEMES, Bucket, BucketSettings, connect
+from bulkfetch.stores.bucket.object_lock import LockSettings
 from bulkfetch.stores.bucket.objects import BucketObjects
 from bulkfetch.stores.bucket.store import BucketStore
 
@@ -39,6 +40,23 @@ def utc_now() -> datetime:
 def is_bucket(destination: str) -> bool:
     """Whether `destination` is the URL of a bucket."""
     return destination.partition("://")[0] in SCHEMES and "://" in destination
+
+
+def bucket_settings(destination: Destination) -> BucketSettings:
+    """The bucket's part of `destination`."""
+    return BucketSettings(
+        url=destination.url,
+        endpoint=destination.endpoint,
+        region=destination.region,
+        path_style=destination.path_style,
+        lock=LockSettings(
+            mode=destination.lock_mode,
+            days=destination.lock_days,
+            column=destination.lock_column,
+            years=destination.lock_years,
+            confirm=destination.lock_confirm,
+        ),
+    )
 
 
 def local_root(destination: str) -> Path:
@@ -76,9 +94,9 @@ async def open_archive(
         FatalError: it cannot be used; the message names the fix.
     """
     if is_bucket(config.destination.url):
-        bucket = await connect(config.destination, os.environ)
+        bucket = await connect(bucket_settings(config.destination), os.environ)
         root = local_copy(bucket, config, os.environ)
-        objects = BucketObjects(await connect(config.destination, os.environ, patience=SMALL_OBJECT))
+        objects = BucketObjects(await connect(bucket_settings(config.destination), os.environ, patience=SMALL_OBJECT))
     else:
         root, objects = local_root(config.destination.url), None
     async with AsyncExitStack() as stack:
@@ -97,7 +115,7 @@ async def readable_manifests(destination: Destination, scratch: Path) -> Path:
     """
     if not is_bucket(destination.url):
         return local_root(destination.url)
-    bucket = await connect(destination, os.environ, patience=SMALL_OBJECT)
+    bucket = await connect(bucket_settings(destination), os.environ, patience=SMALL_OBJECT)
     await anyio.to_thread.run_sync(Mirror(BucketObjects(bucket), scratch).pull)
     return scratch
 
@@ -132,7 +150,7 @@ async def open_store(
         async with LocalStore.open(local_root(config.destination.url), run) as local:
             yield local
         return
-    bucket = await connect(config.destination, os.environ)
+    bucket = await connect(bucket_settings(config.destination), os.environ)
     gate = Gate(ORIGIN, ceiling=config.limits.workers, max_outage=config.limits.max_outage, rng=rng, notify=notify)
-    async with BucketStore.open(bucket, gate=gate, run=run, spool=spool, rng=rng, utc_now=utc_now) as remote:
+    async with BucketStore.open(bucket, gate=gate, run=run, spool=spool, utc_now=utc_now) as remote:
         yield remote

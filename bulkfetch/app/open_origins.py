@@ -1,18 +1,15 @@
 """Wires what talks to the billing API and the download host; shared by `run` and `check`."""
 
 import hashlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-import anyio
 from yarl import URL
 
 from bulkfetch.config import Config
-from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Queue
 from bulkfetch.links import body, minter
@@ -21,10 +18,10 @@ from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
-from bulkfetch.net.addresses import is_public, literal
+from bulkfetch.net.addresses import is_local, refuse_in_the_clear
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.link_rules import LinkRules
-from bulkfetch.net.sessions import api_session, download_session
+from bulkfetch.net.sessions import download_session, json_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +50,17 @@ async def connect(
         UsageError: the token would travel over plain HTTP to a public host.
         FatalError: the API's host name does not resolve.
     """
-    local, plain = await _is_local(config.api.url), URL(config.api.url).scheme == "http"
-    if plain and not local:
-        raise UsageError(
-            "api.url: plain http:// to a public host would show the token to everybody on the way; use https://"
-        )
+    await refuse_in_the_clear(config.api.url, label="api.url", exposed="the token")
+    url = URL(config.api.url)
+    # Links may lead to local addresses, and in the clear, only where the API itself does.
+    local, plain = await is_local(url.host or "", label="api.url"), url.scheme == "http"
     rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
     download_gate = gate(body.ORIGIN)
     async with (
         _api_gate(gate, config, queue) as api_gate,
-        api_session(connections=limits.workers) as api,
+        json_session(connections=limits.workers) as api,
         download_session(connections=limits.workers, rules=rules) as links,
     ):
         yield Connections(
@@ -103,7 +99,7 @@ async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | No
     shared = gate(minter.ORIGIN)
     # Workers that ask the same API for links are one client to it.
     name = hashlib.sha256(config.api.url.encode()).hexdigest()[:16]
-    async with queue.fleet(
+    async with queue.shared_rate(
         name, rate=config.api.rate, patience=config.limits.max_outage, on_pause=shared.pause
     ) as fleet:
         if fleet is not None:
@@ -123,16 +119,3 @@ def token_source(config: Config, value: Secret | None, notify: Callable[[Event],
         command=config.api.token_command,
         warn=lambda message: notify(Note("warning", message)),
     )
-
-
-async def _is_local(url: str) -> bool:
-    """Whether the API itself is on this machine or a private network: then its links may be, too."""
-    host = URL(url).host or ""
-    address = literal(host)
-    if address is not None:
-        return not is_public(address)
-    try:
-        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise FatalError(f"api.url: the host name {host} does not resolve ({error.strerror})") from None
-    return all(not is_public(literal(sockaddr[0])) for *_, sockaddr in found)

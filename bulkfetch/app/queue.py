@@ -21,7 +21,7 @@ from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
 from bulkfetch.queues import open_queue
 from bulkfetch.retrying import persisting
-from bulkfetch.sources.queue.source import encode_message
+from bulkfetch.sources.queue.message import encode_message
 
 SHOWN_PROBLEMS = 10
 
@@ -124,7 +124,7 @@ def queue_stats(queue: str, *, notify: Callable[[Event], None]) -> QueueStats:
     return _run(ask)
 
 
-def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Callable[[Event], None]) -> None:
+def list_dead_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Callable[[Event], None]) -> None:
     """Call `each` for every dead letter of `queue`, oldest first; none is taken away.
 
     Raises:
@@ -133,28 +133,28 @@ def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Call
 
     async def read() -> None:
         async with open_queue(queue, os.environ, notify=notify) as opened:
-            async for letter in opened.letters():
-                each(letter)
+            async for dead_letter in opened.dead_letters():
+                each(dead_letter)
 
     _run(read)
 
 
-def settle_letters(
-    queue: str, wanted: Callable[[DeadLetter], bool], *, again: bool, notify: Callable[[Event], None]
+def resolve_dead_letters(
+    queue: str, wanted: Callable[[DeadLetter], bool], *, requeue: bool, notify: Callable[[Event], None]
 ) -> list[str]:
-    """Queue every dead letter that is `wanted` once more, if `again`, or else remove it; the invoices' IDs.
+    """Queue every dead letter that is `wanted` once more if `requeue` is set, or else remove it; their invoices' IDs.
 
     Raises:
         UsageError, FatalError: as in `queue_stats`.
     """
 
-    async def settle() -> list[str]:
+    async def resolve() -> list[str]:
         async with open_queue(queue, os.environ, notify=notify) as opened:
             done = []
-            async for letter in opened.letters():
-                if wanted(letter):
-                    await (opened.requeue(letter) if again else opened.forget(letter))
-                    done.append(letter.invoice_id)
+            async for dead_letter in opened.dead_letters():
+                if wanted(dead_letter):
+                    await (opened.requeue(dead_letter) if requeue else opened.forget(dead_letter))
+                    done.append(dead_letter.invoice_id)
             return done
 
-    return _run(settle)
+    return _run(resolve)

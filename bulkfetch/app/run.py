@@ -1,40 +1,28 @@
 """`bulkfetch run`, composed: opens everything in order, heeds signals, drains, and closes with the summary."""
 
 import os
-import platform
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
-from importlib.metadata import version
 from random import Random
 
 import anyio
 
-from bulkfetch import __version__
-from bulkfetch.app.descriptors import reserve_descriptors
 from bulkfetch.app.open_archive import open_archive, utc_now
 from bulkfetch.app.open_input import Input, open_input
 from bulkfetch.app.open_origins import Connections, connect, token_source
+from bulkfetch.app.open_pipeline import open_pipeline
+from bulkfetch.app.summary import run_result
 from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
 from bulkfetch.config import Config
-from bulkfetch.errors import ExitCode, FatalError
+from bulkfetch.errors import FatalError
 from bulkfetch.events import Event, Listener, RunFinished, RunStarted
-from bulkfetch.interfaces import Manifest, Source, Store
+from bulkfetch.interfaces import Manifest, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
-from bulkfetch.models import Secret, Summary, utc_iso
-from bulkfetch.pipeline.adoption import Adoption
-from bulkfetch.pipeline.canary import Canary
+from bulkfetch.models import Secret, Summary
 from bulkfetch.pipeline.fetcher import Fetcher
-from bulkfetch.pipeline.in_hand import InHand
-from bulkfetch.pipeline.pool import Pool
-from bulkfetch.pipeline.recorder import Recorder
-from bulkfetch.pipeline.rows import RowWriter
-from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
 from bulkfetch.pipeline.stop import Stop
-from bulkfetch.pipeline.tally import Tally
-from bulkfetch.pipeline.triage import Looks, Triage
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.service.health import Health, supervised
 
@@ -60,7 +48,6 @@ async def archive(config: Config, source: str, environ_token: Secret | None, lis
         for listener in told:
             listener(event)
 
-    reserve_descriptors(config.limits.workers)
     async with (
         supervised(health, config.service.health_addr, os.environ),
         open_input(config, source, notify=notify) as given,
@@ -85,43 +72,21 @@ async def _archive(
         connect(config, token, rng=rng, notify=notify, queue=given.queue) as connections,
         _heeding_signals(stop) as tasks,
     ):
-        capabilities = given.source.capabilities
-        in_hand, canary = (
-            InHand(),
-            Canary(max_failed_ratio=config.limits.max_failed_ratio, others_may_take=capabilities.shared),
-        )
-        rows = RowWriter(manifest.run, utc_now, store.uri)
-        recorder = Recorder(
-            source=given.source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand
-        )
-        pool = Pool(
+        pool = open_pipeline(
+            manifest.run,
             source=given.source,
-            triage=Triage(
-                history=manifest,
-                keys=keys,
-                repeats=capabilities.repeats,
-                looks=Looks(
-                    head=store.head,
-                    stored=store.cheap_head,
-                    unrecorded=manifest.adopting or (capabilities.shared and store.cheap_head),
-                ),
-            ),
+            manifest=manifest,
+            history=manifest,
+            store=store,
             fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
-            adoption=Adoption(store=store, history=manifest, rows=rows, keys=keys, shared=capabilities.shared),
-            rows=rows,
-            recorder=recorder,
-            second_pass=(
-                BackToTheQueue(given.source, lambda: recorder.tally.answered)
-                if capabilities.comes_again
-                else AtTheEnd()
-            ),
-            canary=canary,
-            in_hand=in_hand,
+            keys=keys,
             stop=stop,
             notify=notify,
             utc_now=utc_now,
             workers=config.limits.workers,
             drain=config.timeouts.drain,
+            max_failed_ratio=config.limits.max_failed_ratio,
+            adopting=manifest.adopting,
         )
         tasks.start_soon(_tell_of_stop, stop, health)
         began, started = utc_now(), anyio.current_time()
@@ -135,14 +100,14 @@ async def _archive(
             stop.request(error)
             shortfall = None
         summary = await manifest.finish(
-            _summary(
-                manifest.run,
-                recorder.tally,
+            run_result(
+                pool.tally,
                 given.source,
                 connections,
-                verdict=verdict_on(recorder.tally, given.source, stop.cause, shortfall),
+                verdict=verdict_on(pool.tally, given.source, stop.cause, shortfall),
                 destination=store.name,
                 began=began,
+                finished=utc_now(),
                 seconds=anyio.current_time() - started,
             )
         )
@@ -214,51 +179,3 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
 async def _tell_of_stop(stop: Stop, health: Health) -> None:
     await stop.requested.wait()
     health.stopping()
-
-
-def _summary(
-    run: str,
-    tally: Tally,
-    source: Source,
-    connections: Connections,
-    *,
-    verdict: tuple[ExitCode, str | None],
-    destination: str,
-    began: datetime,
-    seconds: float,
-) -> Summary:
-    exit_code, stopped_by = verdict
-    digest = source.digest()
-    api, links = connections.api_gate, connections.download_gate
-    return Summary(
-        run=run,
-        exit_code=exit_code,
-        complete=exit_code in (ExitCode.COMPLETE, ExitCode.FAILED, ExitCode.FAILED_RETRYABLE),
-        stopped_by=stopped_by,
-        started_at=utc_iso(began),
-        finished_at=utc_iso(utc_now()),
-        seconds=round(seconds, 3),
-        counts=tally.counts(source),
-        reasons=dict(tally.reasons),
-        bytes_stored=tally.bytes_stored,
-        requests={
-            "links": api.requests.sent,
-            "links_refused": api.requests.refused,
-            "downloads": links.requests.sent,
-            "downloads_refused": links.requests.refused,
-        },
-        source=source.name,
-        input_sha256=digest[0] if digest else None,
-        input_bytes=digest[1] if digest else None,
-        destination=destination,
-        versions={
-            "bulkfetch": __version__,
-            "python": platform.python_version(),
-            "aiohttp": version("aiohttp"),
-        },
-        manifest="",
-        manifest_rows=0,
-        manifest_sha256="",
-        previous=None,
-        previous_sha256=None,
-    )

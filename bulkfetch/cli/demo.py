@@ -25,8 +25,8 @@ def command(directory: Path, invoices: int) -> int:
     Everything happens on this machine. A second demo finds everything stored.
     """
     from bulkfetch.app.demo import ARCHIVE, FAULTS, IDS, RATE_LIMIT, run_demo
-    from bulkfetch.cli.output import print_summary
     from bulkfetch.cli.progress import display
+    from bulkfetch.cli.summary import print_summary
 
     click.echo(
         f"A sandbox of the billing API on 127.0.0.1: {invoices:,} documents, {RATE_LIMIT} links/s at most, "

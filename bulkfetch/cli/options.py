@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from bulkfetch import config
-from bulkfetch.cli import token_refusal
+from bulkfetch.cli.token_refusal import token_refusal
 from bulkfetch.config import Config
 from bulkfetch.errors import UsageError
 from bulkfetch.models import Secret

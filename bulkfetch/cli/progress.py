@@ -13,17 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bulkfetch.cli import silence
-from bulkfetch.cli.output import (
-    OUTCOME_STYLE,
-    JsonLogListener,
-    JsonRowsListener,
-    Level,
-    LogListener,
-    emit,
-    human_seconds,
-    threshold,
-)
+from bulkfetch.cli.group import silence
+from bulkfetch.cli.log import JsonLogListener, JsonRowsListener, Level, LogListener, threshold
+from bulkfetch.cli.output import OUTCOME_STYLE, emit, human_seconds
 from bulkfetch.events import (
     Backlog,
     Estimated,

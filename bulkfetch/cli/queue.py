@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bulkfetch.cli import CommandGroup
+from bulkfetch.cli.group import CommandGroup
 from bulkfetch.cli.options import config_flags, configuration
 from bulkfetch.errors import ExitCode, Reason, UsageError
 
@@ -81,10 +81,10 @@ def status(url: str, *, as_json: bool) -> None:
 @_json_option
 def dead(url: str, *, as_json: bool) -> None:
     """List the dead letters: invoices that failed for good, and those that took down their workers."""
-    from bulkfetch.app.queue import list_letters
-    from bulkfetch.cli.queue_output import letter_printer, tell
+    from bulkfetch.app.queue import list_dead_letters
+    from bulkfetch.cli.queue_output import dead_letter_printer, tell
 
-    list_letters(url, letter_printer(to_json=as_json), notify=tell)
+    list_dead_letters(url, dead_letter_printer(to_json=as_json), notify=tell)
 
 
 def _chosen(function: Decorated) -> Decorated:
@@ -113,7 +113,7 @@ def requeue(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, eve
 
     The exit code is 3 if one of the IDs is not among them.
     """
-    return _settle(url, invoice_ids, reasons, everything=everything, again=True)
+    return _resolve(url, invoice_ids, reasons, everything=everything, requeue=True)
 
 
 @click.command("forget")
@@ -123,20 +123,20 @@ def forget(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, ever
 
     The manifest keeps the rows. The exit code is 3 if one of the IDs is not among them.
     """
-    return _settle(url, invoice_ids, reasons, everything=everything, again=False)
+    return _resolve(url, invoice_ids, reasons, everything=everything, requeue=False)
 
 
-def _settle(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything: bool, again: bool) -> int:
+def _resolve(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything: bool, requeue: bool) -> int:
     if not (ids or reasons or everything):
         raise UsageError("no dead letter is meant: name invoice IDs, --reason REASON, or --all")
 
-    from bulkfetch.app.queue import settle_letters
-    from bulkfetch.cli.queue_output import print_settled, tell
+    from bulkfetch.app.queue import resolve_dead_letters
+    from bulkfetch.cli.queue_output import print_resolved, tell
 
-    def wanted(letter: "DeadLetter") -> bool:
-        return everything or letter.invoice_id in ids or letter.reason in reasons
+    def wanted(dead_letter: "DeadLetter") -> bool:
+        return everything or dead_letter.invoice_id in ids or dead_letter.reason in reasons
 
-    done = settle_letters(url, wanted, again=again, notify=tell)
+    done = resolve_dead_letters(url, wanted, requeue=requeue, notify=tell)
     missing = sorted(set(ids) - set(done))
-    print_settled("queued again" if again else "removed", len(done), missing)
+    print_resolved("queued again" if requeue else "removed", len(done), missing)
     return ExitCode.FAILED if missing else ExitCode.COMPLETE

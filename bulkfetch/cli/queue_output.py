@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bulkfetch.app.queue import Pushed
-from bulkfetch.cli.output import as_json, emit, level_of, print_numbers, print_problems, sentence
+from bulkfetch.cli.log import level_of, sentence
+from bulkfetch.cli.output import as_json, emit, print_numbers, print_problems
 from bulkfetch.events import Event
 from bulkfetch.models import DeadLetter, QueueStats
 from bulkfetch.text import safe
@@ -44,19 +45,19 @@ def print_stats(stats: QueueStats, *, to_json: bool) -> None:
         print_numbers({"waiting": stats.waiting, "in work": stats.leased, "dead letters": stats.dead})
 
 
-def letter_printer(*, to_json: bool) -> Callable[[DeadLetter], None]:
+def dead_letter_printer(*, to_json: bool) -> Callable[[DeadLetter], None]:
     """What prints a dead letter as one line on stdout."""
 
-    def as_text(letter: DeadLetter) -> str:
-        times = f"{letter.deliveries} {'delivery' if letter.deliveries == 1 else 'deliveries'}"
-        words = f"{letter.failed_at}  {letter.invoice_id}  {letter.reason}  {times}  {letter.message or ''}"
-        return safe(words, 1000)
+    def as_text(dead_letter: DeadLetter) -> str:
+        times = f"{dead_letter.deliveries} {'delivery' if dead_letter.deliveries == 1 else 'deliveries'}"
+        which = f"{dead_letter.failed_at}  {dead_letter.invoice_id}  {dead_letter.reason}"
+        return safe(f"{which}  {times}  {dead_letter.message or ''}", 1000)
 
     write = as_json if to_json else as_text
-    return lambda letter: emit(sys.stdout, write(letter))
+    return lambda dead_letter: emit(sys.stdout, write(dead_letter))
 
 
-def print_settled(what: str, count: int, missing: Sequence[str]) -> None:
+def print_resolved(what: str, count: int, missing: Sequence[str]) -> None:
     """Print what was done with how many dead letters, and which IDs are `missing` among them."""
     print_numbers({what: count})
     if missing:

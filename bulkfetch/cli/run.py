@@ -60,9 +60,11 @@ def command(
     destination(config)
 
     from bulkfetch.app import run_archive
-    from bulkfetch.cli.output import print_summary
+    from bulkfetch.cli.fd_limit import raise_fd_limit
     from bulkfetch.cli.progress import display
+    from bulkfetch.cli.summary import print_summary
 
+    raise_fd_limit(config.limits.workers)
     # What is imported by now stays: no need to look through it again and again.
     gc.freeze()
     with display(log_format=log_format, verbosity=-1 if quiet else verbose, rows_to_stdout=as_json) as listeners:

@@ -1,4 +1,4 @@
-"""What the billing API says: the link in its answer, and its own words about an error with all secrets removed."""
+"""What the billing API says: the link in its answer, or the details of an error, with all secrets removed."""
 
 import re
 
@@ -13,12 +13,14 @@ from bulkfetch.text import safe
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read; a longer one is outside the contract."""
 
-# A URL within a word, its host and port as the group, and what ends a name; both may be quoted percent-encoded.
+# A URL within a word, with host and port as the group, and the sign after a name; both may be percent-encoded.
 _URL = re.compile(r"(?:://|%3A%2F%2F)(?:[^/?#]*@)?([\w.-]*(?::[0-9]+)?).*", re.IGNORECASE)
 _EQUALS = re.compile("%3D", re.IGNORECASE)
 
 
 async def read_answer(response: aiohttp.ClientResponse) -> bytes:
+    """The answer's body. Of one above `MAX_ANSWER` bytes it is a part, which is longer than that, too. aiohttp's errors
+    go through."""
     body = bytearray()
     while chunk := await response.content.readany():
         body += chunk
@@ -35,6 +37,11 @@ class _Answer(msgspec.Struct):
 
 
 def link_in(response: aiohttp.ClientResponse, body: bytes) -> str:
+    """The link in the `body` of an answer with status 200.
+
+    Raises:
+        UnexpectedAnswer: the body holds none; nothing of it is quoted.
+    """
     problem = None
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         problem = "an encoded body that was not asked for"
@@ -60,7 +67,7 @@ class _Violation(msgspec.Struct, rename="camel"):
 
 
 class _Problem(msgspec.Struct):
-    """The members in which API Platform and its kin put an error's text; all of them optional."""
+    """The members in which API Platform and similar frameworks put an error's text; all of them are optional."""
 
     detail: str | None = None
     title: str | None = None
@@ -78,17 +85,18 @@ def _problem(body: bytes) -> _Problem:
 
 
 def error_detail(body: bytes, token: Secret) -> str:
+    """The server's own text about an error, without secrets and at most 400 characters; empty if there is none."""
     problem = _problem(body)
-    said = problem.detail or problem.title or problem.message or problem.description or problem.error or ""
-    if not said and problem.violations:
-        said = "; ".join(f"{v.property_path}: {v.message}" for v in problem.violations)
-    # A server may quote the token, the link or another URL in its words; a query can be a credential.
-    words = said.replace(token.reveal(), "***").split()
-    return safe(" ".join(_without_secret(word) for word in words), 400)
+    detail = problem.detail or problem.title or problem.message or problem.description or problem.error or ""
+    if not detail and problem.violations:
+        detail = "; ".join(f"{v.property_path}: {v.message}" for v in problem.violations)
+    # A server may quote the token, the link or another URL; a query can be a credential.
+    shown = detail.replace(token.reveal(), "***").split()
+    return safe(" ".join(_without_secret(word) for word in shown), 400)
 
 
 def _without_secret(word: str) -> str:
-    """`word`, of a URL no more than its host, of a query nothing, of `name=value` no more than the name."""
+    """`word` with every URL cut down to its host, without any query, and with `***` for the value of `name=value`."""
     named, equals, _ = _EQUALS.sub("=", _URL.sub(r"://\1", word)).partition("=")
     if not equals:
         return named
@@ -97,10 +105,12 @@ def _without_secret(word: str) -> str:
 
 
 def refuses_seconds_valid(body: bytes) -> bool:
+    """Whether the error in `body` is about the life that was asked for."""
     return any(violation.property_path == "secondsValid" for violation in _problem(body).violations)
 
 
 def target_host(response: aiohttp.ClientResponse) -> str:
+    """The host that a redirect leads to, for a message; the rest of its URL may be secret."""
     try:
         host = response.url.join(URL(response.headers.get("Location", ""))).host
     except ValueError:

@@ -1,4 +1,4 @@
-"""A download under way: the bytes are right before anybody may keep them."""
+"""A download under way: its bytes are verified before anybody may keep them."""
 
 import asyncio
 import hashlib
@@ -11,18 +11,22 @@ from bulkfetch.errors import BadBody, OriginError, PermanentError, Reason, Trans
 from bulkfetch.links.digests import promised_digests
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Permit
-from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.http_errors import http_errors
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.text import safe
 
 ORIGIN = "download host"
 
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_HTTP_ERRORS = http_errors(ORIGIN)
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """`max_size` in bytes; times in seconds; `min_speed` in bytes a second, measured over each `idle` seconds."""
+    """How large and how slow a body may be: `max_size` in bytes, times in seconds, `min_speed` in bytes a second.
+
+    `total` bounds a whole download (0 = no bound), `idle` the wait for the next bytes. The speed is measured over
+    every `idle` seconds of waiting.
+    """
 
     max_size: int
     connect: float
@@ -33,9 +37,12 @@ class BodyLimits:
 
 
 class HttpBody:
-    """A download under way: counts, hashes and checks while it is read. See `interfaces.Body`.
+    """The `Body` of an HTTP response: counts, hashes and checks its bytes while it is read.
 
-    Mutable: what is counted and hashed so far. `permit` is closed when the last byte is here, or by `close`.
+    Args:
+        permit: ended with the last byte, so that the next download may start while this one is made durable.
+        suspect: the SHA-256 of a body that was no PDF; if it comes again, the error carries `hold`.
+        expected: the SHA-256 that an earlier download of the same link had; None if there was none.
     """
 
     def __init__(
@@ -106,14 +113,14 @@ class HttpBody:
                 raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
         flaw = self._check.flaw()
         if flaw is not None:
-            # Nothing twice is no sign that the server has nothing: a connection that broke looks like that, too.
+            # An empty body that comes twice proves nothing: a connection that broke looks the same.
             if self._check.size and self.sha256 == self._suspect:
                 raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=True)
             raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
 
 
 class Arrival:
-    """The chunks of a body as they come from the network: in time, fast enough, and not too many."""
+    """The chunks of a body as they come from the network, within the limits of time, speed and size."""
 
     def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits, deadlines: Deadlines) -> None:
         self._content = response.content
@@ -127,7 +134,7 @@ class Arrival:
 
     def at_hand(self) -> bytes:
         """What has come already; empty if nothing has."""
-        with _VENDOR_ERRORS:
+        with _HTTP_ERRORS:
             chunk = self._content.read_nowait()
         self._size += len(chunk)
         check_size(self._size, self._limits.max_size)
@@ -139,13 +146,13 @@ class Arrival:
             return b""
         limits = self._limits
         asked = self._time()
-        with _VENDOR_ERRORS, self._deadlines.within(min(limits.idle, self._until - asked)):
+        with _HTTP_ERRORS, self._deadlines.within(min(limits.idle, self._until - asked)):
             chunk = await self._content.readany()
         self._waited += self._time() - asked
         self._size += len(chunk)
         check_size(self._size, limits.max_size)
-        # A drip keeps every read alive: only the speed over a while gives it away. Waiting alone counts, for a slow
-        # disk is not the host's fault.
+        # A host that drips keeps every single read in time: only its speed over a while gives it away. Only waiting
+        # counts as time, since a slow disk is not the host's fault.
         if self._waited >= limits.idle:
             if chunk and self._size - self._mark < limits.min_speed * self._waited:
                 raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
@@ -154,5 +161,10 @@ class Arrival:
 
 
 def check_size(size: int, max_size: int) -> None:
+    """Return if a body may have `size` bytes.
+
+    Raises:
+        PermanentError: `size` is above `max_size`.
+    """
     if size > max_size:
         raise PermanentError(Reason.TOO_LARGE, f"larger than limits.max_size ({max_size} bytes)")

@@ -1,4 +1,4 @@
-"""The digests that a server promises of a body, in its header fields."""
+"""The digests of a body that a server promises in header fields."""
 
 import base64
 import re
@@ -10,7 +10,7 @@ import aiohttp
 
 @dataclass(frozen=True, slots=True)
 class PromisedDigest:
-    """The digest of the whole body by the header `field`; `algorithm` is `sha-256` or `md5`."""
+    """What the header `field` says the digest of the whole body is; `algorithm` is `sha-256` or `md5`."""
 
     field: str
     algorithm: str
@@ -23,7 +23,8 @@ _LISTS = ("Repr-Digest", "Content-Digest")
 
 
 def promised_digests(response: aiohttp.ClientResponse) -> Sequence[PromisedDigest]:
-    """What can be compared; digests in other algorithms, of parts (S3: `…-3`) or without sense promise nothing."""
+    """The digests that can be compared with the body. Those in other algorithms, those of an upload's parts (S3:
+    `…-3`) and those that are malformed are left out."""
     headers = response.headers
     named = [(field, algorithm, headers[field]) for field, algorithm in _BARE if field in headers]
     for field in _LISTS:
@@ -48,8 +49,8 @@ def _decoded(value: str) -> bytes:
 
 
 def _s3_md5(headers: Mapping[str, str]) -> bytes | None:
-    """The ETag's MD5: it is one on S3, for objects uploaded in one part without KMS or customer keys (AWS: Common
-    response headers). Elsewhere 32 hex digits may mean anything."""
+    """The MD5 in the ETag; None if the ETag is not one. On S3 it is, for objects that were uploaded in one part without
+    KMS or customer keys (AWS: Common response headers). Elsewhere 32 hex digits may mean anything."""
     if "x-amz-request-id" not in headers:
         return None
     tag = headers.get("ETag", "").strip('"')

@@ -1,4 +1,4 @@
-"""Opens download links and verifies what comes: the bytes are right before anybody may keep them."""
+"""Opens download links: redirects, statuses, and how the body is framed."""
 
 import asyncio
 import hashlib
@@ -12,10 +12,8 @@ from bulkfetch.errors import (
     InvoiceError,
     LinkAged,
     LinkRefused,
-    OriginError,
     PermanentError,
     Reason,
-    Throttled,
     TransientError,
     UnexpectedAnswer,
 )
@@ -24,16 +22,14 @@ from bulkfetch.links.digests import promised_digests
 from bulkfetch.models import Link
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.headers import parse_retry_after
-from bulkfetch.net.http_errors import VendorErrors
+from bulkfetch.net.http_errors import NEVER_MENDED, http_errors, transient_status
 from bulkfetch.net.link_rules import LinkRules
 
 MAX_REDIRECTS = 3
 KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PERMANENT = frozenset({402, 451, 501, 505})
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_HTTP_ERRORS = http_errors(ORIGIN)
 
 
 class HttpDownloader:
@@ -87,18 +83,18 @@ class HttpDownloader:
         return sha256.hexdigest()
 
     async def _get(self, link: Link) -> aiohttp.ClientResponse:
-        with _VENDOR_ERRORS:
+        with _HTTP_ERRORS:
             # As received, byte for byte: a signature covers the URL's exact spelling.
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
-            headers = self._admitted(url)
-            with _VENDOR_ERRORS, self._deadlines.within(self._limits.connect + self._limits.first_byte):
+            headers = self._headers_for(url)
+            with _HTTP_ERRORS, self._deadlines.within(self._limits.connect + self._limits.first_byte):
                 response = await self._session.get(url, headers=headers, allow_redirects=False, timeout=self._timeout)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 break
             response.close()
-            with _VENDOR_ERRORS:
+            with _HTTP_ERRORS:
                 url = url.join(URL(location, encoded=True))
         else:
             raise PermanentError(Reason.BAD_RESPONSE, f"the link redirects more than {MAX_REDIRECTS} times")
@@ -109,23 +105,23 @@ class HttpDownloader:
             raise
         return response
 
-    def _admitted(self, url: URL) -> dict[str, str] | None:
-        """Headers for a request to `url`, whose host may be reached. Connections are kept for the first few hosts only:
-        links may lead to any number, an idle one each.
+    def _headers_for(self, url: URL) -> dict[str, str] | None:
+        """The headers of a request to `url`, once the rules allow it. Connections are kept for the first few hosts
+        only: links may lead to any number of hosts, and each would keep an idle connection.
 
         Raises:
-            PermanentError: the rules do not allow it.
+            PermanentError: the rules do not allow `url`.
         """
-        # All that the rules look at.
-        where = url.scheme, url.raw_authority
-        if where in self._kept:
+        # The rules look at nothing else.
+        origin = url.scheme, url.raw_authority
+        if origin in self._kept:
             return None
         problem = self._rules.problem(url)
         if problem is not None:
             raise PermanentError(Reason.BAD_RESPONSE, problem)
         if len(self._kept) >= KEPT_HOSTS:
             return {"Connection": "close"}
-        self._kept.add(where)
+        self._kept.add(origin)
         return None
 
     def _check(self, response: aiohttp.ClientResponse, link: Link) -> None:
@@ -136,29 +132,20 @@ class HttpDownloader:
                 raise TransientError(Reason.BAD_RESPONSE, f"{message} with an encoding that was not asked for")
             check_size(response.content_length or 0, self._limits.max_size)
             return
-        retry_after = parse_retry_after(
-            response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
-        )
-        if status == 429 or (status == 503 and retry_after is not None):
-            reason = Reason.RATE_LIMITED if status == 429 else Reason.SERVER_ERROR
-            raise Throttled(reason, message, http_status=status, retry_after=retry_after)
-        if status == 408:
-            raise OriginError(Reason.TIMEOUT, message, http_status=status)
-        if status in {409, 425}:
-            raise TransientError(Reason.BAD_RESPONSE, message, http_status=status)
-        if status in _PERMANENT:
+        transient = transient_status(response, message, now=self._utc_now())
+        if transient is not None:
+            raise transient
+        if status in NEVER_MENDED:
             raise PermanentError(Reason.BAD_RESPONSE, message, http_status=status)
         if 400 <= status < 500:
             expired = self._time() - link.minted_at >= link.valid_seconds
             reason = Reason.LINK_EXPIRED if expired else Reason.LINK_REFUSED
             raise LinkRefused(reason, message, http_status=status)
-        if status >= 500:
-            raise OriginError(Reason.SERVER_ERROR, message, http_status=status)
         raise UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
 
 
 def _is_weakly_framed(response: aiohttp.ClientResponse) -> bool:
-    """Whether only the connection's end marks the body's end, and no checksum of the server can stand in."""
+    """Whether only the end of the connection marks the end of the body, and the server promises no digest of it."""
     headers = response.headers
     framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
     return not framed and not promised_digests(response)

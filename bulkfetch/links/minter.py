@@ -1,7 +1,7 @@
 """Asks the billing API for a download link: `PUT {base}/invoices/{id}/download-link?secondsValid=N`.
 
-The published contract declares 200 with `{"url"}`, 400, 404 and 422. What it leaves open (401, 403, 429, 5xx, bodies of
-errors) is answered defensively here: by status alone, never by text, which is localised.
+The published contract declares 200 with `{"url"}`, 400, 404 and 422. It leaves open 401, 403, 429, 5xx and the bodies
+of errors. Errors are judged here by status alone, never by their text, which is localised.
 """
 
 import asyncio
@@ -15,8 +15,6 @@ from yarl import URL
 from bulkfetch.errors import (
     FatalError,
     InvoiceError,
-    NotReady,
-    OriginError,
     PermanentError,
     Reason,
     SingledOut,
@@ -28,16 +26,15 @@ from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.headers import parse_retry_after
-from bulkfetch.net.http_errors import VendorErrors, fatal_if_certificate
+from bulkfetch.net.http_errors import NEVER_MENDED, fatal_if_certificate, http_errors, transient_status
 
 ORIGIN = "API"
 SINGLED_OUT = 3
-"""Refusals of one invoice, others answered before each, after which it is that invoice and not the pace."""
+"""After so many refusals of one invoice, with others answered before each, the invoice is the reason, not the pace."""
 
 MAX_REFUSED = 10_000
 
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_HTTP_ERRORS = http_errors(ORIGIN)
 
 _PERMANENT = {
     400: Reason.INVALID_REQUEST,
@@ -52,18 +49,17 @@ _PERMANENT = {
     415: Reason.INVALID_REQUEST,
     422: Reason.UNPROCESSABLE,
 }
-_NOT_READY = frozenset({409, 423, 425})
-_FATAL = frozenset({402, 451, 501, 505})
 
 
 class ApiMinter:
     """The `LinkMinter` for the billing API.
 
     Args:
-        base_url: free-form, any path in it is kept (`https://tenant.example/api`).
-        link_seconds: the life to ask for; 5 at least by the contract.
-        timeout: seconds from request to the last byte of the answer.
-        utc_now: the wall clock, for a Retry-After date in an answer without a date of its own.
+        base_url: the API's URL, whose path is kept (`https://tenant.example/api`).
+        link_seconds: the life to ask for; at least 5 by the contract.
+        connect_timeout: seconds for a connection.
+        timeout: seconds from the request to the last byte of the answer, connecting included.
+        utc_now: the wall clock, for a Retry-After date in an answer that has no date itself.
     """
 
     def __init__(
@@ -87,13 +83,13 @@ class ApiMinter:
         self._seconds = timeout
         self._deadlines = Deadlines()
         self._utc_now = utc_now
-        # ID → how often it was refused while others were answered, and the gate's count of answers at the last time. It
-        # stays there until a link is granted: in the second pass one refusal is enough.
+        # ID → how often it was refused while others were answered, and the gate's count of answers at its last refusal.
+        # An entry stays until a link is granted, so that one refusal is enough in the second pass.
         self._refused: dict[str, tuple[int, int]] = {}
         self._time = asyncio.get_running_loop().time
 
     async def mint(self, invoice_id: str, *, fresh: bool = True) -> Link:
-        """A fresh link; a refused token is renewed once."""
+        """A fresh link; a refused token is renewed once. See `interfaces.LinkMinter`."""
         token = await self._token.current()
         answer = await self._ask(invoice_id, token, fresh=fresh)
         if answer is None:
@@ -108,8 +104,8 @@ class ApiMinter:
         return answer
 
     async def _ask(self, invoice_id: str, token: Secret, *, fresh: bool) -> Link | None:
-        """One request; None means that the token was refused."""
-        # The ID is one path segment whatever it holds, and goes out exactly as encoded here.
+        """The link by one request; None if the token was refused."""
+        # The ID is one path segment, whatever characters it holds, and is sent exactly as encoded here.
         url = URL(
             f"{self._base}/invoices/{quote(invoice_id, safe='')}/download-link?secondsValid={self._link_seconds}",
             encoded=True,
@@ -117,7 +113,7 @@ class ApiMinter:
         headers = {"Authorization": f"Bearer {token.reveal()}"}
         with await self._gate.enter(invoice_id, fresh=fresh):
             try:
-                with _VENDOR_ERRORS, self._deadlines.within(self._seconds):
+                with _HTTP_ERRORS, self._deadlines.within(self._seconds):
                     minted_at = self._time()
                     response = await self._session.put(
                         url, headers=headers, allow_redirects=False, timeout=self._timeout
@@ -141,12 +137,13 @@ class ApiMinter:
             return Link(link_in(response, body), minted_at, self._link_seconds, invoice_id, fresh)
 
     def _is_singled_out(self, invoice_id: str) -> bool:
-        """Count a refusal of `invoice_id`: must it be put off, so that it does not stop everybody again and again?"""
+        """Count a refusal of `invoice_id`. Whether the invoice must be put off, because it alone is refused: each more
+        refusal would stop all others."""
         times, answered = self._refused.get(invoice_id, (0, -1))
         if self._gate.requests.answered > answered:
             times += 1
         if len(self._refused) >= MAX_REFUSED:
-            self._refused.clear()  # costs those in it a few pauses more
+            self._refused.clear()  # each of them costs a few more pauses, and memory stays bounded
         self._refused[invoice_id] = (times, self._gate.requests.answered)
         return times >= SINGLED_OUT
 
@@ -154,25 +151,16 @@ class ApiMinter:
         status = response.status
         detail = error_detail(body, token)
         message = f"HTTP {status} from the API" + (f": {detail}" if detail else "")
-        retry_after = parse_retry_after(
-            response.headers.get("Retry-After"), date=response.headers.get("Date"), now=self._utc_now()
-        )
-        if status == 429 or (status == 503 and retry_after is not None):
-            reason = Reason.RATE_LIMITED if status == 429 else Reason.SERVER_ERROR
-            return Throttled(reason, message, http_status=status, retry_after=retry_after)
+        transient = transient_status(response, message, now=self._utc_now())
+        if transient is not None:
+            return transient
         if status == 422 and refuses_seconds_valid(body):
             return FatalError(f"the API refuses api.link_seconds = {self._link_seconds}: {detail}")
         if status in _PERMANENT:
             return PermanentError(_PERMANENT[status], message, http_status=status)
-        if status in _NOT_READY:
-            return NotReady(Reason.UNPROCESSABLE, message, http_status=status)
-        if status == 408:
-            return OriginError(Reason.TIMEOUT, message, http_status=status)
-        if status in _FATAL:
+        if status in NEVER_MENDED:
             return FatalError(message)
         if 300 <= status < 400:
             # Following it would carry the token elsewhere, or turn the PUT into a GET.
             return FatalError(f"{message}: it redirects to {target_host(response)}; set api.url to where the API is")
-        if status >= 500:
-            return OriginError(Reason.SERVER_ERROR, message, http_status=status)
         return UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)

@@ -18,11 +18,17 @@ MAX_TOKEN = 16 * 1024
 class TokenSource:
     """Holds the token of a run and knows how to get a new one.
 
-    Exactly one of the three places is used: a value from the environment (which cannot be renewed), a file (read
-    again), a command (run again). Fetching is single-flight: many workers that meet a refused token cause one renewal.
+    The token comes from the first of three places that is set: `value`, `command`, `file`. Many workers that meet a
+    refused token cause one renewal.
 
     Args:
-        warn: told once if the token file is readable by others on the machine.
+        value: the token in the environment, which cannot be renewed; None if there is none.
+        file: a file with the token, read again for a renewal; empty if there is none.
+        command: a command that prints the token, run again for a renewal; empty if there is none.
+        warn: told whenever the token file is read, if its group may read it.
+
+    Raises:
+        UsageError: none of the three is set.
     """
 
     def __init__(self, *, value: Secret | None, file: str, command: Sequence[str], warn: Callable[[str], None]) -> None:
@@ -40,7 +46,7 @@ class TokenSource:
         """The token to use now.
 
         Raises:
-            UsageError: it cannot be had; the message names the place.
+            UsageError: its place gives no token; the message names the place.
         """
         if self._current is None:
             async with self._lock:
@@ -52,10 +58,10 @@ class TokenSource:
         """A token other than `refused`, which the API has just turned down; None if there is no other.
 
         Raises:
-            FatalError: it cannot be had any more.
+            FatalError: its place gives no token any more.
         """
         async with self._lock:
-            # Where the place still holds the refused token, the next worker need not ask it again.
+            # The place is asked once for each refused token: it may still hold that token.
             if self._current == refused != self._refused:
                 self._refused = refused
                 try:
@@ -91,7 +97,7 @@ class TokenSource:
         name = self._command[0]
         try:
             with anyio.fail_after(COMMAND_TIMEOUT):
-                # Its stderr may hold secrets, so it is neither shown nor kept; our stdin may hold the invoice IDs.
+                # The command's stderr may hold secrets, so nobody sees it; our stdin may hold the invoice IDs.
                 done = await anyio.run_process(self._command, stdin=DEVNULL, stderr=DEVNULL, check=False)
         except TimeoutError:
             raise UsageError(f"api.token_command ({name}) took longer than {COMMAND_TIMEOUT:.0f} s") from None
@@ -102,10 +108,10 @@ class TokenSource:
         return done.stdout.decode("utf-8", "replace")
 
 
-def _checked(text: str, place: str) -> Secret:
+def _checked(text: str, label: str) -> Secret:
     token = text.strip()
     if not token:
-        raise UsageError(f"{place} holds no token")
+        raise UsageError(f"{label} holds no token")
     if len(token) > MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(f"{place} does not hold a bearer token: one word of printable ASCII is expected")
+        raise UsageError(f"{label} does not hold a bearer token: one word of printable ASCII is expected")
     return Secret(token)

@@ -1,23 +1,17 @@
 """The durable account of every run: manifests (the truth), the ledger (their index), runs and their summaries."""
 
+from bulkfetch.manifest.chain import Problem, read_summary, verify_chain
 from bulkfetch.manifest.ledger import Ledger
 from bulkfetch.manifest.rows import decode_row, encode_rows, read_rows
 from bulkfetch.manifest.runs import (
-    MANIFESTS,
-    STATE,
-    Problem,
     Run,
     list_runs,
     new_run_id,
-    read_summary,
     unfinished_runs,
-    verify_chain,
 )
 from bulkfetch.manifest.writer import LocalManifest
 
 __all__ = [
-    "MANIFESTS",
-    "STATE",
     "Ledger",
     "LocalManifest",
     "Problem",

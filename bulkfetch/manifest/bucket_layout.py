@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest.runs import MANIFESTS, RUN_ID
+from bulkfetch.keys import MANIFESTS
+from bulkfetch.manifest.runs import RUN_ID
 from bulkfetch.models import ObjectMeta
 from bulkfetch.text import safe
 

@@ -11,12 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from bulkfetch.durable import fatal_if_it_fails, replace_file
+from bulkfetch.durable import disk_errors, replace_file
 from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
+from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_layout import Layout, Part, in_order, segment_key, segments, summary_key, volume_key
+from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.row_file import whole_size
-from bulkfetch.manifest.runs import MANIFESTS, STATE, list_runs, read_summary
+from bulkfetch.manifest.runs import list_runs
 from bulkfetch.models import ObjectMeta
 from bulkfetch.retrying import persistent
 from bulkfetch.text import safe
@@ -61,7 +63,7 @@ class Mirror:
 
     def forget(self) -> None:
         """Delete the local copies: what is not as it was pulled is of no use."""
-        with fatal_if_it_fails(f"delete the local copy of the manifests in {self._root}"):
+        with disk_errors(f"delete the local copy of the manifests in {self._root}"):
             for run in list_runs(self._root):
                 for path in (run.manifest, run.summary):
                     if path is not None:
@@ -84,7 +86,7 @@ class Mirror:
         """
         layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests"))
         layout.runs.discard(self._run or "")
-        with fatal_if_it_fails(f"write the local copy of the manifests in {self._root}"):
+        with disk_errors(f"write the local copy of the manifests in {self._root}"):
             for directory in (STATE, MANIFESTS):
                 (self._root / directory).mkdir(parents=True, exist_ok=True)
             for run in list_runs(self._root):
@@ -127,7 +129,7 @@ class Mirror:
             FatalError: it could not be done; then the run counts as one that died.
         """
         run = self._written()
-        with fatal_if_it_fails(f"read the summary of run {run}"):
+        with disk_errors(f"read the summary of run {run}"):
             data = (self._root / MANIFESTS / f"{run}.json").read_bytes()
         if self._loose:
             self._put_volume()

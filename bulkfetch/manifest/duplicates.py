@@ -1,15 +1,15 @@
 """Which rows of one run's input repeat an invoice ID: remembered on disk, in flat memory."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from bulkfetch.durable import fatal_if_it_fails
-from bulkfetch.errors import FatalError
+from bulkfetch.durable import disk_errors
+from bulkfetch.manifest.errors import sqlite_errors
 
+_PLACE = "the list of the invoice IDs met in this run"
 _CACHE_KIB = 8 * 1024
 
 
@@ -18,7 +18,7 @@ class Seen:
 
     def __init__(self, path: Path) -> None:
         """Keep them in `path`, whose name is taken away at once: nothing is left behind, however the process ends."""
-        with _fatal(), fatal_if_it_fails(f"create {path}"):
+        with sqlite_errors(_PLACE), disk_errors(f"create {path}"):
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.executescript(
                 f"""PRAGMA cache_size = -{_CACHE_KIB};
@@ -39,7 +39,7 @@ class Seen:
         first: dict[str, int | None] = {}
         for invoice_id, line in rows:
             first.setdefault(invoice_id, line)
-        with _fatal():
+        with sqlite_errors(_PLACE):
             before = dict(
                 self._connection.execute(
                     """SELECT seen.invoice_id, line
@@ -62,11 +62,3 @@ class Seen:
     def close(self) -> None:
         """Forget them all."""
         self._connection.close()
-
-
-@contextmanager
-def _fatal() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise FatalError(f"the list of invoice IDs met in this run cannot be kept: {error}") from error

@@ -12,15 +12,17 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from bulkfetch.durable import fatal_if_it_fails
-from bulkfetch.errors import FatalError
+from bulkfetch.durable import disk_errors
+from bulkfetch.keys import STATE
+from bulkfetch.manifest.errors import sqlite_errors
 from bulkfetch.manifest.lock import taking_turns
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows
-from bulkfetch.manifest.runs import STATE, Run, list_runs
+from bulkfetch.manifest.runs import Run, list_runs
 from bulkfetch.models import Entry, Outcome, Row
 
 LEDGER = "ledger.sqlite3"
+_PLACE = f"the ledger ({STATE}/{LEDGER})"
 _TURNS = "ledger.lock"
 
 _SCHEMA_VERSION = 1
@@ -54,7 +56,7 @@ class Ledger:
             FatalError: a manifest is damaged, or the ledger cannot be written.
         """
         database = str(root / STATE / LEDGER)
-        with _fatal():
+        with sqlite_errors(_PLACE):
             try:
                 ledger = cls(root, database)
             except sqlite3.DatabaseError:
@@ -87,7 +89,7 @@ class Ledger:
         Raises:
             FatalError: a manifest is damaged.
         """
-        with _fatal():
+        with sqlite_errors(_PLACE):
             ledger = cls(root, _TEMPORARY)
             try:
                 if (root / STATE / LEDGER).exists():
@@ -132,7 +134,7 @@ class Ledger:
         Raises:
             FatalError: a manifest is damaged, or the ledger can neither be read nor be built anew.
         """
-        with _fatal():
+        with sqlite_errors(_PLACE):
             self._mending(self.catch_up)
 
     def catch_up(self) -> None:
@@ -143,7 +145,7 @@ class Ledger:
             FatalError: a manifest is damaged.
             sqlite3.Error: the ledger is.
         """
-        with fatal_if_it_fails(f"read the manifests in {self._root}"):
+        with disk_errors(f"read the manifests in {self._root}"):
             # In this order: what others index is in a manifest before, so a manifest of the index is in the list.
             indexed: dict[str, int] = dict(self._connection.execute("SELECT run, bytes FROM manifests"))
             ends = {run.id: (run.manifest, _end(run)) for run in list_runs(self._root) if run.manifest}
@@ -166,7 +168,7 @@ class Ledger:
         self._connection.close()
 
     def _select(self, query: str, parameter: str) -> list[tuple[Any, ...]]:
-        with _fatal():
+        with sqlite_errors(_PLACE):
             return self._mending(lambda: self._connection.execute(query, (parameter,)).fetchall())
 
     def _mending(self, ask: Callable[[], T]) -> T:
@@ -209,14 +211,6 @@ class Ledger:
             yield
 
 
-@contextmanager
-def _fatal() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise FatalError(f"the ledger ({STATE}/{LEDGER}) cannot be used: {error}") from error
-
-
 def _connect(database: str) -> sqlite3.Connection:
     connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
     try:
@@ -248,5 +242,5 @@ def _end(run: Run) -> int:
 def _remove(database: str) -> None:
     if database != _TEMPORARY:
         for suffix in ("", "-wal", "-shm"):
-            with fatal_if_it_fails(f"remove {database}{suffix}"):
+            with disk_errors(f"remove {database}{suffix}"):
                 Path(f"{database}{suffix}").unlink(missing_ok=True)

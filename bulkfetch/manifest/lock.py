@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from bulkfetch.durable import fatal_if_it_fails, write_all
+from bulkfetch.durable import disk_errors, write_all
 from bulkfetch.errors import ArchiveLocked
 from bulkfetch.text import safe
 
@@ -51,7 +51,7 @@ class ArchiveLock:
             FatalError: the file cannot be locked here.
         """
         deadline = time.monotonic() + (_SHARING_WAIT if shared else 0.0)
-        with fatal_if_it_fails(f"lock {path}"):
+        with disk_errors(f"lock {path}"):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 while True:
@@ -74,14 +74,14 @@ class ArchiveLock:
         Raises:
             ArchiveLocked: somebody who wants it alone was quicker.
         """
-        with fatal_if_it_fails("share the archive's lock"):
+        with disk_errors("share the archive's lock"):
             if not _locked(self._fd, fcntl.LOCK_SH):
                 raise ArchiveLocked("another run has just taken this archive")
         self.alone = False
 
     def sign(self, holder: Holder) -> None:
         """Say who holds the archive, for whoever comes second; of several holders the last one is named."""
-        with fatal_if_it_fails("write the archive's lock"):
+        with disk_errors("write the archive's lock"):
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)
             write_all(self._fd, msgspec.json.encode(holder))
@@ -98,10 +98,10 @@ def taking_turns(path: Path) -> Iterator[None]:
     Raises:
         FatalError: the file cannot be locked here.
     """
-    with fatal_if_it_fails(f"lock {path}"):
+    with disk_errors(f"lock {path}"):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        with fatal_if_it_fails(f"lock {path}"):
+        with disk_errors(f"lock {path}"):
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:

@@ -10,28 +10,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
-from bulkfetch.durable import fatal_if_it_fails, make_directory
-from bulkfetch.errors import DamagedManifest
+from bulkfetch.durable import disk_errors, make_directory
+from bulkfetch.errors import DamagedManifest, FatalError, UsageError
 from bulkfetch.interfaces import Objects
+from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_mirror import Mirror
+from bulkfetch.manifest.chain import read_summary, write_summary
 from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.manifest.ledger import Ledger
 from bulkfetch.manifest.lock import ArchiveLock, Holder
 from bulkfetch.manifest.queue_total import count_accounted
 from bulkfetch.manifest.row_file import Segment, heal
 from bulkfetch.manifest.runs import (
-    MANIFESTS,
-    STATE,
     check_run_id,
     list_runs,
-    must_adopt,
     new_run_id,
     unfinished_runs,
-    write_summary,
 )
-from bulkfetch.models import Row, Summary, utc_iso
+from bulkfetch.models import Row, RunResult, Summary, utc_iso
 
 
 class Journal:
@@ -86,7 +82,7 @@ class Journal:
             check_run_id(run)
         state = root / STATE
         with ExitStack() as stack:
-            with fatal_if_it_fails(f"create the archive {root}"):
+            with disk_errors(f"create the archive {root}"):
                 make_directory(state, 0o700)
                 make_directory(root / MANIFESTS, 0o750)
             lock = ArchiveLock.acquire(state / "lock", shared=shared and objects is None)
@@ -176,8 +172,8 @@ class Journal:
             self._mirror.pull()
         return count_accounted(self._root, self.run, source, began=self._began, idle=not rows)
 
-    def finish(self, summary: Summary) -> Summary:
-        """Close the segment and write the run's summary, its hashes filled in.
+    def finish(self, result: RunResult) -> Summary:
+        """Close the segment and write the run's summary: `result`, sealed.
 
         Raises:
             FatalError: the manifest failed before, or the summary cannot be written.
@@ -186,13 +182,11 @@ class Journal:
         self._segment.close()
         written = write_summary(
             self._root,
-            msgspec.structs.replace(
-                summary,
-                run=self.run,
-                manifest=self._mirror.name if self._mirror else self._segment.path.name,
-                manifest_rows=self._segment.rows,
-                manifest_sha256=self._segment.sha256(),
-            ),
+            self.run,
+            result,
+            manifest=self._mirror.name if self._mirror else self._segment.path.name,
+            rows=self._segment.rows,
+            sha256=self._segment.sha256(),
         )
         if self._mirror is not None:
             self._mirror.finish()
@@ -221,3 +215,25 @@ def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> Ledger:
     mirror.forget()
     mirror.pull()
     return Ledger.open(root)
+
+
+def must_adopt(root: Path) -> bool:
+    """Whether there may be objects without a row in `root`: left by a run that died after the last complete one, or put
+    there by somebody else before the first."""
+    runs = list_runs(root)
+    if not any(run.manifest for run in runs):
+        with disk_errors(f"list {root}"):
+            return root.is_dir() and any(path.name not in (STATE, MANIFESTS) for path in root.iterdir())
+    for run in reversed(runs):
+        if run.summary is None:
+            return True
+        try:
+            summary = read_summary(run.summary)
+            # The worker of a queue looks for what it is given only, and others may be at work when it ends.
+            if summary.complete and "://" not in summary.source:
+                return False
+        except UsageError:
+            raise
+        except FatalError:  # a damaged summary does not say that its run ended
+            return True
+    return False

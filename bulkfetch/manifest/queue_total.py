@@ -5,10 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 from bulkfetch.errors import FatalError
+from bulkfetch.keys import STATE
+from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows
-from bulkfetch.manifest.runs import STATE, Run, list_runs, read_summary, started_at
+from bulkfetch.manifest.runs import Run, list_runs, started_at
 
 
 def count_accounted(root: Path, own: str, source: str, *, began: str, idle: bool) -> int:

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from bulkfetch.durable import fatal_if_it_fails, replace_file, sync_directory, write_all
+from bulkfetch.durable import disk_errors, replace_file, sync_directory, write_all
 from bulkfetch.errors import FatalError
 from bulkfetch.manifest.rows import decode_row
 
@@ -26,7 +26,7 @@ class Segment:
         self._hash = hashlib.sha256()
         self._closed = False
         self._failure: str | None = None
-        with fatal_if_it_fails(f"create the manifest {path}"):
+        with disk_errors(f"create the manifest {path}"):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
             try:
                 os.fsync(self._fd)
@@ -44,7 +44,7 @@ class Segment:
         """
         self.check()
         try:
-            with fatal_if_it_fails(f"write the manifest {self.path}"):
+            with disk_errors(f"write the manifest {self.path}"):
                 write_all(self._fd, lines)
                 os.fdatasync(self._fd)
         except FatalError as error:
@@ -114,7 +114,7 @@ def heal(path: Path, aside: Path) -> None:
         FatalError: the file cannot be mended.
         UsageError: a newer bulkfetch wrote the last row.
     """
-    with fatal_if_it_fails(f"mend the manifest {path}"):
+    with disk_errors(f"mend the manifest {path}"):
         end = whole_size(path)
         if end == path.stat().st_size:
             return

@@ -1,31 +1,19 @@
-"""The runs of an archive: their names, their summaries, and the chain of hashes that seals them."""
+"""Which runs an archive has had: their IDs and their files."""
 
-import hashlib
 import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
-
-from bulkfetch.durable import fatal_if_it_fails, replace_file
-from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.manifest.rows import refuse_newer
-from bulkfetch.models import Summary, utc_iso
+from bulkfetch.durable import disk_errors
+from bulkfetch.errors import UsageError
+from bulkfetch.keys import MANIFESTS
+from bulkfetch.models import utc_iso
 from bulkfetch.text import safe
-
-MANIFESTS = "manifests"
-STATE = ".bulkfetch"
-SUMMARY_VERSION = 1
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
-CLOCK_TOLERANCE = timedelta(minutes=1)
-"""By how much the clocks of two machines at work on one archive may differ."""
-
-_SEAL = b',\n  "seal": "'
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +23,6 @@ class Run:
     id: str
     manifest: Path | None
     summary: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A broken link or seal: `file` is relative to the archive, `message` says what is wrong with it."""
-
-    file: str
-    message: str
 
 
 def new_run_id(now: datetime, *, after: str | None = None) -> str:
@@ -73,7 +53,7 @@ def check_run_id(run: str) -> str:
 def list_runs(root: Path) -> list[Run]:
     """The runs of the archive in `root`, oldest first; none where there is no archive."""
     directory = root / MANIFESTS
-    with fatal_if_it_fails(f"list {directory}"):
+    with disk_errors(f"list {directory}"):
         try:
             names = {path.name for path in directory.iterdir()}
         except FileNotFoundError:
@@ -93,166 +73,3 @@ def list_runs(root: Path) -> list[Run]:
 def unfinished_runs(root: Path) -> list[Run]:
     """The runs that died: a manifest without a summary."""
     return [run for run in list_runs(root) if run.summary is None]
-
-
-def must_adopt(root: Path) -> bool:
-    """Whether there may be objects without a row in `root`: left by a run that died after the last complete one, or put
-    there by somebody else before the first."""
-    runs = list_runs(root)
-    if not any(run.manifest for run in runs):
-        with fatal_if_it_fails(f"list {root}"):
-            return root.is_dir() and any(path.name not in (STATE, MANIFESTS) for path in root.iterdir())
-    for run in reversed(runs):
-        if run.summary is None:
-            return True
-        try:
-            summary = read_summary(run.summary)
-            # The worker of a queue looks for what it is given only, and others may be at work when it ends.
-            if summary.complete and "://" not in summary.source:
-                return False
-        except UsageError:
-            raise
-        except FatalError:  # a damaged summary does not say that its run ended
-            return True
-    return False
-
-
-def read_summary(path: Path) -> Summary:
-    """The summary in `path`, its own seal checked.
-
-    Raises:
-        FatalError: it cannot be read, or is not as it was written.
-        UsageError: a newer bulkfetch wrote it.
-    """
-    with fatal_if_it_fails(f"read {path}"):
-        return _decode_summary(path.read_bytes(), path.name)
-
-
-def write_summary(root: Path, summary: Summary) -> Summary:
-    """Seal `summary`, name the summary before it, and write it durably; returns it as written.
-
-    Raises:
-        FatalError: it cannot be written.
-    """
-    with fatal_if_it_fails(f"write the summary of run {summary.run}"):
-        heads = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _chain_heads(list_runs(root))}
-        previous = max(heads, default=None)
-        sealed = msgspec.structs.replace(
-            summary,
-            previous=previous,
-            previous_sha256=heads.pop(previous) if previous else None,
-            beside=heads,
-        )
-        path = root / MANIFESTS / f"{summary.run}.json"
-        replace_file(path, _encode_summary(sealed), temporary=root / STATE / f"{path.name}.part")
-    return sealed
-
-
-def verify_chain(root: Path) -> list[Problem]:
-    """What does not fit in the summaries and the manifests they seal: any byte changed, any of their files lost
-    (but the newest run's) is found. The manifests of runs that died are sealed by nothing and not judged.
-
-    Raises:
-        FatalError: a file cannot be read.
-        UsageError: a newer bulkfetch wrote a summary.
-    """
-    problems = []
-    runs = [run for run in list_runs(root) if run.summary]
-    digests: dict[str, str] = {}
-    summaries: dict[str, Summary] = {}
-    for run in runs:
-        path = root / MANIFESTS / f"{run.id}.json"
-        with fatal_if_it_fails(f"read {path}"):
-            data = path.read_bytes()
-        digests[path.name] = hashlib.sha256(data).hexdigest()
-        try:
-            summaries[path.name] = _decode_summary(data, path.name)
-        except UsageError:
-            raise
-        except FatalError as error:
-            problems.append(Problem(f"{MANIFESTS}/{path.name}", str(error)))
-            continue
-        problems += _manifest_problems(run, summaries[path.name])
-    return problems + _link_problems(summaries, digests)
-
-
-def _manifest_problems(run: Run, summary: Summary) -> list[Problem]:
-    file = f"{MANIFESTS}/{run.id}.jsonl"
-    if run.manifest is None:
-        # In a bucket a run without rows has no object but its summary.
-        empty = not summary.manifest_rows and summary.manifest.endswith("/")
-        return [] if empty else [Problem(file, "it is missing, but its run has a summary")]
-    digest = hashlib.sha256()
-    rows = 0
-    with fatal_if_it_fails(f"read {run.manifest}"), run.manifest.open("rb") as manifest:
-        while block := manifest.read(1 << 20):
-            digest.update(block)
-            rows += block.count(b"\n")
-    if digest.hexdigest() != summary.manifest_sha256:
-        return [Problem(file, "it is not as its run wrote it (SHA-256 differs from the summary's)")]
-    if rows != summary.manifest_rows:
-        return [Problem(file, f"it holds {rows} rows, the summary says {summary.manifest_rows}")]
-    return []
-
-
-def _link_problems(summaries: dict[str, Summary], digests: dict[str, str]) -> list[Problem]:
-    problems = []
-    followers: dict[str | None, list[str]] = {}
-    for name, summary in summaries.items():
-        for previous, sha256 in _sealed_by(summary).items():
-            if previous not in digests:
-                problems.append(Problem(f"{MANIFESTS}/{safe(previous)}", f"it is missing, but {name} follows it"))
-            elif digests[previous] != sha256:
-                problems.append(Problem(f"{MANIFESTS}/{previous}", f"it is not as it was when {name} sealed it"))
-        before = followers.setdefault(summary.previous, [])
-        for other in before:
-            if not _at_the_same_time(summaries[other], summary):
-                message = f"the chain forks: {other} follows the same summary"
-                problems.append(Problem(f"{MANIFESTS}/{name}", message))
-                break
-        before.append(name)
-    return problems
-
-
-def _at_the_same_time(one: Summary, other: Summary) -> bool:
-    """Whether neither run could know of the other's end: the workers of a queue, or two machines on one bucket."""
-    latest_start = datetime.fromisoformat(max(one.started_at, other.started_at))
-    return datetime.fromisoformat(min(one.finished_at, other.finished_at)) > latest_start - CLOCK_TOLERANCE
-
-
-def _sealed_by(summary: Summary) -> dict[str, str]:
-    """The summaries that `summary` seals, with their SHA-256."""
-    previous = {} if summary.previous is None else {summary.previous: summary.previous_sha256 or ""}
-    return {**previous, **summary.beside}
-
-
-def _chain_heads(runs: Sequence[Run]) -> list[Path]:
-    """The summaries that no other one follows: one, unless several runs were at work at a time."""
-    heads = {run.summary.name: run.summary for run in runs if run.summary}
-    for path in list(heads.values()):
-        try:
-            sealed = _sealed_by(read_summary(path))
-        except FatalError:  # `verify_chain` reports it; a new run can still be chained behind it
-            continue
-        for name in sealed:
-            heads.pop(name, None)
-    return list(heads.values())
-
-
-def _encode_summary(summary: Summary) -> bytes:
-    """`summary` as JSON to read, with a last member `seal`: the SHA-256 of all bytes before it."""
-    return _seal(msgspec.json.format(msgspec.json.encode(summary), indent=2).removesuffix(b"\n}"))
-
-
-def _seal(body: bytes) -> bytes:
-    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
-
-
-def _decode_summary(data: bytes, name: str) -> Summary:
-    refuse_newer(data, SUMMARY_VERSION)
-    if _seal(data.rpartition(_SEAL)[0]) != data:
-        raise FatalError(f"the summary {safe(name)} is damaged: it is not as its run wrote it")
-    try:
-        return msgspec.json.decode(data, type=Summary)
-    except ValueError as error:
-        raise FatalError(f"the summary {safe(name)} is damaged: it cannot be read") from error

@@ -16,7 +16,7 @@ from bulkfetch.errors import FatalError
 from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.open_run import Journal
 from bulkfetch.manifest.rows import encode_rows
-from bulkfetch.models import Entry, Row, Summary
+from bulkfetch.models import Entry, Row, RunResult, Summary
 
 LINGER = 0.5
 """Seconds for which the rows of a bucket's manifest gather: each group becomes an object of its own for ever."""
@@ -153,14 +153,14 @@ class LocalManifest:
         """See `interfaces.Manifest.hurry`."""
         self._journal.hurry()
 
-    async def finish(self, summary: Summary) -> Summary:
-        """Write the run's summary, its hashes filled in, and return it so; no row can be appended after.
+    async def finish(self, result: RunResult) -> Summary:
+        """Write the run's summary, `result` sealed, and return it; no row can be appended after.
 
         Raises:
             FatalError: the manifest failed before, or the summary cannot be written: the run stays unfinished.
         """
         with anyio.CancelScope(shield=True):
-            written = await self._in_thread(self._journal.finish, summary)
+            written = await self._in_thread(self._journal.finish, result)
         return written  # noqa: RET504 - a return inside the scope is one that mypy thinks may not happen
 
     def _commit_soon(self) -> None:

@@ -2,8 +2,8 @@
 
 A gate holds three brakes. `Retry-After` closes it for every worker until the time the server named, then lets one
 probe through. A breaker closes it when the origin fails many times in a row. In between, concurrency follows a window
-(slow start, then AIMD), and after a refusal the pace follows what the server was seen to allow: concurrency alone cannot
-find a limit in requests a second when one request takes a few milliseconds.
+(slow start, then AIMD), and after a refusal the pace follows what the server was seen to allow: concurrency alone
+cannot find a limit in requests a second when one request takes a few milliseconds.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import anyio
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
 from bulkfetch.events import GateClosed, GateOpened, Listener
-from bulkfetch.interfaces import Fleet
+from bulkfetch.interfaces import SharedRate
 from bulkfetch.net.breaker import Breaker, probe_wait
 from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.net.pace import Pace
@@ -63,8 +63,8 @@ _ABANDONED = asyncio.CancelledError()
 
 @dataclass(slots=True)
 class Requests:
-    """What a gate has let through: `sent`, `refused` among them, and `answered`, the answers to what was asked after the
-    latest refusal or failure (what was under way then proves nothing)."""
+    """What a gate has let through: `sent`, and `refused` among them. `answered` are the answers to requests that began
+    after the latest refusal or failure: those under way at that moment prove nothing."""
 
     sent: int = 0
     refused: int = 0
@@ -74,9 +74,9 @@ class Requests:
 class Gate:
     """When may a request to one origin start? In the order of entry, as window, pace, and the pauses allow.
 
-    Mutable: `_closed_until`, `_half_open`, `_probing`, the pause and its probe; `_throttles`, `_trouble_since` and
-    `_given_up`, for how long it has been refused; `_changed` and `_reserving`, what the head of the queue waits for. All
-    of it changes without awaiting.
+    Mutable: `_closed_until`, `_half_open` and `_probing` are the pause and its probe. `_throttles`, `_trouble_since`
+    and `_given_up` tell for how long it has been refused. The head of the queue waits for `_changed` and `_reserving`.
+    All of them change without awaiting.
 
     Args:
         origin: what the origin is called in messages.
@@ -104,7 +104,7 @@ class Gate:
         self._window = Window(ceiling)
         self._pace = Pace(rate, self._time())
         self._breaker = Breaker()
-        self._fleet: Fleet | None = None
+        self._shared_rate: SharedRate | None = None
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._reserving = anyio.CancelScope()
         self._changed = anyio.Event()
@@ -116,9 +116,9 @@ class Gate:
         self._given_up: str | None = None
         self.requests = Requests()
 
-    def join(self, fleet: Fleet) -> None:
-        """Start no request before `fleet` gives a moment for it, and tell its workers of every pause."""
-        self._fleet = fleet
+    def join(self, shared_rate: SharedRate) -> None:
+        """From now on `shared_rate` says when each request may start, and its other workers are told of every pause."""
+        self._shared_rate = shared_rate
 
     def pause(self, seconds: float) -> None:
         """Close the gate for `seconds`, as another worker was told to wait."""
@@ -143,7 +143,9 @@ class Gate:
 
     def _may_start_now(self) -> bool:
         """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
-        held_back = self._half_open or self._closed or self._window.full or self._pace.binds or self._fleet is not None
+        held_back = (
+            self._half_open or self._closed or self._window.full or self._pace.binds or self._shared_rate is not None
+        )
         return not (held_back or self._turnstile.locked())
 
     async def _until_it_may_start(self) -> None:
@@ -152,11 +154,11 @@ class Gate:
             if self._window.full:
                 await self._until_changed()
                 continue
-            # The fleet may be out of reach for long, and a slot far away: `_give_up` need not wait for either.
+            # The shared rate may be out of reach for long, and a slot far away: `_give_up` need not wait for either.
             with anyio.CancelScope() as self._reserving:
                 start = self._pace.reserve(self._time())
-                if self._fleet is not None:
-                    start = max(start, await self._fleet.reserve())
+                if self._shared_rate is not None:
+                    start = max(start, await self._shared_rate.reserve())
                 if start > (now := self._time()):
                     await anyio.sleep(start - now)
             if not self._closed:
@@ -243,8 +245,8 @@ class Gate:
         pause = max(probe_wait(self._throttles - 1), error.retry_after or 0.0)
         # Up to a quarter more, so that many clients do not come back as one.
         self._close(now, pause * self._rng.uniform(1.0, 1.25), f"HTTP {error.http_status}")
-        if self._fleet is not None:
-            self._fleet.pause(pause)
+        if self._shared_rate is not None:
+            self._shared_rate.pause(pause)
 
     def _failed(self, permit: Permit, error: OriginError, now: float) -> None:
         if permit.fresh:

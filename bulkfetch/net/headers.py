@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_RETRY_AFTER = 3600.0
-"""Seconds. A server that asks for more means a quota, not a pause: the run stops and says when to come back."""
+"""Seconds. A server that asks for more has a quota in mind, not a pause: the run stops and says when to come back."""
 
 _DELAY_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def parse_retry_after(value: str | None, *, date: str | None, now: datetime) -> float | None:
-    """Seconds to wait by a `Retry-After` field (RFC 9110, 10.2.3), never negative; None if it is absent or invalid.
+    """The seconds to wait by a `Retry-After` field (RFC 9110, 10.2.3), 0 or more; None if it is absent or invalid.
 
     An HTTP date is taken as its distance from the response's own `date`, so that a wrong local clock does no harm;
     `now` serves where the response has none.

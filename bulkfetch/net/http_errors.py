@@ -1,32 +1,46 @@
-"""What aiohttp's errors mean to us."""
+"""What aiohttp's errors, and the statuses that every server uses alike, mean for an invoice."""
 
 import ssl
+from contextlib import AbstractContextManager
+from datetime import datetime
 
 import aiohttp
 
 from bulkfetch.errors import (
     FatalError,
     InvoiceError,
+    NotReady,
     OriginError,
     PermanentError,
     Reason,
+    Throttled,
     TransientError,
     UnexpectedAnswer,
 )
+from bulkfetch.net.headers import parse_retry_after
 from bulkfetch.net.link_rules import BlockedAddressError
 
+NEVER_MENDED = frozenset({402, 451, 501, 505})
+"""Statuses that no later try changes. Whether they end the run or one invoice depends on what was asked for."""
 
-class VendorErrors:
-    """A context that turns what aiohttp and the system raise into our errors; it may be entered any number of times.
 
-    The originals are dropped: their text holds the whole link, their repr the request's headers.
+def http_errors(origin: str) -> AbstractContextManager[None]:
+    """A context that turns the errors of aiohttp and of the system into ours. It may be entered any number of times,
+    by several tasks at once.
 
     Raises:
         OriginError: connection refused, reset, timed out, name not resolved.
+        TransientError: the connection ended in the middle of the body.
         PermanentError: a link whose host may not be reached, or whose certificate is wrong.
         UnexpectedAnswer: the answer is not HTTP as we know it.
     """
+    return _HttpErrors(origin)
 
+
+class _HttpErrors:
+    # A class, and not a generator function as elsewhere: every chunk of a body is read inside, and a generator costs
+    # A class, where other edges have a generator function: every chunk of a body is read inside, and a generator costs
+    # three times as much to enter.
     __slots__ = ("_origin",)
 
     def __init__(self, origin: str) -> None:
@@ -38,11 +52,33 @@ class VendorErrors:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
             if isinstance(error, aiohttp.ClientError | OSError | ValueError):
+                # The original is dropped: its text holds the whole link, its repr the request's headers.
                 raise _mapped(error, self._origin) from None
         except InvoiceError as mapped:
             # `from None` hides the original, but leaves it within reach of whoever prints a whole chain.
             mapped.__context__ = None
             raise
+
+
+def transient_status(response: aiohttp.ClientResponse, message: str, *, now: datetime) -> TransientError | None:
+    """The error for a status that means the same wherever it comes from: a pause, a failing server, a document that is
+    not ready. None for every other status, which only the caller can judge; `NEVER_MENDED` is among these.
+
+    `message` becomes the error's own; `now` serves for a Retry-After date where the response has no date itself.
+    """
+    status = response.status
+    retry_after = parse_retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"), now=now)
+    if status == 429:
+        return Throttled(Reason.RATE_LIMITED, message, http_status=status, retry_after=retry_after)
+    if status == 503 and retry_after is not None:
+        return Throttled(Reason.SERVER_ERROR, message, http_status=status, retry_after=retry_after)
+    if status == 408:
+        return OriginError(Reason.TIMEOUT, message, http_status=status)
+    if status in {409, 423, 425}:
+        return NotReady(Reason.UNPROCESSABLE, message, http_status=status)
+    if status >= 500 and status not in NEVER_MENDED:
+        return OriginError(Reason.SERVER_ERROR, message, http_status=status)
+    return None
 
 
 def _mapped(error: Exception, origin: str) -> InvoiceError:
@@ -80,6 +116,10 @@ def _system_word(error: OSError) -> str:
 
 
 def fatal_if_certificate(error: InvoiceError) -> None:
-    """Raise FatalError where `error` is a refused certificate of the API: no invoice can get past it."""
+    """Return unless `error` is about a certificate that is not trusted.
+
+    Raises:
+        FatalError: it is; no other invoice would get past the certificate.
+    """
     if isinstance(error, PermanentError) and error.reason is Reason.CONNECTION:
         raise FatalError(f"{error}; the run cannot go on") from None

@@ -13,16 +13,17 @@ from bulkfetch.text import safe
 
 
 class BlockedAddressError(OSError):
-    """A name that resolves to a local address was refused before any connection."""
+    """A name resolves to a local address, and was refused before any connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRules:
     """Which links may be opened.
 
-    `hosts` is the configured list (host, host:port, or .suffix); where it is not empty nothing else is reached.
-    `allow_local` opens addresses of this machine and private networks (the API itself is on one), `allow_http` plain
-    HTTP (the API itself uses it).
+    Args:
+        hosts: the configured list, of `host`, `host:port` or `.suffix`. If it is not empty, no other host is reached.
+        allow_local: allow addresses of this machine and of private networks, because the API itself has one.
+        allow_http: allow plain HTTP, because the API itself uses it.
     """
 
     hosts: Sequence[str]
@@ -30,7 +31,7 @@ class LinkRules:
     allow_http: bool
 
     def problem(self, url: URL) -> str | None:
-        """Why `url` must not be opened, in words that hold no more of it than its host; None if it may."""
+        """Why `url` must not be opened; None if it may be. The reason shows the host, and nothing else of the URL."""
         try:
             host, port = url.host, url.port
         except ValueError:  # yarl looks at the authority only when it is asked for
@@ -56,7 +57,7 @@ class LinkRules:
         return None
 
     def lists(self, host: str, port: int | None) -> bool:
-        """Whether the configuration names this host."""
+        """Whether the configuration names `host`, alone or with `port`."""
         name = host.lower().rstrip(".")
         return any(
             name.endswith(entry) or name == entry[1:] if entry.startswith(".") else entry in {name, f"{name}:{port}"}
@@ -64,12 +65,16 @@ class LinkRules:
         )
 
     def reaches(self, host: str, address: str) -> bool:
-        """Whether a connection to `address`, to which `host` resolved, may be made."""
+        """Whether a connection to `address` may be made, after `host` was resolved to it."""
         return self.allow_local or self.lists(host, None) or bool(self.hosts) or is_public(literal(address))
 
 
 class CheckedResolver(AbstractResolver):
-    """Resolves, and hands on only addresses that may be reached: what is checked is what is connected to."""
+    """A resolver for aiohttp that returns only addresses that `rules` allow, so that no other can be connected to.
+
+    Raises:
+        BlockedAddressError: a name has an address that is not allowed.
+    """
 
     def __init__(self, rules: LinkRules) -> None:
         self._rules = rules

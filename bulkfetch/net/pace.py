@@ -2,17 +2,18 @@
 
 
 class Pace:
-    """Spaces starts evenly at the lower of a fixed rate and a learned one; starts a second, 0 = as fast as they come.
+    """Spaces starts evenly, at the lower of a fixed and a learned rate. Rates are starts a second; 0 = no limit.
 
-    The learned rate begins as what went through between two refusals, the pause included: that is what the server
-    allows, or less. A refusal near it lowers it a little. In between it follows a cubic of the time since the refusal
-    (the shape of RFC 9438): soon back to where it was, for a while there, then faster and faster beyond.
+    The learned rate begins at the number of answers between two refusals over the time between them, pauses included:
+    the server allows that much or more. A refusal near the learned rate lowers it a little. Between refusals the rate
+    follows a cubic of the time (the shape of RFC 9438): it soon returns to where it was, stays there for a while, then
+    grows faster and faster.
     """
 
     CLOSE = 0.8
     YIELD = 0.05
     PLATEAU = 20.0  # seconds from a refusal until the rate is back where it was
-    PLATEAU_GUESS = 8.0  # the same where the rate is but a guess, and better soon found too high than long too low
+    PLATEAU_GUESS = 8.0  # the same while the rate is a guess: one that is too high is found out, one too low is not
 
     def __init__(self, fixed: float, now: float) -> None:
         self._fixed = fixed
@@ -23,7 +24,7 @@ class Pace:
         self._plateau = self.PLATEAU_GUESS
 
     def reserve(self, now: float) -> float:
-        """The moment at which the next request may start; it is taken by the caller."""
+        """Take the next free moment for a start, and return it; it is `now` or later."""
         rate = self._rate(now)
         if not rate:
             return now
@@ -33,15 +34,15 @@ class Pace:
 
     @property
     def binds(self) -> bool:
-        """Whether there is a rate to keep at all."""
+        """Whether there is any rate to keep, fixed or learned."""
         return bool(self._fixed or self._peak)
 
     def passed(self) -> None:
-        """Count an answer that was no refusal."""
+        """Count an answer other than a refusal."""
         self._passed += 1
 
     def refused(self, now: float) -> None:
-        """Learn from a refusal; to be called once for all that were refused together."""
+        """Learn from a refusal. Requests that were refused together are to be told of once."""
         seen = self._passed / max(now - self._refused_at, 0.001)
         rate = self._learned(now)
         if seen > self.CLOSE * rate > 0.0:

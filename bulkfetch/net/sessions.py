@@ -17,8 +17,8 @@ MAX_HEADER = 16 * 1024
 
 
 @asynccontextmanager
-async def api_session(*, connections: int) -> AsyncIterator[aiohttp.ClientSession]:
-    """The session for the API's origin; the token is added by request, as it can change in a run."""
+async def json_session(*, connections: int) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session for answers in JSON, or without a body. It holds no token: whoever has one adds it to each request."""
     connector = aiohttp.TCPConnector(limit=connections, ttl_dns_cache=60)
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
     # A PUT without a body has no content, and so no type of it.

@@ -19,7 +19,7 @@ class Canary:
     While nothing was ever stored in this archive and the first outcomes all failed for one reason, the base URL, the
     tenant or the token is wrong, and a million failures would only hide it. Later, most of what is asked for fails.
 
-    Mutable: `passed`, `held_back`, and the two counts; they change without awaiting.
+    Mutable: `passed`, `_lucky` (a success is known), `held_back`, and the two counts. They change without awaiting.
 
     Args:
         max_failed_ratio: the share of failures above which a run of 200 invoices or more is stopped.
@@ -31,8 +31,9 @@ class Canary:
         self._others_may_take = others_may_take
         self._finished = 0
         self._failures: Counter[Reason] = Counter()
+        self._lucky = False
         self.passed = False
-        """Whether anything was ever stored in this archive: then single failures are the invoices' own."""
+        """Whether something is recorded as stored in this archive: then single failures are the invoices' own."""
         self.held_back: list[Pair] = []
 
     def sift(self, pairs: Sequence[Pair]) -> tuple[Sequence[Pair], FatalError | None]:
@@ -43,14 +44,18 @@ class Canary:
         for pair in pairs:
             if _succeeded(pair[1]):
                 self._finished += 1
-                self.passed = True
+                self._lucky = True
             elif pair[1].outcome is Outcome.FAILED:
                 problem = self._failed(pair[1]) or problem
             (held if self._may_be_the_runs_fault(*pair) else ready).append(pair)
-        if self.passed:
+        if self._lucky:
             return pairs, problem
         self.held_back += held
         return ready, problem
+
+    def recorded(self, pairs: Sequence[Pair]) -> None:
+        """Take note that `pairs` are durable: the first success among all of them proves the run."""
+        self.passed = self.passed or any(_succeeded(row) for _, row in pairs)
 
     def let_go(self) -> Sequence[Pair]:
         """What was held back, to be recorded."""
@@ -60,7 +65,7 @@ class Canary:
     @property
     def over(self) -> bool:
         """Whether there is no more reason to hold back: something succeeded, or the first failures differ."""
-        return self.passed or len(self.held_back) >= CANARY_OUTCOMES
+        return self._lucky or len(self.held_back) >= CANARY_OUTCOMES
 
     def _may_be_the_runs_fault(self, input_row: InputRow, row: Row) -> bool:
         unusable_here = row.outcome is Outcome.REJECTED and self._others_may_take and isinstance(input_row, Delivery)
@@ -72,7 +77,7 @@ class Canary:
         if row.reason is not None:
             self._failures[row.reason] += 1
         failures = self._failures.total()
-        if not self.passed and failures >= CANARY_OUTCOMES and len(self._failures) == 1:
+        if not self._lucky and failures >= CANARY_OUTCOMES and len(self._failures) == 1:
             reason = next(iter(self._failures))
             return FatalError(
                 f"the first {failures} invoices all failed with {reason}: check api.url, the token's organisation, "

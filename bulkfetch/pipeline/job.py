@@ -11,8 +11,8 @@ from bulkfetch.retrying import Effort
 class Job:
     """A delivery on its way to its row, with the key its object will have.
 
-    Mutable are `final`, `landed`, `in_memory` and what is in `effort`; the job is in one place at a time: with a worker, with the
-    store, or among the jobs that were put off.
+    Mutable are `final`, `landed`, `in_memory` and what is in `effort`. The job is in one place at a time: with a
+    worker, with the store, or among the jobs that were put off.
 
     Args:
         adopt: look for an object without a row before fetching.

@@ -23,6 +23,7 @@ from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_pass import SecondPass
 from bulkfetch.pipeline.stop import Stop
+from bulkfetch.pipeline.tally import Tally
 from bulkfetch.pipeline.triage import Triage
 
 
@@ -75,6 +76,11 @@ class Pool:
         self._drain = drain
         self._rendezvous = Rendezvous[Job]()
         self._crew: TaskGroup | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What became of the rows so far."""
+        return self._recorder.tally
 
     async def run(self) -> None:
         """Until every row is accounted for, or until stopped; then nothing is in flight.

@@ -1,4 +1,4 @@
-"""From what became of an input row to its place in the manifest: durable, counted, told, acknowledged, in this order."""
+"""From the end of an input row to its place in the manifest: durable, counted, told, acknowledged, in this order."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -158,6 +158,8 @@ class Recorder:
         for _, row in pairs:
             self.tally.add(row)
         await self._tell(self._acknowledge, pairs)
+        if not self._canary.passed:
+            self._canary.recorded(pairs)
 
     async def _acknowledge(self, input_row: InputRow, row: Row) -> None:
         await self._source.ack(input_row, row)

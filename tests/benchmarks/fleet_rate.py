@@ -36,7 +36,7 @@ def work(url: str, rate: float, pipe: Connection) -> None:
     async def main() -> None:
         async with (
             open_queue(url, {}, notify=lambda event: None) as queue,
-            queue.fleet("api", rate=rate, patience=60.0, on_pause=lambda seconds: None) as fleet,
+            queue.shared_rate("api", rate=rate, patience=60.0, on_pause=lambda seconds: None) as fleet,
         ):
             assert fleet is not None
             gate = Gate("API", ceiling=WAITERS, max_outage=60.0, rng=Random(1), notify=lambda event: None)
@@ -76,7 +76,7 @@ def operations(url: str) -> int:
     async def ask() -> int:
         async with (
             open_queue(url, {}, notify=lambda event: None, create=True) as queue,
-            queue.fleet("api", rate=1.0, patience=5.0, on_pause=lambda seconds: None),
+            queue.shared_rate("api", rate=1.0, patience=5.0, on_pause=lambda seconds: None),
         ):
             return (await queue._js.stream_info(f"KV_{url.rpartition('/')[2]}_state")).state.last_seq
 

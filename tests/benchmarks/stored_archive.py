@@ -11,7 +11,7 @@ import anyio
 
 from bulkfetch.errors import ExitCode
 from bulkfetch.manifest import LocalManifest
-from bulkfetch.models import Counts, Outcome, Row, Summary, utc_iso
+from bulkfetch.models import Counts, Outcome, Row, RunResult, utc_iso
 
 KEY = "{id[:2]}/{id}.pdf"
 CONTENT = b"%PDF-1.7\n%%EOF\n"
@@ -46,8 +46,7 @@ async def _make(root: Path, count: int) -> None:
             await anyio.to_thread.run_sync(_write_objects, root, [row.key for row in rows if row.key])
             await manifest.append(rows)
         await manifest.finish(
-            Summary(
-                run=manifest.run,
+            RunResult(
                 exit_code=ExitCode.COMPLETE,
                 complete=True,
                 stopped_by=None,

@@ -181,15 +181,15 @@ async def test_no_rows_no_batches(kind, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_ack_and_nack_are_accepted(kind, tmp_path):
+async def test_ack_nack_and_release_are_accepted(kind, tmp_path):
     """Rows may be acknowledged or handed back, usable or not."""
     with kind.given(kind.write([kind.form.line("a"), kind.form.broken]), tmp_path) as name:
         source = await kind.open(name)
         async for batch in source.batches():
             for row in batch:
                 await source.ack(row, ACCOUNT)
+                await source.release(row)
                 await source.nack(row)
-                await source.nack(row, later=True)
 
 
 @pytest.mark.anyio

@@ -4,35 +4,16 @@ import asyncio
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
 
 import anyio
 import pytest
+from support.rows import clock, row, summary
 
 from bulkfetch.errors import ArchiveLocked, FatalError, UsageError
 from bulkfetch.manifest import LocalManifest, list_runs, read_rows, read_summary, unfinished_runs, verify_chain
-from bulkfetch.models import Counts, Entry, Outcome, Row, Summary
+from bulkfetch.models import Entry, Outcome, Row
 
 pytestmark = pytest.mark.anyio
-
-NOW = "2025-01-31T00:00:00.000Z"
-
-
-def clock():
-    return datetime(2025, 1, 31, tzinfo=UTC)
-
-
-def row(invoice_id, outcome=Outcome.STORED, **more):
-    stored = {"key": f"{invoice_id}.pdf", "size": 7, "sha256": "ab" * 32} if outcome is Outcome.STORED else {}
-    return Row(run="r", invoice_id=invoice_id, outcome=outcome, started_at=NOW, finished_at=NOW, **stored | more)
-
-
-def summary(*, complete=True):
-    return Summary(
-        run="", exit_code=0, complete=complete, stopped_by=None, started_at=NOW, finished_at=NOW, seconds=0.0,
-        counts=Counts(), reasons={}, bytes_stored=0, requests={}, source="ids.txt", input_sha256=None,
-        input_bytes=None, destination="dest", versions={},
-    )  # fmt: skip
 
 
 async def recorded(root):
@@ -121,7 +102,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 import anyio
 sys.path[:0] = [{tests!r}]
-from contract.test_manifest import clock, row, summary
+from support.rows import clock, row, summary
 from bulkfetch.errors import FatalError
 from bulkfetch.manifest import LocalManifest
 

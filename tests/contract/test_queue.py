@@ -165,7 +165,7 @@ async def bury(queue: Queue, *numbers: int) -> None:
 
 
 async def listed(queue: Queue) -> list[DeadLetter]:
-    return [found async for found in queue.letters()]
+    return [found async for found in queue.dead_letters()]
 
 
 async def settled_stats(queue: Queue, engine: Engine, expected: QueueStats) -> QueueStats:
@@ -249,60 +249,60 @@ async def test_what_a_worker_held_comes_again_when_it_is_gone(opened: Opened) ->
 
 
 async def test_a_message_handed_back_comes_at_once(queue: Queue) -> None:
-    """A nak without delay ends a long lease, and each time counts."""
+    """A nack without delay ends a long lease, and each time counts."""
     await queue.put([message(1)])
     for deliveries in (1, 2, 3):
         (lease,) = await fetch(queue, 1, patience=15)
         assert lease.deliveries == deliveries
-        await queue.nak(lease, 0.0)
+        await queue.nack(lease, 0.0)
 
 
 async def test_a_message_handed_back_with_a_delay_waits(queue: Queue) -> None:
-    """A nak with a delay keeps the message from everybody for as long."""
+    """A nack with a delay keeps the message from everybody for as long."""
     await queue.put([message(1)])
     (lease,) = await fetch(queue, 1)
     before = anyio.current_time()
-    await queue.nak(lease, 2.0)
+    await queue.nack(lease, 2.0)
     await fetch(queue, 1)
     assert anyio.current_time() - before > 1.7
 
 
-async def test_what_is_given_back_was_not_handed_out(queue: Queue) -> None:
+async def test_what_is_released_was_not_handed_out(queue: Queue) -> None:
     """It comes again at once, however often, and the deliveries before it count as they did."""
     await queue.put([message(1)])
     for number in range(3):
         (lease,) = await fetch(queue, 1, patience=15)
         assert lease.deliveries == 1
         assert lease.redelivered == (number > 0)
-        await queue.give_back(lease, 0.0)
+        await queue.release(lease, 0.0)
     (lease,) = await fetch(queue, 1, patience=15)
-    await queue.nak(lease, 0.0)
+    await queue.nack(lease, 0.0)
     (lease,) = await fetch(queue, 1, patience=15)
     assert lease.deliveries == 2
     await queue.ack(lease)
     assert not await queue.fetch(1, 0.1)
 
 
-async def test_what_counted_before_it_was_given_back_counts_on(queue: Queue) -> None:
+async def test_what_counted_before_a_release_counts_on(queue: Queue) -> None:
     """Or what kills its workers would be tried for ever, as long as one of them is stopped now and then."""
     await queue.put([message(1)])
     for number in range(1, 4):
         (lease,) = await fetch(queue, 1, patience=3)
         assert lease.deliveries == number
-        await queue.give_back(lease, 0.0)
+        await queue.release(lease, 0.0)
         (lease,) = await fetch(queue, 1, patience=3)
         assert lease.deliveries == number
-        await queue.nak(lease, 0.0)
+        await queue.nack(lease, 0.0)
     (lease,) = await fetch(queue, 1, patience=3)
     assert (lease.deliveries, lease.redelivered) == (4, True)
 
 
-async def test_what_is_given_back_with_a_delay_waits(queue: Queue) -> None:
-    """As what is handed back otherwise."""
+async def test_what_is_released_with_a_delay_waits(queue: Queue) -> None:
+    """A delay keeps a released message from everybody, too."""
     await queue.put([message(1)])
     (lease,) = await fetch(queue, 1)
     before = anyio.current_time()
-    await queue.give_back(lease, 2.0)
+    await queue.release(lease, 2.0)
     (lease,) = await fetch(queue, 1)
     assert lease.deliveries == 1
     assert anyio.current_time() - before > 1.7
@@ -351,7 +351,7 @@ async def test_two_workers_never_hold_one_message(opened: Opened) -> None:
 async def test_a_letter_is_forgotten_for_good(queue: Queue, engine: Engine) -> None:
     """It is gone from the list, the others stay, and nothing is queued for it."""
     await bury(queue, 1, 2)
-    async for found in queue.letters():
+    async for found in queue.dead_letters():
         if found.invoice_id == "inv-1":
             await queue.forget(found)
     assert [left.invoice_id for left in await listed(queue)] == ["inv-2"]
@@ -372,13 +372,13 @@ async def test_a_late_ack_is_harmless(opened: Opened) -> None:
 
 
 async def test_handing_back_late_is_harmless(opened: Opened) -> None:
-    """A nak after the message was done with by another worker raises nothing, and does not bring it back."""
+    """A nack after the message was done with by another worker raises nothing, and does not bring it back."""
     async with opened(SHORT) as queue:
         await queue.put([message(1)])
         (first,) = await fetch(queue, 1)
         (second,) = await fetch(queue, 1)
         await queue.ack(second)
-        await queue.nak(first, 0.0)
+        await queue.nack(first, 0.0)
         assert not await queue.fetch(1, 0.5)
 
 
@@ -406,7 +406,7 @@ async def test_a_listing_that_is_given_up_takes_nothing_away(opened: Opened) -> 
     """Who stops in the middle of a listing leaves all letters for the next one."""
     async with opened() as queue, opened() as other:
         await bury(queue, 1, 2, 3)
-        async with contextlib.aclosing(queue.letters()) as letters:
+        async with contextlib.aclosing(queue.dead_letters()) as letters:
             assert await anext(letters) == letter(1)
         assert len(await listed(other)) == 3
 
@@ -416,7 +416,7 @@ async def test_a_letter_that_is_queued_again_is_gone(queue: Queue, engine: Engin
     """While the letters are listed or afterwards: the message comes as it was, the other letters stay."""
     await bury(queue, 1, 2, 3)
     if during:
-        async for found in queue.letters():
+        async for found in queue.dead_letters():
             if found == letter(2):
                 await queue.requeue(found)
     else:
@@ -434,7 +434,7 @@ async def test_stats_say_what_waits_and_what_is_in_work(queue: Queue, engine: En
     leases = await fetch(queue, 2)
     expected = QueueStats(3, 2, 0)
     assert await settled_stats(queue, engine, expected) == expected
-    await queue.nak(leases[0], 60.0)
+    await queue.nack(leases[0], 60.0)
     stats = await settled_stats(queue, engine, expected)
     assert stats.waiting + stats.leased == 5
 
@@ -479,7 +479,7 @@ async def test_the_name_holds_no_secret(queue: Queue, opened: Opened, engine: En
 
 async def test_a_fleet_is_shared_or_there_is_none(queue: Queue) -> None:
     """Whoever opens a fleet gets one with a rate, or learns that there is none."""
-    async with queue.fleet("api", rate=100.0, patience=5.0, on_pause=lambda seconds: None) as fleet:
+    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=lambda seconds: None) as fleet:
         if fleet is not None:
             with anyio.fail_after(5):
                 await fleet.reserve()

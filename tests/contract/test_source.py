@@ -1,4 +1,5 @@
-"""The contract of `Source`, written against the Protocol alone: files and queues pass this one suite."""
+"""The contract of `Source`, written against the Protocol alone: files, queues and the tests' own doubles pass this one
+suite."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from random import Random
 
 import anyio
 import pytest
+from support.doubles import GivenQueue, GivenSource
 from support.ministack import Ministack
 from support.nats_server import NatsServer
 
@@ -18,7 +20,8 @@ from bulkfetch.interfaces import Source
 from bulkfetch.models import Delivery, InputRow, Malformed, Outcome, Row
 from bulkfetch.queues import open_queue
 from bulkfetch.sources import open_source
-from bulkfetch.sources.queue.source import QueueSource, encode_message
+from bulkfetch.sources.queue.message import encode_message
+from bulkfetch.sources.queue.source import QueueSource
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +77,21 @@ def queue(url: Callable[[], str], environ: Mapping[str, str]) -> Given:
     return given
 
 
+def double(kind: type[GivenSource]) -> Given:
+    @asynccontextmanager
+    async def given(ids: Sequence[str], folder: Path) -> AsyncIterator[Source]:
+        yield kind(
+            [
+                Malformed(invoice_id, Reason.INVALID_ID, "no invoice ID", line)
+                if invoice_id == BROKEN
+                else Delivery(invoice_id, line)
+                for line, invoice_id in enumerate(ids, 1)
+            ]
+        )
+
+    return given
+
+
 @dataclass(frozen=True)
 class Kind:
     """One implementation under test; `fields` are what each of its rows carries."""
@@ -82,10 +100,12 @@ class Kind:
     fields: Mapping[str, str]
 
 
-@pytest.fixture(params=["txt", "jsonl", "jetstream", "sqs"])
+@pytest.fixture(params=["txt", "jsonl", "jetstream", "sqs", "double", "double of a queue"])
 def kind(request: pytest.FixtureRequest, nats: NatsServer, ministack: Ministack) -> Kind:
     fields = {"year": "2024"}
     return {
+        "double": Kind(double(GivenSource), {}),
+        "double of a queue": Kind(double(GivenQueue), {}),
         "txt": Kind(text_file, {}),
         "jsonl": Kind(jsonl_file, fields),
         "jetstream": Kind(queue(nats.queue, {}), fields),
@@ -95,7 +115,7 @@ def kind(request: pytest.FixtureRequest, nats: NatsServer, ministack: Ministack)
 
 def account(row: InputRow, outcome: Outcome = Outcome.STORED) -> Row:
     invoice_id = row.raw if isinstance(row, Malformed) else row.invoice_id
-    return Row(run="run-1", invoice_id=invoice_id, outcome=outcome, started_at="", finished_at="")
+    return Row(run="run-1", invoice_id=invoice_id, outcome=outcome, started_at="", finished_at="", line=row.line)
 
 
 def named(row: InputRow) -> str:
@@ -121,7 +141,7 @@ async def test_every_row_is_handed_out_with_its_fields_and_then_it_ends(kind, tm
         rows = await taken(source)
         assert sorted(map(named, rows)) == sorted(ids)
         assert all(dict(row.fields) == kind.fields for row in rows)
-        assert not any(row.redelivered or row.last for row in rows)
+        assert not any(row.redelivered or row.final for row in rows)
         assert source.estimate() == (None if source.redelivers else len(ids))
         if source.redelivers:
             assert await taken(source) == []
@@ -152,7 +172,7 @@ async def test_what_is_handed_back_comes_again_from_a_queue(kind, tmp_path):
             async for batch in source.batches():
                 for row in batch:
                     seen.append(row)
-                    await (source.nack(row) if len(seen) == 1 else source.ack(row, account(row)))
+                    await (source.release(row) if len(seen) == 1 else source.ack(row, account(row)))
     assert [row.redelivered for row in seen] == ([False, True] if source.redelivers else [False])
 
 

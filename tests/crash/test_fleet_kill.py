@@ -6,16 +6,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from e2e.test_bucket import PREFIX, content, machine, manifests, objects
-from e2e.test_queue import stored_once
+from support.bucket_archive import PREFIX, content, machine, manifests, objects
 from support.fleet import PATIENCE, all_ids, counted, let_them_die
-from support.program import all_rows
+from support.program import all_rows, stored_once
 
 from bulkfetch.manifest import list_runs, unfinished_runs, verify_chain
 from bulkfetch.models import Outcome
 from bulkfetch.sandbox import SandboxSettings
 from bulkfetch.sandbox.pdf import render
-from bulkfetch.sources.queue.source import MAX_DELIVERIES
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE)
 

@@ -5,12 +5,13 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from support.doubles import GivenBody, chunks
+from support.puts import put
 
 from bulkfetch.stores import LocalStore
 
@@ -21,20 +22,15 @@ OBJECTS = 300
 LONGEST_LIFE = 0.25
 
 
-class Numbered:
-    """The body of invoice `number`: every seventh is too large to be held in memory."""
+def data(number: int) -> bytes:
+    """The bytes of invoice `number`: every seventh is too large to be held in memory."""
+    size = 1_200_000 if number % 7 == 0 else 1_000 + 37 * number
+    return (hashlib.sha256(str(number).encode()).digest() * (size // 32 + 1))[:size]
 
-    content_type: str | None = None
 
-    def __init__(self, number: int) -> None:
-        size = 1_200_000 if number % 7 == 0 else 1_000 + 37 * number
-        self._data = (hashlib.sha256(str(number).encode()).digest() * (size // 32 + 1))[:size]
-        self.sha256 = hashlib.sha256(self._data).hexdigest()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._data), 65_536):
-            yield self._data[start : start + 65_536]
-            await anyio.lowlevel.checkpoint()
+def body(number: int) -> GivenBody:
+    """The same as a body that lets others go on after each chunk."""
+    return GivenBody(*(part for chunk in chunks(data(number)) for part in (chunk, anyio.lowlevel.checkpoint)))
 
 
 def key(number: int) -> str:
@@ -45,7 +41,7 @@ async def put_all(root: Path, run: str) -> None:
     """Put every invoice at once, and say the number of each one whose put returned."""
 
     async def put(number: int) -> None:
-        await store.put(key(number), Numbered(number), received=lambda: None)
+        await put(store, key(number), body(number))
         os.write(1, f"{number}\n".encode())
 
     async with LocalStore.open(root, run) as store:
@@ -58,7 +54,8 @@ async def put_all(root: Path, run: str) -> None:
 def killed_run(root: Path, run: str, life: float) -> list[int]:
     """Let a process put all, kill it after `life` seconds of work; the numbers it said."""
     command = [sys.executable, __file__, str(root), run]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         try:
@@ -82,14 +79,14 @@ async def test_kill_leaves_whole_objects_only(tmp_path: Path) -> None:
         assert visible.keys() <= {key(n) for n in range(OBJECTS)}
         assert {key(n) for n in returned} <= visible.keys()
         for name, path in visible.items():
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == Numbered(int(Path(name).stem)).sha256
+            assert path.read_bytes() == data(int(Path(name).stem))
     assert interrupted
 
     async with LocalStore.open(root, "last") as store:
         assert [path.name for path in (root / ".bulkfetch/tmp").iterdir()] == ["last.lock"]
         async with anyio.create_task_group() as puts:
             for number in range(OBJECTS):
-                puts.start_soon(partial(store.put, key(number), Numbered(number), received=lambda: None))
+                puts.start_soon(partial(put, store, key(number), body(number)))
         assert None not in await store.head([key(n) for n in range(OBJECTS)])
 
 

@@ -2,60 +2,20 @@
 
 import hashlib
 import json
-import re
 import signal
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 
 import pytest
 from anyio.from_thread import start_blocking_portal
+from support.bucket_archive import PREFIX, content, machine, manifests, objects
 from support.program import bulkfetch, ids_of, pdf_of, sandbox, started, until, write_ids
 from support.s3_proxy import S3Proxy, s3_error, s3_proxy
 
-from bulkfetch.models import Outcome, Row
-
-PREFIX = "archive"
+from bulkfetch.models import Outcome
 
 SOON = {"manifest.bucket_mirror.OPENING": 0.5}
 """How long a bucket that does not answer is asked before a run begins."""
-
-
-def machine(seaweed, home):
-    """The environment of one machine: the server's keys, and a cache of its own."""
-    return seaweed.environ | {"XDG_CACHE_HOME": str(home)}
-
-
-def objects(seaweed, bucket):
-    """The keys of the PDFs below the prefix, relative to it."""
-    keys = (key.removeprefix(f"{PREFIX}/") for key in seaweed.keys(bucket))
-    return sorted(key for key in keys if not key.startswith((".bulkfetch/", "manifests/")))
-
-
-def content(seaweed, bucket, key):
-    """The bytes under a key."""
-    return seaweed.request("GET", f"/{bucket}/{PREFIX}/{key}", {}).body
-
-
-def manifests(seaweed, bucket):
-    """Every row of every run, from the segments in the bucket, and the summaries, by run. What the segments of a run
-    hold, its volumes hold again."""
-    import msgspec
-
-    segments, volumes, summaries = defaultdict(bytes), defaultdict(bytes), {}
-    for key in seaweed.keys(bucket):
-        name = key.removeprefix(f"{PREFIX}/")
-        if not name.startswith("manifests/"):
-            continue
-        run, kind, _ = re.fullmatch(r"manifests/([^./]*)(/|\.rows-|\.json$)(.*)", name).groups()
-        data = content(seaweed, bucket, name)
-        if kind == ".json":
-            summaries[run] = json.loads(data)
-        else:
-            (segments if kind == "/" else volumes)[run] += data
-    for run, rows in segments.items():
-        assert rows.startswith(volumes[run])
-        assert run not in summaries or rows == volumes[run]
-    return msgspec.json.Decoder(Row).decode_lines(b"".join(segments.values())), summaries
 
 
 def test_a_killed_run_is_completed_by_another_machine(seaweed, tmp_path):

@@ -10,7 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from bulkfetch.cli import COMMANDS, READER_GONE, CommandGroup, main
+from bulkfetch.cli import main
+from bulkfetch.cli.commands import COMMANDS
+from bulkfetch.cli.group import READER_GONE, CommandGroup
 from bulkfetch.cli.options import config_flags, configuration, destination, take_token
 from bulkfetch.cli.run import command as run_command
 from bulkfetch.config import Config

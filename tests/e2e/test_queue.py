@@ -4,13 +4,10 @@ import json
 import os
 import signal
 import time
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import anyio
-import msgspec
-import nats as nats_py
 import pytest
 from anyio.from_thread import start_blocking_portal
 from support.nats_server import nats_server
@@ -23,50 +20,21 @@ from support.program import (
     pdf_of,
     sandbox,
     started,
+    stored_once,
     until,
     write_ids,
 )
+from support.queues import dead_letters, push, shorten_leases, stats
 
 from bulkfetch.app import run_archive
-from bulkfetch.app.queue import list_letters, queue_stats
 from bulkfetch.config import Config, Destination
 from bulkfetch.errors import UsageError
 from bulkfetch.manifest import list_runs, read_summary, verify_chain
-from bulkfetch.models import Delivery, Outcome, Secret
+from bulkfetch.models import Secret
 from bulkfetch.queues import open_queue
-from bulkfetch.queues.jetstream.setup import CONSUMER
-from bulkfetch.sources.queue.source import encode_message
 
 AT_ONCE = ("--until-empty", "--idle", "0")
 """For a worker that has the queue to itself: it ends as soon as nothing is left, in its own hands included."""
-
-LEASE = 3.0
-"""Seconds for tests in which a lease must end: the 30 s of a queue as it is made would only be waited for."""
-
-
-def push(ids, queue):
-    """Feed the queue from a plain list; how many were new. In this process, which is quicker, as with the others
-    below."""
-
-    async def put():
-        messages = [(each, encode_message(Delivery(each))) for each in ids.read_text().splitlines()]
-        async with open_queue(queue, os.environ, notify=print, create=True) as opened:
-            return await opened.put(messages)
-
-    return anyio.run(put)
-
-
-def stats(queue):
-    """What is in the queue."""
-    return msgspec.to_builtins(queue_stats(queue, notify=print))
-
-
-def letters(queue):
-    """The dead letters, by ID: a second one of an ID is an error."""
-    found = []
-    list_letters(queue, lambda letter: found.append(msgspec.to_builtins(letter)), notify=print)
-    assert len({letter["invoice_id"] for letter in found}) == len(found)
-    return {letter["invoice_id"]: letter for letter in found}
 
 
 def shown(*args, code=0):
@@ -74,15 +42,6 @@ def shown(*args, code=0):
     done = bulkfetch("queue", *args, "--json", token=None)
     assert done.returncode == code, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-async def shorten_leases(queue, seconds=LEASE):
-    """Let what a worker held when it or the broker died come back soon."""
-    address, _, stream = queue.rpartition("/")
-    async with await nats_py.connect(address) as client:
-        js = client.jetstream()
-        config = (await js.consumer_info(stream, CONSUMER)).config
-        await js.add_consumer(stream, config.evolve(ack_wait=seconds))
 
 
 def work(running, queue, archive, *more, **environ):
@@ -95,14 +54,6 @@ def worker(running, queue, archive, *more, **environ):
     """A worker, running."""
     with started("run", queue, "--to", archive, "--api-url", running.api_url, *more, **environ) as process:
         yield process
-
-
-def stored_once(archive, ids):
-    """Each of `ids` has one object and one row `stored`; what was done twice says so."""
-    assert_sound(archive)
-    assert set(objects(archive)) == {f"{invoice_id}.pdf" for invoice_id in ids}
-    stored = Counter(row.invoice_id for row in all_rows(archive) if row.outcome is Outcome.STORED)
-    assert stored == Counter(ids)
 
 
 def test_a_queue_is_fed_and_worked_off(nats, tmp_path):
@@ -202,18 +153,18 @@ def test_what_failed_is_tried_again_later_and_dead_letters_can_be_queued_again(n
         ids, queue, archive = ["x-1", "x-2", *ids_of(running)], nats.queue(), tmp_path / "archive"
         push(write_ids(tmp_path / "ids.txt", ids), queue)
         assert work(running, queue, archive, *AT_ONCE, "--expect", 12).returncode == 3
-        assert set(letters(queue)) == {"x-1", "x-2"}
+        assert set(dead_letters(queue)) == {"x-1", "x-2"}
         assert bulkfetch("queue", "requeue", "--queue", queue, token=None).returncode == 2
         unknown = bulkfetch("queue", "requeue", "y-1", "--queue", queue, token=None)
         assert (unknown.returncode, unknown.stderr) == (3, "bulkfetch: not among the dead letters: y-1\n")
         again = bulkfetch("queue", "requeue", "x-1", "--queue", queue, token=None)
         assert again.returncode == 0, again.stderr
-        assert set(letters(queue)) == {"x-2"}
+        assert set(dead_letters(queue)) == {"x-2"}
         assert stats(queue) == {"waiting": 1, "leased": 0, "dead": 1}
         bulkfetch("queue", "requeue", "--reason", "not_found", "--queue", queue, token=None)
         assert stats(queue) == {"waiting": 2, "leased": 0, "dead": 0}
         assert work(running, queue, archive, *AT_ONCE).returncode == 3
-        assert set(letters(queue)) == {"x-1", "x-2"}
+        assert set(dead_letters(queue)) == {"x-1", "x-2"}
         # Complete is a queue only without dead letters, whoever gave them up.
         idle = work(running, queue, archive, *AT_ONCE)
         assert idle.returncode == 3

@@ -64,11 +64,12 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, change, said):
 def test_a_second_run_on_the_archive_is_refused(served, tmp_path):
     """Exit code 7, and the message names the process that holds it; the first run is none the worse."""
     source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
-    args = ("run", source, "--to", dest, "--api-url", served.api_url)
-    with started(*args, "--rate", 20) as first:
+    options = ("--to", dest, "--api-url", served.api_url)
+    # Until its input ends, the first run cannot end before the second one has come.
+    with started("run", "-", *options) as first:
         until(lambda: (dest / "manifests").is_dir() and list((dest / "manifests").iterdir()), first)
-        assert f"process {first.pid} on" in refused(bulkfetch(*args), 7)
-        _, err = first.communicate(timeout=40)
+        assert f"process {first.pid} on" in refused(bulkfetch("run", source, *options), 7)
+        _, err = first.communicate(source.read_bytes(), timeout=40)
         assert first.returncode == 0, err
     assert summary(dest).counts.stored == len(rows(dest)) == 30
 

@@ -11,9 +11,12 @@ import obstore
 import pytest
 from aiohttp import web
 from support.buckets import a_gate, connected
+from support.doubles import GivenBody, Part, chunks
+from support.puts import put as put_body
 from support.s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
 from support.seaweed import SECRET_KEY, Seaweed
 
+from bulkfetch.app.open_archive import bucket_settings
 from bulkfetch.config import Destination
 from bulkfetch.errors import (
     FatalError,
@@ -25,6 +28,7 @@ from bulkfetch.errors import (
     TransientError,
 )
 from bulkfetch.events import GateClosed
+from bulkfetch.interfaces import Body
 from bulkfetch.models import ObjectMeta
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores.bucket.address import connect
@@ -38,25 +42,13 @@ PDF = b"%PDF-1.7\nan invoice\n%%EOF\n"
 MARKER = ".bulkfetch/probe"
 
 
-class Pdf:
-    """A body of `data`, which fails with `error` after it, if there is one."""
-
-    content_type = "application/octet-stream"
-
-    def __init__(self, data: bytes = PDF, error: Exception | None = None) -> None:
-        self._data = data
-        self._error = error
-        self.sha256 = hashlib.sha256(data).hexdigest()
-
-    async def __aiter__(self):
-        for start in range(0, len(self._data), 65_536):
-            yield self._data[start : start + 65_536]
-        if self._error:
-            raise self._error
+def pdf(data: bytes = PDF, *then: Part) -> GivenBody:
+    """A body of `data`, which its server calls by another name than a PDF."""
+    return GivenBody(*chunks(data), *then, content_type="application/octet-stream")
 
 
-async def put(store: BucketStore, key: str = "INV-1.pdf", body: Pdf | None = None, **fields: str):
-    return await store.put(key, body or Pdf(), received=lambda: None, fields=fields)
+async def put(store: BucketStore, key: str = "INV-1.pdf", body: Body | None = None, **fields: str):
+    return await put_body(store, key, body or pdf(), fields=fields)
 
 
 def large(size: int = 20 * MIB) -> bytes:
@@ -105,7 +97,7 @@ async def test_two_machines_race_for_one_key(seaweed: Seaweed, tmp_path: Path, s
     results = []
 
     async def race(store: BucketStore) -> None:
-        results.append(await put(store, body=Pdf(large(size))))
+        results.append(await put(store, body=pdf(large(size))))
 
     async with (
         connected(at(bucket), seaweed, spool=tmp_path / "a") as one,
@@ -123,7 +115,7 @@ async def test_a_large_body_is_no_multipart_upload(seaweed: Seaweed, tmp_path: P
     """20 MiB go up from disk in one request, byte for byte, and nothing is left on disk."""
     bucket = seaweed.bucket()
     async with proxied(seaweed, tmp_path, bucket=bucket) as (proxy, store):
-        result = await put(store, body=Pdf(large()))
+        result = await put(store, body=pdf(large()))
         assert [method for method, _ in proxy.seen if method != "HEAD"] == ["PUT"]
 
         assert b"".join([chunk async for chunk in store.get("INV-1.pdf")]) == large()
@@ -136,7 +128,7 @@ async def test_a_large_body_that_fails_in_the_middle_leaves_nothing(seaweed: Sea
     bucket = seaweed.bucket()
     async with connected(at(bucket), seaweed, spool=tmp_path) as store:
         with pytest.raises(TransientError):
-            await put(store, body=Pdf(large(), TransientError(Reason.TRUNCATED, "cut")))
+            await put(store, body=pdf(large(), TransientError(Reason.TRUNCATED, "cut")))
 
     assert seaweed.keys(bucket) == [f"invoices/{MARKER}"]
     assert seaweed.uploads(bucket) == []
@@ -148,7 +140,7 @@ async def test_a_put_cancelled_in_mid_upload_ends_whole(seaweed: Seaweed, tmp_pa
     bucket = seaweed.bucket()
     async with connected(at(bucket), seaweed, spool=tmp_path) as store:
         with anyio.CancelScope() as scope:
-            result = await store.put("INV-1.pdf", Pdf(large()), received=scope.cancel)
+            result = await put_body(store, "INV-1.pdf", pdf(large()), taken=scope.cancel)
 
         assert scope.cancel_called
         assert await store.head(["INV-1.pdf"]) == [ObjectMeta("INV-1.pdf", result.size)]
@@ -161,7 +153,7 @@ async def test_other_bytes_are_kept_on_this_machine(seaweed: Seaweed, tmp_path: 
     async with connected(at(bucket), seaweed, spool=tmp_path) as store:
         await put(store)
         with pytest.raises(PermanentError) as caught:
-            await put(store, body=Pdf(PDF + b"changed"))
+            await put(store, body=pdf(PDF + b"changed"))
 
     [kept] = left_in(tmp_path / "quarantine" / "run-1")
     assert kept.read_bytes() == PDF + b"changed"
@@ -177,7 +169,7 @@ async def test_an_object_of_another_program_is_compared_by_its_bytes(seaweed: Se
     async with connected(at(bucket), seaweed, spool=tmp_path) as store:
         assert (await put(store)).adopted
         with pytest.raises(PermanentError):
-            await put(store, body=Pdf(PDF[::-1]))
+            await put(store, body=pdf(PDF[::-1]))
 
 
 async def test_adopting_reads_and_checks(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -247,6 +239,17 @@ async def test_without_the_right_to_list(seaweed: Seaweed, tmp_path: Path) -> No
         with pytest.raises(FatalError, match="s3:ListBucket"):
             async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path):
                 pass
+
+
+async def test_a_probe_that_is_refused_again_and_again(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A store that asks for a pause each time is asked four times, with waits in between, and then the run stops."""
+    async with s3_proxy(seaweed) as proxy:
+        proxy.answers = [s3_error(503, "SlowDown")] * 40
+        with pytest.raises(FatalError, match="SlowDown"):
+            async with connected(at(seaweed.bucket(), endpoint=proxy.endpoint), seaweed, spool=tmp_path):
+                pass
+
+        assert [method for method, _ in proxy.seen] == ["PUT"] * 4
 
 
 async def test_the_probe_is_put_once(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -371,11 +374,11 @@ async def test_bytes_damaged_on_the_way_are_refused(seaweed: Seaweed, tmp_path: 
     async with proxied(seaweed, tmp_path, bucket=bucket) as (proxy, store):
         proxy.damage = True
         with pytest.raises(TransientError):
-            await put(store, body=Pdf(large(size)))
+            await put(store, body=pdf(large(size)))
         proxy.damage = False
 
         assert await store.head(["INV-1.pdf"]) == [None]
-        assert not (await put(store, body=Pdf(large(size)))).adopted
+        assert not (await put(store, body=pdf(large(size)))).adopted
 
 
 async def test_an_answer_that_was_lost_ends_in_adoption(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -397,10 +400,10 @@ async def test_an_earlier_body_of_the_same_invoice_is_its_own(seaweed: Seaweed, 
     async with proxied(seaweed, tmp_path, bucket=bucket, kind=Forgetful) as (proxy, store):
         proxy.forget = True
         with pytest.raises(OriginError):
-            await store.put("INV-1.pdf", Pdf(), received=lambda: None, tried=tried)
+            await put_body(store, "INV-1.pdf", pdf(), put_before=tried)
         with pytest.raises(PermanentError):
-            await store.put("INV-1.pdf", Pdf(PDF + b"of another"), received=lambda: None, tried={})
-        result = await store.put("INV-1.pdf", Pdf(PDF + b"changed"), received=lambda: None, tried=tried)
+            await put_body(store, "INV-1.pdf", pdf(PDF + b"of another"), put_before={})
+        result = await put_body(store, "INV-1.pdf", pdf(PDF + b"changed"), put_before=tried)
 
     assert (result.adopted, result.sha256, result.size) == (True, hashlib.sha256(PDF).hexdigest(), len(PDF))
     assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1
@@ -485,7 +488,7 @@ async def test_a_lock_that_cannot_be_read_back(seaweed: Seaweed, tmp_path: Path)
 
 async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, monkeypatch) -> None:
     """Also in a store that begins with it."""
-    objects = BucketObjects(await connect(at(seaweed.bucket()), seaweed.environ))
+    objects = BucketObjects(await connect(bucket_settings(at(seaweed.bucket())), seaweed.environ))
     whole = obstore.list
     monkeypatch.setattr(obstore, "list", lambda store, prefix, offset: whole(store, prefix))
 
@@ -501,7 +504,7 @@ async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, mo
 async def test_small_objects_for_a_thread(seaweed: Seaweed) -> None:
     """Manifest parts are created once, listed in order and read back; what is absent and a missing bucket are told."""
     bucket = seaweed.bucket()
-    objects = BucketObjects(await connect(at(bucket), seaweed.environ))
+    objects = BucketObjects(await connect(bucket_settings(at(bucket)), seaweed.environ))
 
     def use() -> None:
         for name in ("b", "a", "c"):

@@ -176,7 +176,7 @@ async def test_a_message_too_large_for_a_letter_becomes_one_by_its_id(nats) -> N
         await queue.put([("A", b'"' * 900_000)])
         (lease,) = await take(queue, 1)
         await queue.dead(lease, letter("A", body=lease.body.decode()))
-        (kept,) = [found async for found in queue.letters()]
+        (kept,) = [found async for found in queue.dead_letters()]
         assert (kept.body, await queue.stats()) == ("A", QueueStats(0, 0, 1))
         assert "too large to be kept" in (kept.message or "")
 
@@ -221,7 +221,7 @@ async def test_ids_of_every_kind_come_back_unchanged(nats, found) -> None:
         assert {lease.body.decode() for lease in leases} == found
         for lease in leases:
             await queue.dead(lease, letter(lease.body.decode()))
-        assert {kept.invoice_id async for kept in queue.letters()} == found
+        assert {kept.invoice_id async for kept in queue.dead_letters()} == found
         for invoice_id in found:
             await queue.requeue(letter(invoice_id))
         assert await queue.stats() == QueueStats(waiting=len(found), leased=0, dead=0)
@@ -236,7 +236,7 @@ async def test_deliveries_are_counted_and_stats_are_exact(nats) -> None:
             assert [lease.deliveries for lease in leases] == [round_] * 5
             assert await queue.stats() == QueueStats(waiting=0, leased=5, dead=0)
             for lease in leases:
-                await queue.nak(lease, 0.0)
+                await queue.nack(lease, 0.0)
         first, second, *_ = await take(queue, 5)
         await queue.ack(first)
         await queue.dead(second, letter("1"))
@@ -272,7 +272,7 @@ async def test_a_delayed_hand_back_comes_after_its_delay(nats) -> None:
         await queue.put([("A", b"x")])
         (lease,) = await take(queue, 1)
         began = anyio.current_time()
-        await queue.nak(lease, 2.0)
+        await queue.nack(lease, 2.0)
         assert await queue.stats() == QueueStats(waiting=0, leased=1, dead=0)
         (again,) = await take(queue, 1)
         assert anyio.current_time() - began > 1.9
@@ -301,7 +301,7 @@ async def test_a_dead_letter_is_one_however_often_it_is_put(nats) -> None:
         await queue.dead(first, letter("A"))
         await queue.dead(second, letter("B"))
         await queue.dead(first, letter("A", reason="poison"))
-        assert [(kept.invoice_id, kept.reason) async for kept in queue.letters()] == [
+        assert [(kept.invoice_id, kept.reason) async for kept in queue.dead_letters()] == [
             ("B", "not_found"),
             ("A", "poison"),
         ]
@@ -317,7 +317,7 @@ async def test_a_dead_letter_is_queued_again_once(nats) -> None:
             await queue.put([("A", body.encode())])
             (lease,) = await take(queue, 1)
             await queue.dead(lease, letter("A", body=body))
-            (kept,) = [found async for found in queue.letters()]
+            (kept,) = [found async for found in queue.dead_letters()]
             await queue.requeue(kept)
             await queue.requeue(kept)
             assert await queue.stats() == QueueStats(waiting=1, leased=0, dead=0)
@@ -352,7 +352,7 @@ async def test_letters_that_come_while_they_are_read_are_left_for_later(nats) ->
         for number, lease in enumerate(await take(queue, 5)):
             await queue.dead(lease, letter(f"{number}"))
         seen = []
-        async for kept in queue.letters():
+        async for kept in queue.dead_letters():
             seen.append(kept.invoice_id)
             await queue.requeue(kept)
             (lease,) = await take(queue, 1)
@@ -370,7 +370,7 @@ async def test_a_foreign_message_among_the_letters_is_told_and_passed_over(nats)
         await queue.put([("B", b"B")])
         (lease,) = await take(queue, 1)
         await queue.dead(lease, letter("B"))
-        assert [kept.invoice_id async for kept in queue.letters()] == ["B"]
+        assert [kept.invoice_id async for kept in queue.dead_letters()] == ["B"]
         assert "is no dead letter" in told[0].message
 
 

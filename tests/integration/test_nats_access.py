@@ -5,7 +5,8 @@ import json
 import os
 import ssl
 import time
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 import nkeys
@@ -13,10 +14,12 @@ import pytest
 import trustme
 from support.nats_help import letter, opened
 from support.nats_server import nats_server
+from support.resolver import resolve_only
 
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.queues import open_queue
-from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
+from bulkfetch.queues.jetstream.address import NatsAddress
+from bulkfetch.queues.jetstream.credentials import NatsAccess
 
 pytestmark = pytest.mark.anyio
 
@@ -297,12 +300,53 @@ async def test_urls() -> None:
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "[2001:4860:4860::8888]", "127.0.0.1,8.8.8.8:4222", "[::ffff:8.8.8.8]"])
-@pytest.mark.parametrize("environ", [{"NATS_TOKEN": SECRET}, {"NATS_USER": "worker", "NATS_PASSWORD": SECRET}])
-async def test_a_password_does_not_travel_in_the_clear_to_a_public_host(host, environ) -> None:
-    """A password or token over nats:// to a public address is refused before any connection; over tls:// it may go."""
-    with pytest.raises(UsageError, match="in the clear to a public host; use tls://"):
-        NatsAccess.of(NatsAddress.parse(f"nats://{host}/invoices"), environ)
-    NatsAccess.of(NatsAddress.parse(f"tls://{host}/invoices"), environ)
+@pytest.mark.parametrize("environ", [{}, {"NATS_TOKEN": SECRET}, {"NATS_USER": "worker", "NATS_PASSWORD": SECRET}])
+async def test_nothing_travels_in_the_clear_to_a_public_address(host, environ) -> None:
+    """A public address is refused over nats:// before any connection, with or without a password; over tls:// it may
+    be spoken to."""
+    await refused(f"nats://{host}/invoices", environ, "plain nats:// to a public host would show .*; use tls://")
+    address = NatsAddress.parse(f"tls://{host}/invoices")
+    assert await address.allowed_servers() == address.servers
+
+
+@asynccontextmanager
+async def listener() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A port that greets as a NATS server does, and what it has heard: an empty entry for each connection."""
+    heard: list[bytes] = []
+
+    async def listen(stream) -> None:
+        heard.append(b"")
+        async with stream:
+            await stream.send(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n')
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    heard.append(await stream.receive())
+
+    server = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with server, anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, listen)
+        yield server.extra(anyio.abc.SocketAttribute.local_port), heard
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("names", ["public.example", "private.example,public.example", "public.example,gone.example"])
+async def test_a_name_with_a_public_address_is_not_connected_to(monkeypatch, names) -> None:
+    """A name is refused over nats:// where one of its addresses is public, before even a local one is connected to."""
+    resolve_only(monkeypatch, {"public.example": ["127.0.0.1", "8.8.8.8"], "private.example": ["127.0.0.1"]})
+    async with listener() as (port, heard):
+        hosts = ",".join(f"{name}:{port}" for name in names.split(","))
+        environ = {"NATS_USER": "worker", "NATS_PASSWORD": SECRET}
+        await refused(f"nats://{hosts}/invoices", environ, "to a public host would show messages and passwords")
+    assert heard == []
+
+
+async def test_names_of_a_private_network(monkeypatch, nats) -> None:
+    """A name with local addresses only is connected to; one that does not resolve does no harm beside it, and alone
+    is told of."""
+    resolve_only(monkeypatch, {"private.example": ["127.0.0.1"]})
+    url = nats.queue(host="private.example")
+    await works(url.replace("nats://", "nats://gone.example,"), {})
+    await refused("nats://gone.example/invoices", {}, "the host name gone.example does not resolve")
 
 
 async def test_credentials_are_in_no_repr() -> None:
@@ -371,7 +415,7 @@ async def test_a_missing_permission_is_an_error_not_a_silence(denied) -> None:
 
 async def everything(queue) -> None:
     """What a worker does, with what fails softly made sure of."""
-    async with queue.fleet("api", rate=100.0, patience=5.0, on_pause=print) as fleet:
+    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=print) as fleet:
         await fleet.reserve()
         first, second = await queue.fetch(2, 0.5)
         await queue.extend([first])

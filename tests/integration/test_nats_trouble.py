@@ -187,7 +187,7 @@ async def until_refused(queue, what) -> None:
     while True:
         try:
             if what == "letters":
-                assert [found async for found in queue.letters()] == []
+                assert [found async for found in queue.dead_letters()] == []
             else:
                 await queue.fetch(5, 0.5)
         except TransientError:
@@ -201,7 +201,7 @@ async def test_letters_of_a_deleted_stream_are_not_none(nats) -> None:
     async with admin(url) as js, opened(url) as queue:
         await js.delete_stream(f"{stream_of(url)}_dead")
         with pytest.raises(FatalError, match="stream not found"):
-            assert [found async for found in queue.letters()] == []
+            assert [found async for found in queue.dead_letters()] == []
         with pytest.raises((FatalError, TransientError)):
             await queue.stats()
 
@@ -238,7 +238,7 @@ async def test_the_client_leaves_nothing_behind(when) -> None:
                 return
             async with (
                 opened(url) as queue,
-                queue.fleet("api", rate=10.0, patience=5.0, on_pause=print) as fleet,
+                queue.shared_rate("api", rate=10.0, patience=5.0, on_pause=print) as fleet,
             ):
                 await queue.fetch(2, 0.05)
                 await fleet.reserve()

@@ -15,7 +15,9 @@ from support.nats_server import nats_server
 from bulkfetch.errors import FatalError, Reason
 from bulkfetch.events import Backlog, GateClosed, GateOpened, Note
 from bulkfetch.models import Delivery, Malformed, Outcome, QueueStats, Row
-from bulkfetch.sources.queue.source import MAX_DELIVERIES, SUSPECT, QueueSource, encode_message
+from bulkfetch.sources.queue.message import encode_message
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES, SUSPECT
+from bulkfetch.sources.queue.source import QueueSource
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +72,7 @@ async def test_ids_and_json_are_read(nats) -> None:
             ("f", {"a": "b"}),
             (pushed.invoice_id, dict(pushed.fields)),
         ]
-        assert not any(row.redelivered or row.last for row in rows)
+        assert not any(row.redelivered or row.final for row in rows)
         assert await queue.stats() == QueueStats(0, 0, 0)
         assert source.estimate() is None
 
@@ -106,7 +108,7 @@ async def test_what_names_no_invoice_is_malformed_and_becomes_a_dead_letter(nats
                 assert len(row.raw) <= 300
                 await source.ack(row, row_of(row, Outcome.REJECTED, row.reason))
         assert dict(rows) == BAD
-        kept = [found async for found in queue.letters()]
+        kept = [found async for found in queue.dead_letters()]
         # Two of them show the same: nothing.
         assert len(kept) >= len(BAD) - 1
         assert {(found.body, found.reason) for found in kept} >= {("a/b", "invalid_id"), ('{"id":1}', "invalid_row")}
@@ -125,11 +127,11 @@ async def test_a_message_that_comes_too_often_is_poison(nats, monkeypatch) -> No
                 if isinstance(row, Malformed):
                     await source.ack(row, row_of(row, Outcome.REJECTED, row.reason))
                 else:
-                    await source.nack(row, later=True)
+                    await source.nack(row)
         assert [row.redelivered for row in rows[:-1]] == [False] + [True] * (MAX_DELIVERIES - 1)
-        assert [row.last for row in rows[:-1]] == [False] * (MAX_DELIVERIES - 1) + [True]
+        assert [row.final for row in rows[:-1]] == [False] * (MAX_DELIVERIES - 1) + [True]
         assert (rows[-1].raw, rows[-1].reason) == ("A", Reason.POISON)
-        (kept,) = [found async for found in queue.letters()]
+        (kept,) = [found async for found in queue.dead_letters()]
         assert (kept.invoice_id, kept.reason, kept.deliveries) == ("A", "poison", MAX_DELIVERIES + 1)
         assert kept.body == "A"
         await queue.requeue(kept)
@@ -144,21 +146,21 @@ async def test_a_night_of_restarts_makes_no_poison(nats) -> None:
     async with opened(url) as queue:
         await send(queue, *(f"A{number}".encode() for number in range(40)))
         for lease in await take(queue, 40):
-            await queue.nak(lease, 0.0)
+            await queue.nack(lease, 0.0)
     for _ in range(MAX_DELIVERIES + 4):
         async with opened(url) as queue, source_of(queue, until_empty=False) as source:
             batch = await anext(source.batches())
             assert {row.redelivered for row in batch} == {True}
-            assert not [row for row in batch if isinstance(row, Malformed) or row.last]
+            assert not [row for row in batch if isinstance(row, Malformed) or row.final]
             for row in batch:
-                await source.nack(row)
+                await source.release(row)
     async with opened(url) as queue, source_of(queue) as source:
         assert len(await handed_out(source)) == 40
         assert await queue.stats() == QueueStats(0, 0, 0)
         async with admin(url) as js:
-            returns = await js.key_value(f"{stream_of(url)}_returns")
+            counts = await js.key_value(f"{stream_of(url)}_releases")
             with pytest.raises(NoKeysError):
-                await returns.keys()
+                await counts.keys()
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -168,7 +170,7 @@ async def test_what_is_stored_is_done_and_what_failed_becomes_a_letter(nats, out
         await send(queue, b'{"id":"A"}')
         async for (row,) in source.batches():
             await source.ack(row, row_of(row, outcome, Reason.NOT_FOUND))
-        found = [(kept.invoice_id, kept.reason, kept.body, kept.run) async for kept in queue.letters()]
+        found = [(kept.invoice_id, kept.reason, kept.body, kept.run) async for kept in queue.dead_letters()]
         done = outcome in (Outcome.STORED, Outcome.SKIPPED)
         assert found == ([] if done else [("A", "not_found", '{"id":"A"}', "r")])
         assert await queue.stats() == QueueStats(0, 0, len(found))
@@ -227,7 +229,7 @@ async def test_until_empty_waits_for_what_others_hold_and_for_what_is_put_off(na
     async with opened(nats.queue()) as queue, opened(queue.name) as other, source_of(queue) as source:
         await send(queue, b"A", b"B")
         held, delayed = await take(other, 2)
-        await other.nak(delayed, 2.5)
+        await other.nack(delayed, 2.5)
         rows = []
 
         async def work() -> None:
@@ -237,7 +239,7 @@ async def test_until_empty_waits_for_what_others_hold_and_for_what_is_put_off(na
             tasks.start_soon(work)
             await anyio.sleep(0.7)
             assert rows == []
-            await other.nak(held, 0.0)
+            await other.nack(held, 0.0)
         assert [row.invoice_id for row in rows] == ["A", "B"]
 
 
@@ -250,7 +252,7 @@ async def test_what_is_put_off_comes_later(nats, monkeypatch) -> None:
         async for (row,) in source.batches():
             moments.append(anyio.current_time())
             if len(moments) < 3:
-                await source.nack(row, later=True)
+                await source.nack(row)
             else:
                 await source.ack(row, row_of(row))
         waits = [later - earlier for earlier, later in pairwise(moments)]
@@ -350,7 +352,7 @@ async def test_an_acknowledgement_that_fails_is_a_note(nats) -> None:
         await js.delete_stream(f"{stream_of(url)}_dead")
         await source.ack(first, row_of(first))
         await source.ack(second, row_of(second, Outcome.FAILED, Reason.NOT_FOUND))
-        await source.nack(third)
+        await source.release(third)
         notes = [event for event in events if isinstance(event, Note)]
         assert len(notes) == 2
         assert all("was not acknowledged" in note.message for note in notes)
@@ -398,7 +400,7 @@ async def test_long_rubbish_that_begins_alike_stays_apart(nats) -> None:
             async for batch in source.batches():
                 for row in batch:
                     await source.ack(row, row_of(row, Outcome.REJECTED, Reason.INVALID_ROW))
-        letters = [letter async for letter in queue.letters()]
+        letters = [letter async for letter in queue.dead_letters()]
     assert len({letter.invoice_id for letter in letters}) == 2
     assert sorted(letter.body.encode() for letter in letters) == bodies
 
@@ -411,7 +413,7 @@ async def test_suspects_that_wait_here_are_handed_back_at_the_end(nats) -> None:
         await send(queue, *(f"A{number}".encode() for number in range(5)))
         for _ in range(SUSPECT - 1):
             for lease in await take(queue, 5):
-                await queue.nak(lease, 0.0)
+                await queue.nack(lease, 0.0)
         async with source_of(queue, until_empty=False) as source:
             batches = source.batches()
             (first,) = await anext(batches)

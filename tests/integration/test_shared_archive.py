@@ -12,7 +12,7 @@ from bulkfetch.durable import write_all
 from bulkfetch.errors import ArchiveLocked
 from bulkfetch.manifest import LocalManifest, verify_chain
 from bulkfetch.manifest import lock as lock_module
-from bulkfetch.models import Counts, Entry, Outcome, Row, Summary, utc_iso
+from bulkfetch.models import Counts, Entry, Outcome, Row, RunResult, utc_iso
 
 pytestmark = pytest.mark.anyio
 
@@ -42,8 +42,8 @@ async def finish(
     lasting: timedelta = timedelta(hours=1),
 ):
     """End the run, an hour after it began or when it is said to."""
-    summary = Summary(
-        run="", exit_code=0, complete=complete, stopped_by=None, started_at=utc_iso(start),
+    summary = RunResult(
+        exit_code=0, complete=complete, stopped_by=None, started_at=utc_iso(start),
         finished_at=utc_iso(start + lasting), seconds=3600.0, counts=Counts(read=rows, stored=rows),
         reasons={}, bytes_stored=0, requests={}, source=source, input_sha256=None, input_bytes=None,
         destination="dest", versions={},

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from support.edges import everything_said
 from support.fault_server import FaultServer, Request, Steps, fault_server, reply
-from support.ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, installed, running
+from support.ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, running
 
 from bulkfetch.errors import BulkfetchError, FatalError, TransientError, UsageError
 from bulkfetch.events import Event, Note
@@ -21,7 +21,7 @@ from bulkfetch.queues import open_queue
 from bulkfetch.queues.sqs import client as sqs_client
 from bulkfetch.queues.sqs.queue import SqsQueue
 from bulkfetch.queues.sqs.setup import LEAST_RECEIVES
-from bulkfetch.sources.queue.source import MAX_DELIVERIES
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES
 
 pytestmark = pytest.mark.anyio
 
@@ -114,11 +114,11 @@ EVERY_CALL: dict[str, Call] = {
     "put": lambda queue: queue.put(PUT),
     "fetch": lambda queue: queue.fetch(1, 0.5),
     "ack": lambda queue: queue.ack(LEASE),
-    "nak": lambda queue: queue.nak(LEASE, 1.0),
+    "nack": lambda queue: queue.nack(LEASE, 1.0),
     "extend": lambda queue: queue.extend([LEASE]),
     "dead": lambda queue: queue.dead(LEASE, LETTER),
     "stats": lambda queue: queue.stats(),
-    "letters": lambda queue: anext(queue.letters()),
+    "dead_letters": lambda queue: anext(queue.dead_letters()),
 }
 
 
@@ -304,7 +304,7 @@ async def test_what_is_no_dead_letter_is_told_of_and_skipped(ministack: Ministac
         await queue.put(PUT)
         (lease,) = await queue.fetch(1, 1.0)
         await queue.dead(lease, LETTER)
-        assert [letter async for letter in queue.letters()] == [LETTER]
+        assert [letter async for letter in queue.dead_letters()] == [LETTER]
         assert await queue.stats() == QueueStats(0, 0, 2)
     (note,) = events
     assert isinstance(note, Note)
@@ -319,11 +319,11 @@ async def test_letters_that_are_listed_are_in_no_other_listing(ministack: Minist
             await queue.put(PUT)
             (lease,) = await queue.fetch(1, 1.0)
             await queue.dead(lease, LETTER)
-            letters = queue.letters()
+            letters = queue.dead_letters()
             assert await anext(letters) == LETTER
-            assert [letter async for letter in other.letters()] == []
+            assert [letter async for letter in other.dead_letters()] == []
             assert (await other.stats()).dead == 1
-        assert [letter async for letter in other.letters()] == [LETTER]
+        assert [letter async for letter in other.dead_letters()] == [LETTER]
         await letters.aclose()
 
 
@@ -340,7 +340,7 @@ async def test_a_letter_that_somebody_else_has_listed_meanwhile(ministack: Minis
         (lease,) = await queue.fetch(1, 1.0)
         await queue.dead(lease, LETTER)
         for lister in (queue, other):
-            assert [letter async for letter in lister.letters()] == [LETTER]
+            assert [letter async for letter in lister.dead_letters()] == [LETTER]
         await queue.requeue(LETTER)
         assert len(await queue.fetch(1, 1.0)) == 1
     (note,) = events
@@ -395,7 +395,7 @@ async def test_what_passes_is_asked_for_again_by_the_caller_alone(fake: FakeSqs,
     """Throttling and failures of SQS are transient, and the client itself makes no second try."""
     fake.answers["*"] = error(code, status)
     async with opened(fake.environ) as queue:
-        for name in ("put", "fetch", "ack", "nak", "extend", "dead", "letters"):
+        for name in ("put", "fetch", "ack", "nack", "extend", "dead", "dead_letters"):
             fake.asked.clear()
             assert isinstance(await failing(queue, name), TransientError), name
             assert len(fake.asked) == 1
@@ -403,12 +403,12 @@ async def test_what_passes_is_asked_for_again_by_the_caller_alone(fake: FakeSqs,
 
 @pytest.mark.parametrize("code", ["InvalidParameterValue", "ReceiptHandleIsInvalid", "MessageNotInflight"])
 async def test_a_receipt_that_counts_no_more_is_harmless(fake: FakeSqs, code) -> None:
-    """A message in other hands, or done with: neither ack nor nak nor an extension raises."""
+    """A message in other hands, or done with: neither ack nor nack nor an extension raises."""
     fake.answers["DeleteMessage"] = error(code, legacy=f"AWS.SimpleQueueService.{code}")
     fake.answers["ChangeMessageVisibilityBatch"] = answer(Failed=[{"Id": "0", "Code": code, "SenderFault": True}])
     async with opened(fake.environ) as queue:
         await queue.ack(LEASE)
-        await queue.nak(LEASE, 1.0)
+        await queue.nack(LEASE, 1.0)
         await queue.extend([LEASE])
 
 
@@ -444,8 +444,8 @@ async def test_an_answer_that_is_not_of_sqs(fake: FakeSqs) -> None:
 
 async def test_a_silent_server_is_not_waited_for(fake: FakeSqs, monkeypatch) -> None:
     """A call without answer is given up, whatever trickles in meanwhile; at the start it is fatal."""
-    monkeypatch.setattr(sqs_client, "ANSWER_TIMEOUT", 0.3)
     async with opened(fake.environ) as queue:
+        monkeypatch.setattr(sqs_client, "ANSWER_TIMEOUT", 0.3)
         fake.answers = {"*": (b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", *(b" ", 0.2) * 50)}
         for name in EVERY_CALL:
             assert isinstance(await failing(queue, name), TransientError), name
@@ -459,10 +459,10 @@ async def test_an_endpoint_where_nobody_listens() -> None:
         assert "AWS_ENDPOINT_URL" in str(await refused(aws_environ(f"http://127.0.0.1:{silent.getsockname()[1]}")))
 
 
-async def test_a_server_that_goes_away_and_comes_back(pytestconfig, tmp_path) -> None:
+async def test_a_server_that_goes_away_and_comes_back(ministack_python, tmp_path) -> None:
     """While it is away every call fails soon, to be made again; that it has lost the queue is fatal."""
-    python, port = installed(pytestconfig), free_port()
-    with running(python, tmp_path, port) as server:
+    port = free_port()
+    with running(ministack_python, tmp_path, port) as server:
         assert server is not None
         environ = server.environ
         context = opened(environ, "sqs://q", create=True)
@@ -470,7 +470,7 @@ async def test_a_server_that_goes_away_and_comes_back(pytestconfig, tmp_path) ->
         await queue.put(PUT)
     for name in EVERY_CALL:
         assert isinstance(await failing(queue, name), TransientError), name
-    with running(python, tmp_path, port) as server:
+    with running(ministack_python, tmp_path, port) as server:
         assert server is not None
         for name in EVERY_CALL:
             found = await failing(queue, name)

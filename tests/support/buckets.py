@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
+from bulkfetch.app.open_archive import bucket_settings
 from bulkfetch.config import Destination
 from bulkfetch.events import Event
 from bulkfetch.net.gate import Gate
@@ -28,7 +29,6 @@ def open_bucket(
         gate=gate or a_gate(),
         run="run-1",
         spool=spool,
-        rng=Random(1),
         utc_now=lambda: datetime.now(UTC),
         answer_seconds=answer_seconds,
     )
@@ -45,6 +45,6 @@ async def connected(
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[BucketStore]:
     """The store that `settings` name, on `seaweed`, or on another endpoint by `environ`."""
-    bucket = await connect(settings, {**seaweed.environ, **(environ or {})})
+    bucket = await connect(bucket_settings(settings), {**seaweed.environ, **(environ or {})})
     async with open_bucket(bucket, spool=spool, gate=gate, answer_seconds=answer_seconds) as store:
         yield store

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.events import Event
@@ -15,7 +16,7 @@ from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.link_rules import LinkRules
-from bulkfetch.net.sessions import api_session, download_session
+from bulkfetch.net.sessions import download_session, json_session
 
 TOKEN = "eyJCANARY.token"
 SIGNATURE = "X-Canary-Signature=c4n4ry"
@@ -39,7 +40,7 @@ async def minting(
     url: str, *, token: TokenSource | None = None, gate: Gate | None = None, deadline: float = 5.0
 ) -> AsyncIterator[ApiMinter]:
     """A minter for the API at `url`."""
-    async with api_session(connections=64) as session:
+    async with json_session(connections=64) as session:
         yield ApiMinter(
             session,
             token or environment_token(),
@@ -53,10 +54,10 @@ async def minting(
 
 @asynccontextmanager
 async def downloading(
-    *, rules: LinkRules = LOCAL, gate: Gate | None = None, **limits: float
+    *, rules: LinkRules = LOCAL, gate: Gate | None = None, **limits: Any
 ) -> AsyncIterator[HttpDownloader]:
     """A downloader by `rules`; `limits` are those of `BodyLimits` that matter to the test."""
-    times = {"connect": 2.0, "first_byte": 3.0, "idle": 5.0, "total": 10.0, "min_speed": 0.0}
+    times: dict[str, Any] = {"connect": 2.0, "first_byte": 3.0, "idle": 5.0, "total": 10.0, "min_speed": 0.0}
     async with download_session(connections=64, rules=rules) as session:
         yield HttpDownloader(
             session,

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import anyio
 from anyio.from_thread import start_blocking_portal
-from e2e.test_queue import letters, push, shorten_leases, stats
 
 from bulkfetch.models import Row
 from bulkfetch.queues import open_queue
 from bulkfetch.queues.jetstream.setup import SHORTEST_ACK_WAIT
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
-from bulkfetch.sources.queue.source import MAX_DELIVERIES, SUSPECT
+from bulkfetch.sandbox.invoices import Document, InvoiceBook
+from bulkfetch.sources.queue.poison import MAX_DELIVERIES, SUSPECT
 from support.nats_server import nats_server
 from support.program import environment, impatient, until, write_ids
+from support.queues import dead_letters, push, shorten_leases, stats
 
 INVOICES = int(os.environ.get("BULKFETCH_TEST_INVOICES", "600"))
 """More of them make it a rehearsal: BULKFETCH_TEST_INVOICES=10000."""
@@ -28,7 +29,11 @@ INVOICES = int(os.environ.get("BULKFETCH_TEST_INVOICES", "600"))
 PATIENCE = 200 + INVOICES // 10
 WORKERS = 3
 POISON = "poison"
-SOON = {"sources.queue.source.PUT_OFF": 1.0, "sources.queue.source.CROWDED_OUT": 1.0, "queues.jetstream.queue.ACK_TIMEOUT": 1.0}
+SOON = {
+    "sources.queue.source.PUT_OFF": 1.0,
+    "sources.queue.poison.CROWDED_OUT": 1.0,
+    "queues.jetstream.queue.ACK_TIMEOUT": 1.0,
+}
 """What else is waited for: an invoice that is put off, one that does not have its turn, an answer that was lost."""
 
 NOBODYS = [f"nobodys-{number}" for number in range(5)]
@@ -70,26 +75,30 @@ class Station:
                     return
 
 
+class DeadlyBook(InvoiceBook):
+    """A book in which one invoice is deadly to look up: for the worker of `station`."""
+
+    def __init__(self, station: Station, count: int, seed: int, *, size: int) -> None:
+        super().__init__(count, seed, size=size)
+        self._station = station
+
+    def find(self, invoice_id: str) -> Document | None:
+        """The document with exactly this ID, or None."""
+        if invoice_id == POISON:
+            self._station.poisoned += 1
+            self._station.kill()
+        return super().find(invoice_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Poisoned(SandboxSettings):
     """The API of one station."""
 
-    def serving(self, station: Station) -> "Poisoned":
-        """With `station` as the one that dies of the poison."""
-        object.__setattr__(self, "_station", station)
-        return self
+    station: Station
 
-    def book(self):
-        """A book in which one invoice is deadly to look up."""
-        book, station, find = super().book(), self._station, super().book().find
-
-        def deadly(invoice_id):
-            if invoice_id == POISON:
-                station.poisoned += 1
-                station.kill()
-            return find(invoice_id)
-
-        book.find = deadly
-        return book
+    def book(self) -> InvoiceBook:
+        """A book that is deadly for the station."""
+        return DeadlyBook(self.station, self.invoices, self.seed, size=self.size)
 
 
 @contextmanager
@@ -101,7 +110,7 @@ def stations(
     with start_blocking_portal() as portal, ExitStack() as stack:
         for number in range(WORKERS):
             station = Station(number, folder / f"worker-{number}.log", environ=environ)
-            settings = Poisoned(invoices=INVOICES, size=5_000, faults=FAULTS, record_requests=True).serving(station)
+            settings = Poisoned(invoices=INVOICES, size=5_000, faults=FAULTS, record_requests=True, station=station)
             api = stack.enter_context(portal.wrap_async_context_manager(serve(settings)))
             more = ("--until-empty", "--idle", "1", "--expect", str(expect), "--workers", "16")
             station.args = impatient(SOON, "run", queue, "--to", destination, "--api-url", api.api_url, *more)
@@ -124,7 +133,7 @@ async def wear(queue: str, times: int) -> None:
     async with open_queue(queue, {}, notify=print) as opened:
         for _ in range(times):
             (lease,) = await opened.fetch(1, 5.0)
-            await opened.nak(lease, 0.0)
+            await opened.nack(lease, 0.0)
 
 
 def let_them_die(
@@ -154,8 +163,8 @@ def let_them_die(
             for thread in threads:
                 thread.join(timeout=PATIENCE)
                 assert not thread.is_alive(), "a worker did not end"
-            left, dead = stats(queue), letters(queue)
-            gets = sum((Counter(place.api.stats.gets) for place in places), Counter())
+            left, dead = stats(queue), dead_letters(queue)
+            gets = sum((Counter(place.api.stats.gets) for place in places if place.api), Counter[str]())
     assert left == {"waiting": 0, "leased": 0, "dead": len(NOBODYS) + 1}
     assert {letter: dead[letter]["reason"] for letter in dead} == {
         **dict.fromkeys(NOBODYS, "not_found"),

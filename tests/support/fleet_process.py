@@ -1,27 +1,42 @@
 """Workers that share a rate, in this process or as the target of another one, which is to find it by its module."""
 
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
 
 import anyio
 
+from bulkfetch.interfaces import SharedRate
 from support.nats_help import opened
 
 
 @asynccontextmanager
-async def workers(url, number, rate, *, patience=10.0, name="api", on_pause=None):
+async def workers(
+    url: str,
+    number: int,
+    rate: float,
+    *,
+    patience: float = 10.0,
+    name: str = "api",
+    on_pause: Callable[[int, float], None] | None = None,
+) -> AsyncIterator[list[SharedRate]]:
     """`number` workers of one fleet, each with a connection of its own."""
     async with AsyncExitStack() as stack:
-        fleets = []
+        fleets: list[SharedRate] = []
         for index in range(number):
             queue = await stack.enter_async_context(opened(url))
-            hear = (lambda seconds, index=index: on_pause(index, seconds)) if on_pause else (lambda seconds: None)
-            shared = queue.fleet(name, rate=rate, patience=patience, on_pause=hear)
-            fleets.append(await stack.enter_async_context(shared))
+            hear = partial(on_pause, index) if on_pause else lambda seconds: None
+            shared = queue.shared_rate(name, rate=rate, patience=patience, on_pause=hear)
+            fleet = await stack.enter_async_context(shared)
+            assert fleet
+            fleets.append(fleet)
         yield fleets
 
 
-def work_in_a_process(url, rate, moments) -> None:
+def work_in_a_process(url: str, rate: float, moments: "Connection[float | None, Any]") -> None:
     """A worker process: the wall-clock moments at which it could start, sent as they come."""
 
     async def main() -> None:

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ ACCESS_KEY = "AKIALOOPBACKTESTS"
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 INSTALL_SECONDS = 300.0
+CACHE = Path(__file__).parents[2] / ".cache"
 START_SECONDS = 20.0
 STARTS = 2
 
@@ -75,38 +76,57 @@ class Ministack:
 
 
 @pytest.fixture(scope="session")
-def ministack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
-    """One server for all tests; each takes queues of its own."""
+def ministack(ministack_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
+    """One server for all tests of a process; each takes queues of its own."""
     with ExitStack() as stack:
-        yield start(stack, installed(pytestconfig), tmp_path_factory.mktemp("ministack"))
+        yield start(stack, ministack_python, tmp_path_factory.mktemp("ministack"))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Install the server, if a test asks for it, before the time of any test begins to run."""
-    if (
-        any("ministack" in getattr(item, "fixturenames", ()) for item in session.items)
-        and not session.config.option.collectonly
-    ):
-        installed(session.config)
+@pytest.fixture(scope="session")
+def ministack_python() -> Path:
+    """The interpreter that can run the server, for tests that start one of their own."""
+    return installed()
 
 
-def installed(config: pytest.Config) -> Path:
-    """The interpreter of an environment that has the server; it is made once, and kept in pytest's cache."""
-    root = config.cache.mkdir(f"ministack-{VERSION}-py{sys.version_info.major}{sys.version_info.minor}")
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Install the server, if this test is the first that asks for it, before the test's own time begins to run."""
+    if "ministack_python" in getattr(item, "fixturenames", ()):
+        with suppress(NotInstalled):  # the fixture meets it again, and fails the test for it
+            installed()
+    return (yield)
+
+
+class NotInstalled(Exception):
+    """The server cannot be had; the message says why."""
+
+
+def installed() -> Path:
+    """The interpreter of an environment that has the server. It is made once, and kept in `CACHE`: whoever comes
+    meanwhile, as the other processes of the same test run do, waits for it.
+
+    Raises:
+        NotInstalled: pip could not do it.
+    """
+    root = CACHE / f"ministack-{VERSION}-py{sys.version_info.major}{sys.version_info.minor}"
+    root.mkdir(parents=True, exist_ok=True)
     python = root / "venv" / "bin" / "python"
     with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (root / "complete").exists():
+        if not ((root / "complete").exists() and python.exists()):
             shutil.rmtree(root / "venv", ignore_errors=True)
-            for command in (
-                [sys.executable, "-m", "venv", root / "venv"],
-                [python, "-m", "pip", "install", "--quiet", f"ministack=={VERSION}"],
-            ):
-                done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-                if done.returncode:
-                    raise RuntimeError(f"ministack {VERSION} cannot be installed: {done.stderr[-1000:]}")
+            _run(sys.executable, "-m", "venv", root / "venv")
+            _run(python, "-m", "pip", "install", "--quiet", f"ministack=={VERSION}")
             (root / "complete").touch()
     return python
+
+
+def _run(*command: str | Path) -> None:
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=True)
+    except subprocess.SubprocessError as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise NotInstalled(f"ministack {VERSION} cannot be installed: {said[-1000:]}") from None
 
 
 def start(stack: ExitStack, python: Path, root: Path) -> Ministack:

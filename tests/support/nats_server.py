@@ -42,8 +42,8 @@ class NatsServer:
     def start(self) -> None:
         """Start it; once more after a kill, on the same port and storage."""
         executable = Path(sysconfig.get_path("scripts")) / "nats-server"
-        command = [executable, "-a", self._host, "-p", str(self.port), "--ports_file_dir", self._folder]
-        command += ["-l", self._folder / "log", *self._args]
+        command: list[str | Path] = [executable, "-a", self._host, "-p", str(self.port)]
+        command += ["--ports_file_dir", self._folder, "-l", self._folder / "log", *self._args]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ports = self._folder / f"nats-server_{self._process.pid}.ports"
         deadline = time.monotonic() + START_SECONDS

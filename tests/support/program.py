@@ -6,15 +6,17 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from anyio.from_thread import start_blocking_portal
 
 from bulkfetch.manifest import decode_row, list_runs, read_rows, read_summary
-from bulkfetch.models import Row, Summary
+from bulkfetch.models import Outcome, Row, Summary
 from bulkfetch.sandbox import Faults, Sandbox, SandboxSettings, serve
 from bulkfetch.sandbox.pdf import render
 
@@ -28,7 +30,9 @@ QUICK = {"BULKFETCH_RETRY_WAIT_INITIAL": "0.01", "BULKFETCH_RETRY_WAIT_MAX": "0.
 
 
 @contextmanager
-def sandbox(*, invoices: int = 60, size: int = 5_000, faults: Mapping[str, float] | None = None, **settings):
+def sandbox(
+    *, invoices: int = 60, size: int = 5_000, faults: Mapping[str, float] | None = None, **settings: Any
+) -> Iterator[Sandbox]:
     """A running sandbox that records its requests."""
     chosen = SandboxSettings(
         invoices=invoices, size=size, faults=Faults(**(faults or {})), record_requests=True, **settings
@@ -59,7 +63,7 @@ def http_server(handler: Handler) -> Iterator[str]:
 def environment(token: str | None, environ: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without settings, with `token` and the given variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BULKFETCH_")}
-    return clean | QUICK | ({} if token is None else {"BULKFETCH_TOKEN": token}) | environ
+    return {**clean, **QUICK, **({} if token is None else {"BULKFETCH_TOKEN": token}), **environ}
 
 
 def command(*args: object) -> list[str]:
@@ -91,7 +95,7 @@ def bulkfetch(
     cwd: Path | None = None,
     constants: Mapping[str, float] | None = None,
     **environ: str,
-):
+) -> subprocess.CompletedProcess[str]:
     """Run the program to its end; output is text."""
     line = impatient(constants, *args) if constants else command(*args)
     done = subprocess.run(
@@ -187,3 +191,11 @@ def assert_sound(root: Path) -> None:
         if row.outcome == "stored":
             assert row.key in held
             assert (row.size, row.sha256) == (len(held[row.key]), hashlib.sha256(held[row.key]).hexdigest())
+
+
+def stored_once(archive: Path, ids: Sequence[str]) -> None:
+    """Each of `ids` has one object and one row `stored`; what was done twice says so."""
+    assert_sound(archive)
+    assert set(objects(archive)) == {f"{invoice_id}.pdf" for invoice_id in ids}
+    stored = Counter(row.invoice_id for row in all_rows(archive) if row.outcome is Outcome.STORED)
+    assert stored == Counter(ids)

@@ -1,6 +1,6 @@
 """A server between the store and SeaweedFS that answers some requests itself, as a store in trouble would."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from io import BytesIO
 
@@ -69,7 +69,7 @@ class Forgetful(S3Proxy):
 
 
 @asynccontextmanager
-async def serving(handle: Callable[[web.Request], object]) -> AsyncIterator[str]:
+async def serving(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
     """`handle` answers everything at the URL given."""
     app = web.Application(client_max_size=256 * 1024**2)
     app.router.add_route("*", "/{path:.*}", handle)

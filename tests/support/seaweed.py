@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -97,7 +98,7 @@ class Seaweed:
     def versions(self, bucket: str) -> list[str]:
         """The key of every object version in `bucket`, as often as there are versions of it."""
         keys: list[str] = []
-        marker = {}
+        marker: dict[str, str] = {}
         while True:
             page = self._do("GET", f"/{bucket}", {"versions": "", **marker})
             keys += page.texts("Key")
@@ -114,7 +115,7 @@ class Seaweed:
         """The headers of an object."""
         return self._do("HEAD", f"/{bucket}/{quote(key)}").headers
 
-    def _do(self, method: str, path: str, query: Mapping[str, str] | None = None, **more: object) -> Answer:
+    def _do(self, method: str, path: str, query: Mapping[str, str] | None = None, **more: Any) -> Answer:
         answer = self.request(method, path, query or {}, **more)
         assert answer.status < 300, f"{method} {path}: {answer.status} {answer.body.decode()}"
         return answer
@@ -215,7 +216,7 @@ def _free_ports() -> int:
     for _ in range(50):
         with socket.socket() as probe:
             probe.bind((_HOST, 0))
-            first = 20_000 + probe.getsockname()[1] % 12_000
+            first: int = 20_000 + probe.getsockname()[1] % 12_000
         if all(map(_is_free, (port for n in range(len(_SERVERS)) for port in (first + n, first + n + 10_000)))):
             return first
     raise RuntimeError("no row of free ports")

@@ -3,6 +3,7 @@
 import threading
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 
 import anyio
@@ -24,7 +25,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.retrying import Effort, RetryPolicy, backoff, persistent, retrying
+from bulkfetch.retrying import Effort, RetryPolicy, backoff, contending, persistent, persisting, polling, retrying
 
 POLICY = RetryPolicy(attempts=5, wait_initial=0.5, wait_max=30.0, timeout=0.0)
 
@@ -157,12 +158,12 @@ class Troubled:
     """Fails `times` times, and calls `then` with each try's number; notes which tries began in haste."""
 
     def __init__(self, times, then=lambda number: None):
-        self.hurry = threading.Event()
+        self.give_up = threading.Event()
         self.tries = []
         self._times, self._then = times, then
 
     def __call__(self):
-        self.tries.append(self.hurry.is_set())
+        self.tries.append(self.give_up.is_set())
         self._then(len(self.tries))
         if len(self.tries) <= self._times:
             raise transient()
@@ -180,10 +181,10 @@ def waits(monkeypatch):
 def test_persistence_ends_in_success_or_in_time(waits):
     """What the run hangs on is tried until it succeeds, or until its time is over; another error goes through."""
     call = Troubled(50)
-    assert persistent(call, 60.0, call.hurry) == "done"
+    assert persistent(call, 60.0, call.give_up) == "done"
     call = Troubled(1)
     with pytest.raises(TransientError):
-        persistent(call, 0.0, call.hurry)
+        persistent(call, 0.0, call.give_up)
     assert len(call.tries) == 1
 
     def fail(number):
@@ -191,16 +192,16 @@ def test_persistence_ends_in_success_or_in_time(waits):
 
     call = Troubled(0, fail)
     with pytest.raises(FatalError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
 
 
 def test_haste_ends_a_wait(waits):
     """Nothing is waited for once it is in a hurry: the wait under way ends, and one last try follows."""
     waits[0] = 40.0
     began, call = time.monotonic(), Troubled(5)
-    threading.Timer(0.05, call.hurry.set).start()
+    threading.Timer(0.05, call.give_up.set).start()
     with pytest.raises(TransientError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
     assert time.monotonic() - began < 10.0
     assert call.tries == [False, True]
 
@@ -208,13 +209,13 @@ def test_haste_ends_a_wait(waits):
 def test_the_try_under_way_when_it_hurries_is_the_last(waits):
     """In haste from the start there is one try; and none follows one during which haste began."""
     call = Troubled(5)
-    call.hurry.set()
+    call.give_up.set()
     with pytest.raises(TransientError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
     assert call.tries == [True]
-    call = Troubled(5, lambda number: number == 3 and call.hurry.set())
+    call = Troubled(5, lambda number: number == 3 and call.give_up.set())
     with pytest.raises(TransientError):
-        persistent(call, 60.0, call.hurry)
+        persistent(call, 60.0, call.give_up)
     assert call.tries == [False] * 3
 
 
@@ -231,3 +232,97 @@ def test_backoff_spreads_over_the_whole_range():
     waits = [backoff(4, initial=1.0, ceiling=30.0, rng=rng) for _ in range(200)]
     assert min(waits) < 2.0
     assert max(waits) > 6.0
+
+
+def failing(errors, *, seconds, **options):
+    """Persist on the virtual clock with a call that meets `errors` and then succeeds: the result or error, the moments
+    of its tries, and the failures that were told."""
+    left, tries, told = list(errors), [], []
+
+    async def call():
+        tries.append(anyio.current_time())
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    async def main():
+        try:
+            return await persisting(call, seconds, on_failure=told.append, **options)
+        except (TransientError, FatalError) as error:
+            return error
+
+    return run_virtual(main), tries, told
+
+
+def test_a_call_is_made_again_at_a_steady_pace():
+    """With `pause`, every wait is as long, and each failure is told, the last one included."""
+    errors = [transient() for _ in range(5)]
+    assert failing(errors[:2], seconds=60.0, pause=1.0) == ("done", [0.0, 1.0, 2.0], errors[:2])
+    result, tries, told = failing(errors, seconds=3.0, pause=1.0)
+    assert (result, tries, told) == (errors[3], [0.0, 1.0, 2.0, 3.0], errors[:4])
+
+
+def test_a_call_is_made_again_at_growing_intervals():
+    """Without `pause` the waits grow up to ten seconds; an error that no time mends goes through at once, untold."""
+    result, tries, _ = failing([transient() for _ in range(400)], seconds=600.0)
+    assert isinstance(result, TransientError)
+    assert tries[-1] >= 600.0
+    assert max(later - earlier for earlier, later in pairwise(tries)) <= 10.0
+    fatal = FatalError("denied")
+    assert failing([fatal], seconds=60.0) == (fatal, [0.0], [])
+
+
+def test_a_state_is_polled_until_it_comes_or_time_is_up():
+    """True as soon as it is seen; False when the time is over."""
+
+    async def main(moment, seconds):
+        async def look():
+            return anyio.current_time() >= moment
+
+        return await polling(look, seconds, pause=0.5), anyio.current_time()
+
+    assert run_virtual(lambda: main(0.0, 2.0)) == (True, 0.0)
+    assert run_virtual(lambda: main(1.2, 2.0)) == (True, 1.5)
+    assert run_virtual(lambda: main(9.0, 2.0)) == (False, 2.0)
+
+
+def test_who_loses_a_race_tries_again_at_once():
+    """Only a conflict is tried again, without a wait, and not for ever."""
+
+    async def main(errors):
+        left, tries = list(errors), []
+
+        async def call():
+            tries.append(anyio.current_time())
+            if left:
+                raise left.pop(0)
+            return "done"
+
+        try:
+            return await contending(call, tries=3, conflict=KeyError), tries
+        except (KeyError, ValueError) as error:
+            return error, tries
+
+    lost, other = [KeyError() for _ in range(3)], ValueError()
+    assert run_virtual(lambda: main(lost[:2])) == ("done", [0.0] * 3)
+    assert run_virtual(lambda: main(lost)) == (lost[2], [0.0] * 3)
+    assert run_virtual(lambda: main([other])) == (other, [0.0])
+
+
+@pytest.mark.anyio
+async def test_persistence_on_the_loop_ends_with_its_tries(waits):
+    """With a number of tries the last error comes after as many, however much time is left."""
+    for times, attempts in ((2, 3), (50, None)):
+        call = Troubled(times)
+        assert await persisting(anyio_call(call), 60.0, attempts=attempts) == "done"
+    call = Troubled(3)
+    with pytest.raises(TransientError):
+        await persisting(anyio_call(call), 60.0, attempts=3)
+    assert len(call.tries) == 3
+
+
+def anyio_call(call):
+    async def awaited():
+        return call()
+
+    return awaited

@@ -1,6 +1,6 @@
 """One connection with a NATS server: how it is made, what its trouble means, and how it is closed."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from random import uniform
 from typing import Any, Self
@@ -9,36 +9,42 @@ import anyio
 from nats import errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import BucketNotFoundError
+from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.events import Event, Note
-from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
+from bulkfetch.events import Listener, Note
+from bulkfetch.queues.jetstream.address import NatsAddress
+from bulkfetch.queues.jetstream.credentials import NatsAccess
 from bulkfetch.queues.jetstream.errors import nats_errors
+from bulkfetch.queues.jetstream.nats_internals import TlsClient, abort, forget_unsent
+from bulkfetch.retrying import polling
 from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 10.0
 SHORTEST_TRY = 2.0
-"""Seconds that each of several servers is given at least, so that a silent one does not hide those after it."""
+"""Seconds for each of several servers at least. No server gets all the time: a silent one would hide the others."""
 
 ANSWER_TIMEOUT = 5.0
 PING_INTERVAL = 4.0
-"""Seconds between two pings. The second that stays without answer ends the connection, so a line that is dead without
-saying so is noticed after about 12 s; the client's own default takes six minutes."""
+"""Seconds between two pings. The second one without an answer ends the connection, so a dead line is noticed after
+about 12 s. With the client's own settings that takes six minutes."""
 
 _PINGS = 2
 _FLUSH = 2
 _LOOK_AGAIN = 0.05
 
 
-class Connection:
+class NatsConnection:
     """A connection that mends itself; made by `open`."""
 
-    def __init__(self, name: str, notify: Callable[[Event], None], *, only_tls: bool) -> None:
+    def __init__(self, name: str, notify: Listener, *, only_tls: bool) -> None:
         self.name = name
-        self.client = _TlsClient() if only_tls else Client()
+        self.client = TlsClient() if only_tls else Client()
         self.js: JetStreamContext = self.client.jetstream(timeout=ANSWER_TIMEOUT)
         self._notify = notify
-        self._said = ""
+        self._last_detail = ""
         self._refused: str | None = None
         self._hopeless = 0
         self._servers = 1
@@ -48,53 +54,74 @@ class Connection:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, address: NatsAddress, access: NatsAccess, notify: Callable[[Event], None]
-    ) -> AsyncIterator[Self]:
+    async def open(cls, address: NatsAddress, access: NatsAccess, notify: Listener) -> AsyncIterator[Self]:
         """A connection with one of the servers of `address`, until the block ends.
 
         Raises:
+            UsageError: a server is public, and would be spoken to in the clear.
             FatalError: none is reached, or lets us in.
         """
+        servers = await address.allowed_servers()
         connection = cls(address.name, notify, only_tls=address.only_tls)
         try:
-            await connection._connect(address.servers, access)
+            await connection._connect(servers, access)
             yield connection
         finally:
             with anyio.CancelScope(shield=True):
                 await connection._close()
 
     @contextmanager
-    def asking(self, place: str | None = None) -> Iterator[None]:
-        """Let errors of the NATS client from within mean what they mean for a run. Nothing is asked where there is no
-        connection: the client would keep the words, and say them when nobody wants to know any more.
+    def asking(self, label: str | None = None) -> Iterator[None]:
+        """Turn errors of the NATS client from within into errors of bulkfetch, whose messages begin with `label`, or
+        with the connection's name.
+
+        Without a connection the block is not entered: the client would keep a question, and ask it when nobody waits
+        for the answer any more. A connection that is lost ends the block.
 
         Raises:
             TransientError: no answer, or no connection at the moment.
             FatalError: the broker refuses, or what is asked for is gone.
         """
-        place = place or self.name
-        self.check(place)
+        label = label or self.name
+        self.raise_if_unreachable(label)
         with anyio.CancelScope() as scope:
             self._asking.add(scope)
             try:
-                with nats_errors(place):
+                with nats_errors(label):
                     yield
             finally:
                 self._asking.discard(scope)
         if scope.cancelled_caught:
-            self.check(place)
-            raise TransientError(Reason.CONNECTION, f"{place}: the connection was lost")
+            self.raise_if_unreachable(label)
+            raise TransientError(Reason.CONNECTION, f"{label}: the connection was lost")
 
-    def check(self, place: str) -> None:
-        """Raise if it is known already that there will be no answer."""
+    def raise_if_unreachable(self, label: str) -> None:
+        """Raise if it is known already that there will be no answer.
+
+        Raises:
+            TransientError: there is no connection at the moment.
+            FatalError: the broker refuses, or has ended the connection for good.
+        """
         if self._refused is not None:
-            raise FatalError(f"{place}: the credentials do not allow what is needed: {self._refused}")
+            raise FatalError(f"{label}: the credentials do not allow what is needed: {self._refused}")
         if self.client.is_closed:
-            said = safe(str(self.client.last_error or "no reason given"), 200)
-            raise FatalError(f"{place}: the broker has ended the connection for good ({said}); check the credentials")
+            detail = safe(str(self.client.last_error or "no reason given"), 200)
+            raise FatalError(f"{label}: the broker has ended the connection for good ({detail}); check the credentials")
         if not self.client.is_connected:
-            raise TransientError(Reason.CONNECTION, f"{place}: no connection at the moment")
+            raise TransientError(Reason.CONNECTION, f"{label}: no connection at the moment")
+
+    async def kv_store(self, name: str, *, ttl: float) -> KeyValue:
+        """The key-value store `name`, for what workers know together and could do without. A missing one is made; its
+        entries are kept for `ttl` seconds.
+
+        Raises:
+            nats.errors.Error: the server refuses, or does not answer; call this within `asking`.
+        """
+        try:
+            return await self.js.key_value(name)
+        except BucketNotFoundError:
+            config = KeyValueConfig(bucket=name, history=1, ttl=ttl, storage=StorageType.FILE)
+            return await self.js.create_key_value(config)
 
     async def _connect(self, servers: tuple[str, ...], access: NatsAccess) -> None:
         self._servers = len(servers)
@@ -117,23 +144,25 @@ class Connection:
                 **options,
             )
             # It returns, too, where the server hung up in the middle; then it tries again by itself.
-            while not (self.client.is_connected or self.client.is_closed):  # noqa: ASYNC110 - it tells nobody
-                await anyio.sleep(_LOOK_AGAIN)
+            await polling(self._is_decided, CONNECT_TIMEOUT, pause=_LOOK_AGAIN)
         if not self.client.is_connected:
-            said = self._said or str(self.client.last_error or "")
-            words = f" ({safe(said, 200)})" if said else ""
+            last = self._last_detail or str(self.client.last_error or "")
+            detail = f" ({safe(last, 200)})" if last else ""
             raise FatalError(
-                f"{self.name}: no connection{words}; check the address, the credentials and the server"
+                f"{self.name}: no connection{detail}; check the address, the credentials and the server"
             ) from None
         self._established = True
 
+    async def _is_decided(self) -> bool:
+        return bool(self.client.is_connected or self.client.is_closed)
+
     async def _on_error(self, error: Exception) -> None:
         # The client's own reporter prints a traceback for every attempt; the source tells of what lasts.
-        said = safe(str(error) or type(error).__name__, 200)
-        self._said = said
-        if "permissions violation" in said.lower():
-            # The server tells of it beside, and never answers the question itself.
-            self._refused = said
+        detail = safe(str(error) or type(error).__name__, 200)
+        self._last_detail = detail
+        if "permissions violation" in detail.lower():
+            # The server says so beside the question, which it never answers.
+            self._refused = detail
             self._end_waiting()
         elif not self._established and _is_hopeless(error):
             self._hopeless += 1
@@ -145,7 +174,7 @@ class Connection:
             scope.cancel()
 
     async def _on_lost(self) -> None:
-        # The client itself lets them wait for answers that cannot come any more.
+        # The client itself goes on waiting for answers that cannot come any more.
         self._end_waiting()
         if self._established and not self.client.is_closed:
             self._notify(Note("warning", f"{self.name}: the connection is lost; connecting again"))
@@ -158,38 +187,19 @@ class Connection:
         client = self.client
         with anyio.move_on_after(ANSWER_TIMEOUT):
             # Not `drain`: after a fetch that found nothing it waits for its whole time-out (nats-py 2.16).
-            # What was not sent comes back when its lease ends.
+            # A message whose acknowledgement is not sent comes back when its lease ends.
             with suppress(errors.Error, OSError):
                 if client.is_connected:
                     await client.flush(timeout=_FLUSH)
             if not client.is_connected:
-                # It would write them to the connection that is gone, and leave everything else open when that fails.
-                client._pending, client._pending_data_size = [], 0  # noqa: SLF001 - the client has no way to do that
+                forget_unsent(client)
             with suppress(errors.Error, OSError):
                 await client.close()
-        _abort(client)
-
-
-class _TlsClient(Client):
-    """Says nothing to a server that does not want TLS, which the client itself does in the clear, password included."""
-
-    def _connect_command(self) -> bytes:
-        if not self._server_info.get("tls_required"):
-            raise errors.SecureConnWantedError
-        return super()._connect_command()
+        abort(client)
 
 
 def _is_hopeless(error: Exception) -> bool:
     """Whether a first connection that failed with `error` fails in the same way next time."""
-    said = str(error).lower()
+    detail = str(error).lower()
     hopeless = isinstance(error, errors.SecureConnWantedError | errors.AuthorizationError)
-    return hopeless or any(word in said for word in ("authorization", "authentication", "certificate"))
-
-
-def _abort(client: Client) -> None:
-    """Drop what is left of a connection that a silent or vanished peer kept from closing."""
-    for subscription in client._subs.values():  # noqa: SLF001 - as above
-        subscription._stop_processing()  # noqa: SLF001
-    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - the client has no way to do that
-    if writer is not None:
-        writer.transport.abort()
+    return hopeless or any(word in detail for word in ("authorization", "authentication", "certificate"))

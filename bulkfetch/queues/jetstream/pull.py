@@ -1,8 +1,7 @@
 """Asks a pull consumer for messages, and knows an empty queue from a silent broker.
 
-The client's own `fetch` (nats-py 2.16) does not: where its time is up, nothing may have arrived at all. And what it
-was given last, just as its time was up, would stay unseen until the next call or, if there is none, until its lease
-ends.
+The client's own `fetch` (nats-py 2.16) does not: its time-out may mean either. And a message that arrives just as its
+time is up stays unseen until the next call or, if there is none, until its lease ends.
 """
 
 import json
@@ -17,11 +16,12 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Header
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.queues.jetstream.connection import Connection
+from bulkfetch.queues.jetstream.connection import NatsConnection
+from bulkfetch.queues.jetstream.nats_internals import take_arrived
 from bulkfetch.text import safe
 
 GRACE = 3.0
-"""Seconds after which a request that the server should have ended is taken to be lost."""
+"""Seconds after a request's time is up. A request that the server has not ended by then counts as lost."""
 
 _OVER = ("404", "408")  # nothing there; nothing came in time
 _CONFLICT = "409"
@@ -32,7 +32,7 @@ _NS = 1_000_000_000
 class Pull:
     """The requests of one worker to the consumer `consumer` of `stream`."""
 
-    def __init__(self, connection: Connection, stream: str, consumer: str) -> None:
+    def __init__(self, connection: NatsConnection, stream: str, consumer: str) -> None:
         self._connection = connection
         self._client = connection.client
         self._stream = stream
@@ -62,7 +62,7 @@ class Pull:
             return [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
 
     async def close(self) -> None:
-        """Hand back what came when nobody asked any more."""
+        """Hand back the messages that came when nobody asked any more."""
         with suppress(errors.Error, OSError):
             self._take_late()
             for message in self._arrived:
@@ -78,12 +78,9 @@ class Pull:
         self._take_late()
 
     def _take_late(self) -> None:
-        """Take in what came after its request was given up."""
-        while self._incoming is not None and not self._incoming._pending_queue.empty():  # noqa: SLF001 - no other way
-            message = self._incoming._pending_queue.get_nowait()  # noqa: SLF001
-            self._incoming._pending_size -= len(message.data)  # noqa: SLF001
-            if _status(message) is None:
-                self._arrived.append(message)
+        """Take in the messages that came after their request was given up."""
+        if self._incoming is not None:
+            self._arrived += (message for message in take_arrived(self._incoming) if _status(message) is None)
 
     async def _request(self, batch: int, wait: float) -> None:
         reply = f"{self._inbox}.{next(self._numbers)}"
@@ -108,16 +105,16 @@ class Pull:
 
     async def _ended(self, message: Msg) -> None:
         """Find out why the server ended a request before all was there."""
-        status, said = _status(message), safe((message.headers or {}).get(Header.DESCRIPTION, ""), 200)
-        if status in _OVER or (status == _CONFLICT and "maxackpending" in said.lower()):
+        status, detail = _status(message), safe((message.headers or {}).get(Header.DESCRIPTION, ""), 200)
+        if status in _OVER or (status == _CONFLICT and "maxackpending" in detail.lower()):
             return
-        if status not in (_CONFLICT, _NO_RESPONDERS) or "maxrequest" in said.lower():
-            raise FatalError(f"{self._connection.name}: the consumer {self._consumer} refuses: {status} {said}")
+        if status not in (_CONFLICT, _NO_RESPONDERS) or "maxrequest" in detail.lower():
+            raise FatalError(f"{self._connection.name}: the consumer {self._consumer} refuses: {status} {detail}")
         # Raises if stream or consumer are gone.
         await self._connection.js.consumer_info(self._stream, self._consumer)
-        raise TransientError(Reason.CONNECTION, f"{self._connection.name}: {said or 'no answer from the broker'}")
+        raise TransientError(Reason.CONNECTION, f"{self._connection.name}: {detail or 'no answer from the broker'}")
 
 
 def _status(message: Msg) -> str | None:
-    """The server's word on a request; None for a message of the queue, which has a subject for its acknowledgement."""
+    """The status with which the server ends a request; None for a message of the queue, which has a reply subject."""
     return None if message.reply else (message.headers or {}).get(Header.STATUS)

@@ -1,8 +1,12 @@
-"""How often messages came back untried. The server counts every delivery, and forgets none: a worker that is refused by
-the API and started again all night would make poison of what it never tried."""
+"""How often each message was released untried.
+
+The server counts every delivery, and forgets none. Without this count, a worker that the API refuses all night, and
+that is started again each time, would make poison of messages that it never tried.
+"""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -10,14 +14,14 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoStream
 from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.queues.jetstream.connection import Connection
-from bulkfetch.queues.jetstream.key_value import ensure_bucket
+from bulkfetch.queues.jetstream.connection import NatsConnection
+from bulkfetch.retrying import contending
 
 TTL = 30 * 24 * 3600.0
 """Seconds after which a count is forgotten that nobody adds to."""
 
 PATIENCE = 2.0
-"""Seconds that an answer is waited for at most: who asks has messages in hand, or wants to end."""
+"""Seconds that an answer is waited for at most: the caller has messages in hand, or wants to end."""
 
 _TRIES = 4
 _NO_MESSAGE = "0"
@@ -25,34 +29,36 @@ _NO_MESSAGE = "0"
 T = TypeVar("T")
 
 
-class Returns:
-    """The counts in the key-value bucket `bucket`, by a message's sequence in its stream.
+class ReleaseCounter:
+    """The counts in the key-value store `store`, each under its message's sequence in the stream.
 
-    But for `open` no call raises: what holds messages can do without a count, and could do nothing about it.
+    Only `open` raises. The other calls are made with messages in hand, when nothing could be done about an error.
     """
 
-    def __init__(self, connection: Connection, bucket: str) -> None:
+    def __init__(self, connection: NatsConnection, store: str) -> None:
         self._connection = connection
-        self._bucket = bucket
-        self._place = f"the count of returns ({bucket})"
+        self._store = store
+        self._label = f"the count of releases ({store})"
         self._opened: KeyValue | None = None
 
     async def open(self) -> None:
-        """Find the bucket, or make it, unless that was done. To be called before any message is in hand: a worker that
-        may not write there would otherwise end, and again whenever it is started, with what it holds.
+        """Find the store or make it, unless that was done, and write to it once.
+
+        Call this before any message is in hand. A worker without the right to write would otherwise end with messages
+        in hand whenever it is started, and each time would count as a delivery.
 
         Raises:
             TransientError: the broker does not answer.
             FatalError: it refuses.
         """
         if self._opened is None:
-            with self._connection.asking(self._place):
-                kv = await ensure_bucket(self._connection, self._bucket, ttl=TTL)
+            with self._connection.asking(self._label):
+                kv = await self._connection.kv_store(self._store, ttl=TTL)
                 await kv.delete(_NO_MESSAGE)
                 self._opened = kv
 
     async def count(self, sequence: int) -> int | None:
-        """How often the message came back untried; None if that cannot be known now."""
+        """How often the message was released; None if that cannot be known now."""
 
         async def get(kv: KeyValue) -> int:
             return (await _read(kv, str(sequence)))[0]
@@ -60,7 +66,7 @@ class Returns:
         return await self._ask(get)
 
     async def add(self, sequence: int) -> None:
-        """The message comes back untried once more. Several workers may hold it, if leases ended early."""
+        """Count one more release of the message. Several workers may do so at a time, if its leases ended early."""
 
         async def add(kv: KeyValue) -> None:
             count, revision = await _read(kv, str(sequence))
@@ -69,7 +75,7 @@ class Returns:
         await self._ask(add)
 
     async def forget(self, sequence: int) -> None:
-        """The message is gone for good."""
+        """Remove the count of a message that is gone for good."""
 
         async def delete(kv: KeyValue) -> None:
             await kv.delete(str(sequence))
@@ -77,23 +83,25 @@ class Returns:
         await self._ask(delete)
 
     async def _ask(self, call: Callable[[KeyValue], Awaitable[T]]) -> T | None:
-        """What `call` comes to; None where the broker does not answer soon, or refuses."""
-        with suppress(TransientError, FatalError), anyio.move_on_after(PATIENCE), self._connection.asking(self._place):
-            for _ in range(_TRIES):
-                if self._opened is None:
-                    self._opened = await ensure_bucket(self._connection, self._bucket, ttl=TTL)
-                try:
-                    return await call(self._opened)
-                except KeyWrongLastSequenceError:
-                    continue
-                except NoStreamResponseError:
-                    # Somebody has deleted the bucket.
-                    self._opened = None
+        """What `call` returns; None where the broker does not answer soon, or refuses."""
+        with suppress(TransientError, FatalError), anyio.move_on_after(PATIENCE), self._connection.asking(self._label):
+            conflict = (KeyWrongLastSequenceError, NoStreamResponseError)
+            return await contending(partial(self._call, call), tries=_TRIES, conflict=conflict)
         return None
+
+    async def _call(self, call: Callable[[KeyValue], Awaitable[T]]) -> T:
+        if self._opened is None:
+            self._opened = await self._connection.kv_store(self._store, ttl=TTL)
+        try:
+            return await call(self._opened)
+        except NoStreamResponseError:
+            # Somebody has deleted the store: the next try makes it anew.
+            self._opened = None
+            raise
 
 
 async def _read(kv: KeyValue, key: str) -> tuple[int, int]:
-    """The count under `key`, and the revision that it is of."""
+    """The count under `key`, and its revision, which an update has to name."""
     try:
         entry = await kv.get(key)
     except KeyNotFoundError as error:

@@ -37,7 +37,7 @@ class StreamNames:
         self.stream = stream
         self.dead = f"{stream}_dead"
         self.state = f"{stream}_state"
-        self.returns = f"{stream}_returns"
+        self.releases = f"{stream}_releases"
         self.subjects = f"bulkfetch.{stream}.ids.*"
         self.dead_subjects = f"bulkfetch.{stream}.dead.*"
 
@@ -131,7 +131,7 @@ def _wrong_dead(config: StreamConfig, names: StreamNames) -> str | None:
         )
     if config.max_msgs_per_subject != 1 or config.discard_new_per_subject:
         return (
-            "an invoice's letter would not replace the one before; set max_msgs_per_subject to 1 and "
+            "an invoice's dead letter would not replace the one before; set max_msgs_per_subject to 1 and "
             f"discard_new_per_subject to false ({_EDIT} {names.dead} --max-msgs-per-subject=1)"
         )
     return _uncovered(config, names.dead_subjects)

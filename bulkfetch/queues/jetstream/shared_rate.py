@@ -1,7 +1,8 @@
 """One rate for all workers of a queue: evenly spaced slots, reserved from a cursor that they share.
 
-A worker moves the cursor on by a few slots, compare-and-set, and then uses these alone; one that dies leaves at most so
-many unused, and never makes the others exceed the rate. Times are the server's, as the workers' clocks may differ.
+A worker moves the cursor on by a few slots, by compare-and-set, and then these slots are its own. A worker that dies
+leaves at most so many slots unused, and never makes the others exceed the rate. Times are the server's, as the workers'
+clocks may differ.
 """
 
 import asyncio
@@ -19,25 +20,25 @@ from nats.js.kv import KeyValue
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.net.headers import MAX_RETRY_AFTER
-from bulkfetch.queues.jetstream.connection import Connection
-from bulkfetch.queues.jetstream.key_value import ensure_bucket
+from bulkfetch.queues.jetstream.connection import NatsConnection
+from bulkfetch.retrying import persisting
 from bulkfetch.tasks import background
 
 RESERVED = 0.1
 """Seconds' worth of slots that are reserved together at most: a dozen requests a second for any rate."""
 
 AHEAD = 2.0
-"""Seconds from now up to which slots are reserved: who dies must not leave a hole larger than that."""
+"""Slots are reserved for at most so many seconds from now. A worker that dies leaves a hole no larger than that."""
 
 ASTRAY = 10.0
-"""Seconds beyond which a cursor cannot be right: the server's clock was set back."""
+"""A cursor that is more than so many seconds further ahead is wrong: the server's clock was set back."""
 
 LATE = 0.05
-"""Seconds for which a slot is good once its time has come: many late ones used together would be a burst."""
+"""Seconds for which a slot is good once its time has come. Many late slots used together would be a burst."""
 
 DENSE = 4
-"""Slots in a reservation from which on the next one is made before they are used up: fewer say that little is to do,
-and would be wasted."""
+"""A reservation of so many slots or more is followed by the next one before it is used up. A smaller one means that the
+worker has little to do: slots reserved in advance would be wasted."""
 
 CLOCK_EVERY = 60.0
 CLOCK_LOOKS = 3
@@ -60,14 +61,14 @@ class _Pause(msgspec.Struct):
     seconds: float
 
 
-class JetStreamFleet:
-    """The `Fleet` on a JetStream key-value bucket; made by `open`."""
+class JetStreamSharedRate:
+    """The `SharedRate` on the key-value store `store`; made by `open`."""
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         kv: KeyValue,
-        bucket: str,
+        store: str,
         name: str,
         rate: float,
         patience: float,
@@ -75,11 +76,11 @@ class JetStreamFleet:
     ) -> None:
         self._connection = connection
         self._kv = kv
-        self._bucket = bucket
-        self._place = f"the shared rate ({bucket})"
+        self._store = store
+        self._label = f"the shared rate ({store})"
         self._cursor_key = f"cursor.{name}"
         self._pause_key = f"pause.{name}"
-        self._pause_subject = f"bulkfetch.{bucket}.pause.{name}"
+        self._pause_subject = f"bulkfetch.{store}.pause.{name}"
         self._me = secrets.token_hex(6)
         self._rate = rate
         self._patience = patience
@@ -104,39 +105,38 @@ class JetStreamFleet:
     @asynccontextmanager
     async def open(
         cls,
-        connection: Connection,
-        bucket: str,
+        connection: NatsConnection,
+        store: str,
         *,
         name: str,
         rate: float,
         patience: float,
         on_pause: Callable[[float], None],
     ) -> AsyncIterator[Self]:
-        """Join the workers that share `bucket` and `name`, until the block ends.
+        """Join the workers that share `store` and `name`, until the block ends.
 
         Raises:
             FatalError: the broker does not answer, or refuses.
         """
         try:
-            with connection.asking(f"the shared rate ({bucket})"):
-                fleet = cls(
-                    connection, await ensure_bucket(connection, bucket, ttl=TTL), bucket, name, rate, patience, on_pause
-                )
-                await fleet._set_clock()
-                # Not a watch on the bucket: a subscription outlives a restart of the server by itself.
-                pauses = await connection.client.subscribe(fleet._pause_subject, cb=fleet._heard)
-                await fleet._join_pause()
+            with connection.asking(f"the shared rate ({store})"):
+                kv = await connection.kv_store(store, ttl=TTL)
+                shared = cls(connection, kv, store, name, rate, patience, on_pause)
+                await shared._set_clock()
+                # Not a watch on the store: a subscription outlives a restart of the server by itself.
+                pauses = await connection.client.subscribe(shared._pause_subject, cb=shared._heard)
+                await shared._join_pause()
         except TransientError as error:
             raise FatalError(str(error)) from None
         try:
-            async with background(fleet._keep_slots, fleet._tell_pauses, fleet._keep_clock):
-                yield fleet
+            async with background(shared._keep_slots, shared._tell_pauses, shared._keep_clock):
+                yield shared
         finally:
-            with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(bucket):
+            with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(store):
                 await pauses.unsubscribe()
 
     async def reserve(self) -> float:
-        """See `interfaces.Fleet.reserve`."""
+        """See `interfaces.SharedRate.reserve`."""
         if not self._rate:
             return self._now()
         while True:
@@ -154,7 +154,7 @@ class JetStreamFleet:
             await self._changed.wait()
 
     async def _keep_slots(self) -> None:
-        """Take slots whenever some are needed. One task alone moves the cursor, so its calls do not cross."""
+        """Take slots whenever some are needed. This task alone moves the cursor, so that calls do not cross."""
         while True:
             await self._needed.wait()
             self._needed = anyio.Event()
@@ -166,21 +166,23 @@ class JetStreamFleet:
             self._changed.set()
 
     async def _take_slots(self) -> None:
-        since = self._now()
-        while True:
+        taken = False
+        while not taken:
             try:
-                with self._connection.asking(self._place):
-                    if await self._move_cursor():
-                        return
-                since = self._now()
+                taken = await persisting(self._ask_for_slots, self._patience, pause=_TRY_AGAIN)
             except TransientError as error:
-                if self._now() - since > self._patience:
-                    raise FatalError(f"{error}, for {self._now() - since:.0f} s") from None
-                await anyio.sleep(_TRY_AGAIN)
-                await self._restore()
+                raise FatalError(f"{error}, for {self._patience:.0f} s") from None
+
+    async def _ask_for_slots(self) -> bool:
+        try:
+            with self._connection.asking(self._label):
+                return await self._move_cursor()
+        except TransientError:
+            await self._restore()
+            raise
 
     async def _move_cursor(self) -> bool:
-        """Whether slots were taken; else the cursor was moved by somebody else, or is far ahead."""
+        """Whether slots were taken. If not, another worker has moved the cursor, or it is far ahead."""
         began = self._now()
         now = began + self._offset
         ahead = self._cursor - now - AHEAD
@@ -189,7 +191,7 @@ class JetStreamFleet:
             await self._read_cursor()
             return False
         count = self._count
-        # Where an answer takes long, a slot that begins now would be over when it is known to be ours.
+        # Where an answer takes long, a slot that begins now would be over before the answer says that it is ours.
         start = now + self._lead if ahead > 0.0 else max(now + self._lead, self._cursor)
         end = start + count / self._rate
         try:
@@ -202,17 +204,17 @@ class JetStreamFleet:
         self._cursor = end
         self._slots.extend(start - self._offset + number / self._rate for number in range(count))
         took = self._now() - began
-        # Slots that were over when they came say nothing of how much there is to do.
+        # Slots that were over when the answer came say nothing about how much there is to do.
         self._used, self._last = count if took > LATE else 0, end - self._offset
         self._lead = _lead(self._lead, took)
         return True
 
     def _next_count(self) -> int:
-        """As many slots as are likely to be used in time: the others would be lost to everybody."""
+        """As many slots as this worker is likely to use in time. Slots that it does not use are lost to everybody."""
         most = max(1, round(self._rate * max(RESERVED, 3.0 * self._lead)))
         if not self._last:
             return most
-        # Who asks when the last ones are long over has little to do, however many of them he used.
+        # A worker that asks long after its last slot has little to do, however many slots it has used.
         busy = self._now() < self._last + LATE
         return min(most, max(1, self._used * (2 if busy else 1)))
 
@@ -226,12 +228,12 @@ class JetStreamFleet:
             self._revision = entry.revision or 0
 
     async def _restore(self) -> None:
-        """Make the bucket anew if it was deleted."""
-        with suppress(TransientError), self._connection.asking(self._place):
-            await ensure_bucket(self._connection, self._bucket, ttl=TTL)
+        """Make the store anew if it was deleted."""
+        with suppress(TransientError), self._connection.asking(self._label):
+            await self._connection.kv_store(self._store, ttl=TTL)
 
     def pause(self, seconds: float) -> None:
-        """See `interfaces.Fleet.pause`."""
+        """See `interfaces.SharedRate.pause`."""
         self._slots.clear()
         self._asked = max(seconds, self._asked or 0.0)
         self._wanted.set()
@@ -242,17 +244,17 @@ class JetStreamFleet:
             self._wanted = anyio.Event()
             seconds, self._asked = self._asked or 0.0, None
             pause = _Pause(self._me, self._now() + self._offset, seconds)
-            # Each of the others meets the API's refusal itself, if need be.
-            with suppress(TransientError, FatalError), self._connection.asking(self._place):
+            # A worker that is not told meets the API's refusal itself.
+            with suppress(TransientError, FatalError), self._connection.asking(self._label):
                 await self._tell(pause)
 
     async def _tell(self, pause: _Pause) -> None:
-        words = msgspec.json.encode(pause)
-        await self._connection.client.publish(self._pause_subject, words)
+        payload = msgspec.json.encode(pause)
+        await self._connection.client.publish(self._pause_subject, payload)
         if pause.at + pause.seconds > self._paused_until:
             self._paused_until = pause.at + pause.seconds
-            # For those who join while it lasts.
-            await self._kv.put(self._pause_key, words)
+            # For workers that join while it lasts.
+            await self._kv.put(self._pause_key, payload)
 
     async def _heard(self, message: Msg) -> None:
         self._heed(message.data)
@@ -264,9 +266,9 @@ class JetStreamFleet:
             return
         self._heed(entry.value or b"")
 
-    def _heed(self, words: bytes) -> None:
+    def _heed(self, payload: bytes) -> None:
         try:
-            pause = msgspec.json.decode(words, type=_Pause)
+            pause = msgspec.json.decode(payload, type=_Pause)
         except msgspec.DecodeError:
             return
         left = min(pause.at + pause.seconds - (self._now() + self._offset), MAX_RETRY_AFTER)
@@ -279,19 +281,20 @@ class JetStreamFleet:
         while True:
             await anyio.sleep(CLOCK_EVERY)
             # Clocks drift slowly: the next time will do.
-            with suppress(TransientError, FatalError), self._connection.asking(self._place):
+            with suppress(TransientError, FatalError), self._connection.asking(self._label):
                 await self._set_clock()
 
     async def _set_clock(self) -> None:
-        """Learn how far the server's clock is from the event loop's, to half of the quickest round trip."""
+        """Learn how far the server's clock is from the event loop's. The error is at most half of the quickest round
+        trip."""
         quickest = float("inf")
         for _ in range(CLOCK_LOOKS):
             before = self._now()
             revision = await self._kv.put(f"clock.{self._me}", b"")
             after = self._now()
             try:
-                # `get` of the bucket gives no time.
-                entry = await self._connection.js.get_msg(f"KV_{self._bucket}", revision)
+                # `get` of the key-value store gives no time.
+                entry = await self._connection.js.get_msg(f"KV_{self._store}", revision)
             except NotFoundError:
                 continue
             if entry.time is not None and after - before < quickest:
@@ -300,7 +303,8 @@ class JetStreamFleet:
 
 
 def _lead(before: float, took: float) -> float:
-    """How long from now the next slots are to begin, after an answer that `took` so long: nothing where slots are good
-    for longer than that; else soon more, and slowly less."""
+    """In how many seconds from now the next slots are to begin. `took` is how long the last answer took, `before` the
+    lead so far. It is 0 where slots are good for longer than an answer takes; otherwise it grows at once and shrinks
+    slowly."""
     needed = 1.25 * took if took > LATE / 2 else 0.0
     return min(AHEAD, max(needed, 0.9 * before if before > LATE / 10 else 0.0))

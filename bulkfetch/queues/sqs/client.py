@@ -2,12 +2,10 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 from aiobotocore.config import AioConfig
@@ -15,19 +13,19 @@ from aiobotocore.session import AioSession
 from anyio import to_thread
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
-from bulkfetch.net.addresses import is_public, literal
+from bulkfetch.net.addresses import refuse_in_the_clear
 from bulkfetch.queues.sqs.errors import sqs_errors
 from bulkfetch.text import safe
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
-"""Seconds for one call, connecting included; one that waits for messages gets so much longer."""
+"""Seconds for one call, connecting included. A call that waits for messages gets its wait in addition."""
 
 LONGEST_WAIT = 20
 """Seconds for which SQS waits for messages at most."""
 
 IN_FLIGHT = 16
-"""Calls that one operation makes at a time."""
+"""Calls that one operation makes at the same time."""
 
 _CONNECTIONS = 64
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,75}")  # SQS allows 80; the dead-letter queue's has 5 more
@@ -79,8 +77,8 @@ class SqsClient:
         self._client = client
 
     async def call(self, operation: str, *, patience: float = 0.0, **parameters: Any) -> Mapping[str, Any]:
-        """What SQS answers to `operation`, as botocore names it; `patience` is for how many seconds
-        more than usual it may have nothing to say.
+        """What SQS answers to `operation`, as botocore names it; `patience` is how many seconds longer
+        than usual an answer may take.
 
         Raises:
             TransientError, FatalError: see `sqs_errors`.
@@ -99,12 +97,12 @@ class SqsClient:
 
         Raises:
             UsageError: the settings cannot be used, or everything would travel in the clear to a public host.
-            FatalError: a credentials' source refuses.
+            FatalError: a credentials' source refuses, or the endpoint's host name does not resolve.
         """
         made = AioSession(profile=environ.get("AWS_PROFILE") or None).create_client("sqs", **_settings(environ))
         client = await _entered(name, made)
         try:
-            await _refuse_in_the_clear(name, client.meta.endpoint_url)
+            await refuse_in_the_clear(client.meta.endpoint_url, label=name, exposed="every message")
             yield cls(name, client)
         finally:
             with anyio.CancelScope(shield=True):
@@ -114,7 +112,7 @@ class SqsClient:
 async def _entered(name: str, made: Any) -> Any:
     try:
         with sqs_errors(name):
-            # In a thread, on an event loop of its own: it reads models, endpoint rules and configuration files.
+            # In a thread, on an event loop of its own: botocore reads models, endpoint rules and configuration files.
             return await to_thread.run_sync(asyncio.run, made.__aenter__())
     except ValueError:
         pass
@@ -146,37 +144,18 @@ def _settings(environ: Mapping[str, str]) -> Mapping[str, Any]:
     }
 
 
-async def _refuse_in_the_clear(name: str, endpoint: str) -> None:
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    if parts.scheme != "http":
-        return
-    address = literal(host)
-    addresses = [address] if address else await _resolved(name, host)
-    if any(is_public(found) for found in addresses):
-        raise UsageError(f"{name}: plain http:// to a public host would show every message on the way; use https://")
-
-
-async def _resolved(name: str, host: str) -> list[Any]:
-    try:
-        found = await anyio.getaddrinfo(host, 80, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise FatalError(f"{name}: the endpoint's host {safe(host, 100)} does not resolve ({error.strerror})") from None
-    return [literal(sockaddr[0]) for *_, sockaddr in found]
-
-
 async def attributes(sqs: SqsClient, queue_url: str, *names: str) -> Mapping[str, str]:
-    """Those attributes `names` of a queue that are set."""
+    """Those of a queue's attributes `names` that are set."""
     answer = await sqs.call("get_queue_attributes", QueueUrl=queue_url, AttributeNames=list(names))
     found: Mapping[str, str] = answer.get("Attributes", {})
     return found
 
 
 async def for_each(items: Iterable[T], call: Callable[[T], Awaitable[None]]) -> None:
-    """Make `call` for each of `items`, a few at a time; after an error none is begun.
+    """Make `call` for each of `items`, a few at a time. After an error no further call is begun.
 
     Raises:
-        TransientError, FatalError: the first error, once all that were begun have ended.
+        TransientError, FatalError: the first error, once all calls that were begun have ended.
     """
     left = iter(items)
     errors: list[TransientError | FatalError] = []

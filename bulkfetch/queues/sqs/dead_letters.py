@@ -1,43 +1,47 @@
-"""Dead letters that wait in a queue of SQS, which knows no way to look at a message but to lease it."""
+"""The dead letters, in a queue of SQS of their own. SQS has no way to look at a message but to lease it."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import anyio
 import msgspec
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note
 from bulkfetch.models import DeadLetter
 from bulkfetch.queues.sqs.messages import MESSAGES, SqsMessages
 from bulkfetch.text import safe
 
 LISTING_SECONDS = 600
-"""For how long a letter that is listed stays out of every other listing, unless it is put back before."""
+"""For how long a listed dead letter stays out of every other listing, unless it is put back before."""
 
 
-class SqsLetters:
+class SqsDeadLetters:
     """The dead letters in `messages`. `name` is shown."""
 
-    def __init__(self, name: str, messages: SqsMessages, notify: Callable[[Event], None]) -> None:
+    def __init__(self, name: str, messages: SqsMessages, notify: Listener) -> None:
         self._name = name
         self._messages = messages
         self._notify = notify
-        # By letter, as what is in the queue twice is one letter.
+        # By dead letter: two equal messages in the queue are one dead letter.
         self._receipts: dict[DeadLetter, list[str]] = {}
-        # By the message's ID: what is out of sight.
+        # The messages that our listings keep out of sight, by ID.
         self._hidden: dict[str, str] = {}
 
-    async def put(self, letter: DeadLetter) -> None:
-        """Put `letter` durably among the others."""
-        await self._messages.send([(letter.invoice_id, msgspec.json.encode(letter).decode())])
+    async def put(self, dead_letter: DeadLetter) -> None:
+        """Put `dead_letter` durably among the others."""
+        await self._messages.send([(dead_letter.invoice_id, msgspec.json.encode(dead_letter).decode())])
+
+    async def count(self) -> int:
+        """About how many there are, those that somebody lists at the moment included."""
+        return sum(await self._messages.count())
 
     async def list(self) -> AsyncIterator[DeadLetter]:
-        """The letters, by the time of failure. All are read before the first is given, as SQS knows no order; it lets
-        120 000 be read."""
+        """The dead letters, by the time of failure. All are read before the first is given, as SQS knows no order. It
+        lets 120 000 be read."""
         try:
             found = await self._read()
-            for letter in sorted(found, key=lambda letter: letter.failed_at):
-                yield letter
+            for dead_letter in sorted(found, key=lambda each: each.failed_at):
+                yield dead_letter
         finally:
             with anyio.CancelScope(shield=True):
                 await self.reveal()
@@ -53,16 +57,16 @@ class SqsLetters:
                     continue
                 seen.add(key)
                 try:
-                    letter = msgspec.json.decode(message["Body"], type=DeadLetter)
+                    dead_letter = msgspec.json.decode(message["Body"], type=DeadLetter)
                 except (msgspec.DecodeError, RecursionError):
                     self._warn(f"the message {safe(key, 80)} among the dead letters is none")
                 else:
-                    found.setdefault(letter, []).append(receipt)
+                    found.setdefault(dead_letter, []).append(receipt)
         self._receipts.update(found)
         return found
 
     async def reveal(self) -> None:
-        """Put back into sight what listings took out of it; also where one was given up."""
+        """Put back the messages that listings keep out of sight; also those of a listing that was given up."""
         receipts = list(self._hidden.values())
         self._hidden.clear()
         try:
@@ -70,27 +74,27 @@ class SqsLetters:
         except (TransientError, FatalError) as error:
             self._warn(f"dead letters stay out of sight for up to {LISTING_SECONDS} s: {error}")
 
-    def check_listed(self, letter: DeadLetter) -> None:
-        """See that `letter` can be removed.
+    def raise_if_unlisted(self, dead_letter: DeadLetter) -> None:
+        """Raise if `dead_letter` cannot be removed.
 
         Raises:
             FatalError: it was not listed here.
         """
-        if letter not in self._receipts:
-            invoice = safe(letter.invoice_id, 100)
+        if dead_letter not in self._receipts:
+            invoice = safe(dead_letter.invoice_id, 100)
             raise FatalError(f"{self._name}: the dead letter of {invoice} was not listed, or is gone already")
 
-    async def remove(self, letter: DeadLetter) -> None:
-        """Remove `letter`, which was listed here."""
-        receipts = self._receipts[letter]
+    async def remove(self, dead_letter: DeadLetter) -> None:
+        """Remove `dead_letter`, which was listed here."""
+        receipts = self._receipts[dead_letter]
         removed = True
         while receipts:
             removed &= await self._messages.delete(receipts[-1])
             receipts.pop()
-        self._receipts.pop(letter, None)
+        self._receipts.pop(dead_letter, None)
         if not removed:
-            invoice = safe(letter.invoice_id, 100)
+            invoice = safe(dead_letter.invoice_id, 100)
             self._warn(f"the dead letter of {invoice} stays where it is: somebody else has listed it meanwhile")
 
-    def _warn(self, words: str) -> None:
-        self._notify(Note("warning", f"{self._name}: {words}"))
+    def _warn(self, problem: str) -> None:
+        self._notify(Note("warning", f"{self._name}: {problem}"))

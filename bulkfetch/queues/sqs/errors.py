@@ -16,7 +16,7 @@ from bulkfetch.errors import FatalError, Reason, TransientError, UsageError
 from bulkfetch.text import safe
 
 ENDED = frozenset({"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"})
-"""The codes by which SQS says of a receipt that its lease has ended. The first one means other things elsewhere."""
+"""The codes by which SQS says that the lease of a receipt has ended. The first one means other things elsewhere."""
 
 _CODE = re.compile(r"[A-Za-z0-9._:-]{1,80}")
 
@@ -82,7 +82,7 @@ _NO_LINK = (exceptions.ConnectionError, exceptions.HTTPClientError, aiohttp.Clie
 
 
 class LeaseEnded(FatalError):
-    """The receipt of a message counts no more: its lease has ended. Mostly harmless, as the message comes again."""
+    """The lease of a message has ended, and with it the receipt. Mostly harmless, as the message comes again."""
 
 
 class QueueMissing(FatalError):
@@ -90,8 +90,9 @@ class QueueMissing(FatalError):
 
 
 @contextmanager
-def sqs_errors(place: str) -> Iterator[None]:
-    """Raise what an error of SQS or its client from within means; `place` is shown, and holds no credentials.
+def sqs_errors(label: str) -> Iterator[None]:
+    """Turn errors of SQS and its client from within into errors of bulkfetch. Their messages begin with `label`, which
+    must hold no credentials.
 
     Raises:
         TransientError: no answer, throttled, or SQS failed.
@@ -104,51 +105,51 @@ def sqs_errors(place: str) -> Iterator[None]:
         try:
             yield
         except exceptions.ClientError as error:
-            raise _answered(place, error) from None
+            raise _answered(label, error) from None
         except (exceptions.BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError) as error:
-            raise _unanswered(place, error) from None
+            raise _unanswered(label, error) from None
     except (TransientError, FatalError) as error:
         # `from None` hides the original, but leaves it within reach of whoever prints a whole chain.
         error.__context__ = None
         raise
 
 
-def check_batch(place: str, answer: Mapping[str, Any], sent: Sequence[str], *, ignored: Collection[str] = ()) -> None:
-    """See that each of `sent`, by its words, was taken; the IDs of their entries are their indices.
+def check_batch(label: str, answer: Mapping[str, Any], sent: Sequence[str], *, ignored: Collection[str] = ()) -> None:
+    """See that SQS took each of `sent`, descriptions of the entries of a batch. Each entry's ID is its index.
 
     Raises:
-        TransientError: some were not, and may be sent again.
-        FatalError: one is refused for good.
+        TransientError: SQS did not take all of them; they may be sent again.
+        FatalError: SQS refuses one of them for good.
     """
     failed = [entry for entry in answer.get("Failed", ()) if _shown(entry.get("Code")) not in ignored]
     for entry in failed:
         code = _shown(entry.get("Code"))
         if entry.get("SenderFault") and code not in _COMES_BACK:
-            raise FatalError(f"{place}: {safe(sent[int(entry['Id'])], 100)} is refused: {_fix(code)}")
+            raise FatalError(f"{label}: {safe(sent[int(entry['Id'])], 100)} is refused: {_fix(code)}")
     if failed:
-        raise TransientError(Reason.SERVER_ERROR, f"{place}: not all was taken ({_shown(failed[0].get('Code'))})")
+        raise TransientError(Reason.SERVER_ERROR, f"{label}: not all was taken ({_shown(failed[0].get('Code'))})")
     if len(answer.get("Successful", ())) + len(answer.get("Failed", ())) < len(sent):
-        raise no_answer(place)
+        raise no_answer(label)
 
 
-def no_answer(place: str) -> TransientError:
-    """What to raise for an answer that is none of SQS: of a proxy, perhaps."""
-    return TransientError(Reason.CONNECTION, f"{place}: no usable answer; is the endpoint SQS?")
+def no_answer(label: str) -> TransientError:
+    """The error for an answer that does not come from SQS, but perhaps from a proxy."""
+    return TransientError(Reason.CONNECTION, f"{label}: no usable answer; is the endpoint SQS?")
 
 
-def _answered(place: str, error: exceptions.ClientError) -> TransientError | FatalError:
-    said = error.response.get("Error", {})
+def _answered(label: str, error: exceptions.ClientError) -> TransientError | FatalError:
+    detail = error.response.get("Error", {})
     # SQS names some errors twice: as its first protocol did, behind "AWS.SimpleQueueService.", and as it does now.
-    code = _shown(said.get("QueryErrorCode") or said.get("Code"))
+    code = _shown(detail.get("QueryErrorCode") or detail.get("Code"))
     operation = _shown(error.operation_name)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0
     if code in ENDED and operation == "DeleteMessage":
-        return LeaseEnded(f"{place}: the lease has ended ({operation}: {code})")
+        return LeaseEnded(f"{label}: the lease has ended ({operation}: {code})")
     if code in _NO_QUEUE:
-        return QueueMissing(f"{place}: the queue is gone; was it deleted? ({operation}: {code})")
+        return QueueMissing(f"{label}: the queue is gone; was it deleted? ({operation}: {code})")
     if code in _COMES_BACK or status >= 500 or status in (408, 429):
-        return TransientError(Reason.SERVER_ERROR, f"{place}: SQS failed ({operation}: {code})", http_status=status)
-    return FatalError(f"{place}: {operation}: {_fix(code)}")
+        return TransientError(Reason.SERVER_ERROR, f"{label}: SQS failed ({operation}: {code})", http_status=status)
+    return FatalError(f"{label}: {operation}: {_fix(code)}")
 
 
 def _fix(code: str) -> str:
@@ -162,26 +163,26 @@ def _shown(code: object) -> str:
     return text if _CODE.fullmatch(text) else "an unknown error"
 
 
-def _unanswered(place: str, error: Exception) -> TransientError | FatalError:
+def _unanswered(label: str, error: Exception) -> TransientError | FatalError:
     kind = type(error).__name__
     match error:
         case exceptions.NoCredentialsError():
-            return FatalError(f"{place}: {_NO_CREDENTIALS}")
+            return FatalError(f"{label}: {_NO_CREDENTIALS}")
         case exceptions.UnauthorizedSSOTokenError() | exceptions.SSOTokenLoadError():
-            return FatalError(f"{place}: the SSO session has ended; run `aws sso login` again")
+            return FatalError(f"{label}: the SSO session has ended; run `aws sso login` again")
         case _ if isinstance(error, _UNSET):
-            return UsageError(f"{place}: {_NO_REGION}")
+            return UsageError(f"{label}: {_NO_REGION}")
         case _ if isinstance(error, _UNUSABLE):
-            return UsageError(f"{place}: {_SETTINGS} ({kind})")
+            return UsageError(f"{label}: {_SETTINGS} ({kind})")
         case _ if isinstance(error, _NOT_RENEWED):
-            return TransientError(Reason.CONNECTION, f"{place}: the credentials could not be renewed ({kind})")
+            return TransientError(Reason.CONNECTION, f"{label}: the credentials could not be renewed ({kind})")
         case exceptions.SSLError():
-            return TransientError(Reason.CONNECTION, f"{place}: no TLS connection; check the endpoint's certificate")
+            return TransientError(Reason.CONNECTION, f"{label}: no TLS connection; check the endpoint's certificate")
         case TimeoutError() | exceptions.ReadTimeoutError() | exceptions.ConnectTimeoutError():
-            return TransientError(Reason.CONNECTION, f"{place}: no answer in time")
+            return TransientError(Reason.CONNECTION, f"{label}: no answer in time")
         case _ if isinstance(error, _NO_LINK):
-            return TransientError(Reason.CONNECTION, f"{place}: no connection ({kind})")
+            return TransientError(Reason.CONNECTION, f"{label}: no connection ({kind})")
         case ResponseParserError():
-            return no_answer(place)
+            return no_answer(label)
         case _:
-            return FatalError(f"{place}: the request could not be made ({kind})")
+            return FatalError(f"{label}: the request could not be made ({kind})")

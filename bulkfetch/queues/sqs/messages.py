@@ -1,4 +1,4 @@
-"""The messages of one queue of SQS: the calls that both queues of a queue of invoices are used by."""
+"""The messages in one queue of SQS: its calls, for the invoices' queue and for the dead letters'."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from bulkfetch.queues.sqs.client import SqsClient, attributes, for_each
 from bulkfetch.queues.sqs.errors import ENDED, LeaseEnded, check_batch, no_answer
 
 MESSAGES = 10
-"""What SQS takes or gives in one call at most."""
+"""Messages that SQS takes or gives in one call at most."""
 
 BATCH_BYTES = 256 * 1024
 """Bytes of messages in one call at most: what every region and every older queue takes."""
@@ -17,13 +17,13 @@ BATCH_BYTES = 256 * 1024
 _ESCAPES = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
 
 _COPY = "bulkfetch-copy"
-"""The attribute of a message that was received before, as another one: how many of those deliveries count."""
+"""The attribute of a message that replaces a released one: how many deliveries of the original count."""
 
 _COUNTS = tuple(f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed"))
 
 
 class SqsMessages:
-    """The messages of the queue that SQS calls `queue_url`. What was received is named by its receipt.
+    """The messages of the queue that SQS calls `queue_url`. A received message is named by its receipt.
 
     Raises (all calls):
         TransientError, FatalError: see `sqs_errors`.
@@ -58,9 +58,10 @@ class SqsMessages:
         return received
 
     async def replace(self, receipt: str, text: str, delay: int, *, deliveries: int) -> None:
-        """Put a copy, to be received in `delay` seconds, in the place of a message with `text`: SQS counts how often
-        that was received for good, and the copy from the start, so the copy says that `deliveries` were before it.
-        Between the two calls both are there."""
+        """Replace a message by a copy with the same `text`, to be received in `delay` seconds.
+
+        SQS never forgets how often it handed out a message. It counts a copy from the start, so the copy says how many
+        `deliveries` of the original count. The copy is sent first, so for a moment both are in the queue."""
         mark = {_COPY: {"DataType": "Number", "StringValue": str(deliveries)}}
         await self._sqs.call(
             "send_message", QueueUrl=self._url, MessageBody=text, DelaySeconds=delay, MessageAttributes=mark
@@ -68,7 +69,7 @@ class SqsMessages:
         await self.delete(receipt)
 
     async def delete(self, receipt: str) -> bool:
-        """Remove a message. False where SQS says that its lease had ended: then it may still be there."""
+        """Remove a message. False where SQS says that its lease had ended: then the message may still be there."""
         try:
             await self._sqs.call("delete_message", QueueUrl=self._url, ReceiptHandle=receipt)
         except LeaseEnded:
@@ -76,7 +77,7 @@ class SqsMessages:
         return True
 
     async def end_in(self, seconds: int, receipts: Sequence[str]) -> None:
-        """Let the leases of `receipts` end in `seconds` from now; those that have ended already stay as they are."""
+        """Let the leases of `receipts` end in `seconds` from now. A lease that has ended already stays so."""
 
         async def change(batch: Sequence[str]) -> None:
             entries = [
@@ -94,13 +95,13 @@ class SqsMessages:
         try:
             waiting, leased, delayed = (int(found[name]) for name in _COUNTS)
         except (KeyError, ValueError):
-            # Taken for zero, it would end a worker.
+            # A number taken for zero would end a worker.
             raise no_answer(self._sqs.name) from None
         return waiting, leased + delayed
 
 
 def _batches(messages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
-    """`messages` in groups that one call takes; one that is too large by itself goes alone, for SQS to say so."""
+    """`messages` in groups that one call takes. A message that is too large by itself goes alone, for SQS to refuse."""
     batch: list[tuple[str, str]] = []
     size = 0
     for invoice_id, text in messages:
@@ -115,16 +116,16 @@ def _batches(messages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str
 
 
 def received_before(message: Mapping[str, Any]) -> bool:
-    """Whether `message`, as `receive` gave it, may have been in somebody's hands before."""
+    """Whether `message`, which `receive` gave, may have been in somebody's hands before."""
     return _receives(message) > 1 or _COPY in message.get("MessageAttributes", {})
 
 
 def deliveries(message: Mapping[str, Any]) -> int:
-    """How often `message`, as `receive` gave it, was handed out, those of its deliveries before it was copied included
-    that count."""
-    said = message.get("MessageAttributes", {}).get(_COPY, {}).get("StringValue", "")
+    """How often `message`, which `receive` gave, was handed out to be tried. If it is a copy, the deliveries of its
+    original that count are included."""
+    copied = message.get("MessageAttributes", {}).get(_COPY, {}).get("StringValue", "")
     # Anybody may send such an attribute.
-    return _receives(message) + (int(said) if re.fullmatch("[0-9]{1,6}", said) else 0)
+    return _receives(message) + (int(copied) if re.fullmatch("[0-9]{1,6}", copied) else 0)
 
 
 def _receives(message: Mapping[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """Amazon SQS as a queue: a standard queue and, beside it, one for the dead letters.
 
-SQS cannot tell what is queued already, counts only about, and has nothing on which workers could share a rate.
+SQS cannot tell what is queued already. Its counts are estimates, and workers have nothing to share a rate on.
 """
 
 import math
@@ -11,14 +11,14 @@ from typing import Self
 import anyio
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
-from bulkfetch.events import Event
-from bulkfetch.interfaces import Fleet
+from bulkfetch.events import Listener
+from bulkfetch.interfaces import SharedRate
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.text import safe
 
 try:
     from bulkfetch.queues.sqs.client import LONGEST_WAIT, SqsAddress, SqsClient
-    from bulkfetch.queues.sqs.dead_letters import SqsLetters
+    from bulkfetch.queues.sqs.dead_letters import SqsDeadLetters
     from bulkfetch.queues.sqs.messages import MESSAGES, SqsMessages, deliveries, received_before
     from bulkfetch.queues.sqs.setup import LEASE_SECONDS, QueueUrls, set_up
 except ModuleNotFoundError as missing:
@@ -36,12 +36,11 @@ _MORE_FETCHES = 4
 class SqsQueue:
     """The `Queue` on Amazon SQS; made by `open`."""
 
-    def __init__(self, sqs: SqsClient, urls: QueueUrls, lease_seconds: float, notify: Callable[[Event], None]) -> None:
+    def __init__(self, sqs: SqsClient, urls: QueueUrls, lease_seconds: float, notify: Listener) -> None:
         self.name = sqs.name
         self.lease_seconds = lease_seconds
         self._messages = SqsMessages(sqs, urls.main)
-        self._dead = SqsMessages(sqs, urls.dead)
-        self._letters = SqsLetters(self.name, self._dead, notify)
+        self._dead_letters = SqsDeadLetters(self.name, SqsMessages(sqs, urls.dead), notify)
 
     @classmethod
     @asynccontextmanager
@@ -51,7 +50,7 @@ class SqsQueue:
         environ: Mapping[str, str],
         *,
         create: bool,
-        notify: Callable[[Event], None],
+        notify: Listener,
         lease_seconds: float = LEASE_SECONDS,
     ) -> AsyncIterator[Self]:
         """The queue that `url` names. With `create`, queues that are missing are made.
@@ -72,11 +71,11 @@ class SqsQueue:
             finally:
                 # A listing that was given up may not have ended in order.
                 with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSING_SECONDS):
-                    await queue._letters.reveal()
+                    await queue._dead_letters.reveal()
 
     async def put(self, messages: Sequence[tuple[str, bytes]]) -> int:
-        """See `interfaces.Queue.put`. SQS cannot tell what is queued already, so all count as new; what was sent
-        before an error is there twice when the call is made again."""
+        """See `interfaces.Queue.put`. SQS cannot tell what is queued already, so all messages count as new. If the call
+        is made again after an error, the messages that were sent before are in the queue twice."""
         await self._messages.send([(invoice_id, self._text(invoice_id, body)) for invoice_id, body in messages])
         return len(messages)
 
@@ -84,8 +83,8 @@ class SqsQueue:
         try:
             return body.decode()
         except UnicodeDecodeError:
-            words = f"the message of {safe(invoice_id, 100)} is not UTF-8, and SQS takes text only"
-            raise FatalError(f"{self.name}: {words}") from None
+            problem = f"the message of {safe(invoice_id, 100)} is not UTF-8, and SQS takes text only"
+            raise FatalError(f"{self.name}: {problem}") from None
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
         """See `interfaces.Queue.fetch`. SQS waits for whole seconds, one at least."""
@@ -96,7 +95,7 @@ class SqsQueue:
         return leases
 
     async def _lease_more(self, left: int) -> Sequence[Lease]:
-        """Up to `left` more, where there is no need to wait for them."""
+        """Up to `left` more leases, those that SQS has ready."""
         found: list[Lease] = []
 
         async def work() -> None:
@@ -127,66 +126,65 @@ class SqsQueue:
         return max(1, math.ceil(self.lease_seconds))
 
     async def ack(self, lease: Lease) -> None:
-        """See `interfaces.Queue.ack`. After the end of the lease it may have no effect, and the message comes again."""
+        """See `interfaces.Queue.ack`. After the end of the lease the message may stay, and come again."""
         await self._messages.delete(_receipt(lease))
 
-    async def nak(self, lease: Lease, delay: float) -> None:
-        """See `interfaces.Queue.nak`. SQS puts off by whole seconds, up to twelve hours."""
+    async def nack(self, lease: Lease, delay: float) -> None:
+        """See `interfaces.Queue.nack`. The delay is in whole seconds, twelve hours at most."""
         await self._messages.end_in(min(math.ceil(delay), LONGEST_DELAY), [_receipt(lease)])
 
-    async def give_back(self, lease: Lease, delay: float) -> None:
-        """See `interfaces.Queue.give_back`. It is put off by whole seconds, up to 15 minutes."""
-        put_off = min(math.ceil(delay), LONGEST_SEND_DELAY)
-        await self._messages.replace(_receipt(lease), lease.body.decode(), put_off, deliveries=lease.deliveries - 1)
+    async def release(self, lease: Lease, delay: float) -> None:
+        """See `interfaces.Queue.release`. The delay is in whole seconds, 15 minutes at most."""
+        whole = min(math.ceil(delay), LONGEST_SEND_DELAY)
+        await self._messages.replace(_receipt(lease), lease.body.decode(), whole, deliveries=lease.deliveries - 1)
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         """See `interfaces.Queue.extend`. Twelve hours after it was handed out a message comes again all the same."""
         await self._messages.end_in(self._whole_lease(), [_receipt(lease) for lease in leases])
 
-    async def dead(self, lease: Lease, letter: DeadLetter) -> None:
-        """See `interfaces.Queue.dead`. SQS cannot tell letters apart: one that is put twice is there twice."""
-        await self._letters.put(letter)
+    async def dead(self, lease: Lease, dead_letter: DeadLetter) -> None:
+        """See `interfaces.Queue.dead`. SQS cannot tell dead letters apart, so one that is put twice is there twice."""
+        await self._dead_letters.put(dead_letter)
         await self.ack(lease)
 
     async def stats(self) -> QueueStats:
         """See `interfaces.Queue.stats`: estimates, up to a minute old. What waits out a delay counts as leased."""
         waiting, leased = await self._messages.count()
-        # Those that somebody lists at the moment are there, too.
-        return QueueStats(waiting, leased, sum(await self._dead.count()))
+        return QueueStats(waiting, leased, await self._dead_letters.count())
 
-    def letters(self) -> AsyncIterator[DeadLetter]:
-        """See `interfaces.Queue.letters`. While they are listed no other listing has them."""
-        return self._letters.list()
+    def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """See `interfaces.Queue.dead_letters`. While they are listed, no other listing has them."""
+        return self._dead_letters.list()
 
-    async def requeue(self, letter: DeadLetter) -> None:
-        """See `interfaces.Queue.requeue`. It is best called while the listing lasts: once somebody else lists the
-        letter, it is queued again but cannot be removed.
+    async def requeue(self, dead_letter: DeadLetter) -> None:
+        """See `interfaces.Queue.requeue`. Call it while the listing lasts: once somebody else lists
+        the dead letter, its message is queued again, but it cannot be removed.
 
         Raises:
-            FatalError: this queue has not listed the letter.
+            FatalError: this queue has not listed it.
         """
-        self._letters.check_listed(letter)
-        await self.put([(letter.invoice_id, letter.body.encode())])
-        await self._letters.remove(letter)
+        self._dead_letters.raise_if_unlisted(dead_letter)
+        await self.put([(dead_letter.invoice_id, dead_letter.body.encode())])
+        await self._dead_letters.remove(dead_letter)
 
-    async def forget(self, letter: DeadLetter) -> None:
+    async def forget(self, dead_letter: DeadLetter) -> None:
         """See `interfaces.Queue.forget`; as in `requeue`, while the listing lasts.
 
         Raises:
-            FatalError: this queue has not listed the letter.
+            FatalError: this queue has not listed it.
         """
-        self._letters.check_listed(letter)
-        await self._letters.remove(letter)
+        self._dead_letters.raise_if_unlisted(dead_letter)
+        await self._dead_letters.remove(dead_letter)
 
-    def fleet(
+    def shared_rate(
         self,
         name: str,  # noqa: ARG002
         *,
         rate: float,  # noqa: ARG002
         patience: float,  # noqa: ARG002
         on_pause: Callable[[float], None],  # noqa: ARG002
-    ) -> AbstractAsyncContextManager[Fleet | None]:
-        """See `interfaces.Queue.fleet`: SQS offers nothing for it, so each worker must be given its share."""
+    ) -> AbstractAsyncContextManager[SharedRate | None]:
+        """See `interfaces.Queue.shared_rate`: SQS offers nothing for it, so each worker must be given its share."""
         return nullcontext()
 
 

@@ -3,14 +3,13 @@
 A wrong setting loses invoices in silence, so it is refused, not worked around.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from bulkfetch.errors import FatalError
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note
 from bulkfetch.queues.sqs.client import SqsAddress, SqsClient, attributes
 from bulkfetch.queues.sqs.errors import QueueMissing, no_answer
 
@@ -19,8 +18,8 @@ RETENTION = 14 * 24 * 3600
 """Seconds, and SQS allows no more."""
 
 LEAST_RECEIVES = 20
-"""The smallest `maxReceiveCount` that may be: bulkfetch itself takes a message in hand 16 times and then writes a dead
-letter with the reason (`sources/queue.py`, MAX_DELIVERIES). What SQS moves away before has no reason, and no row."""
+"""The smallest `maxReceiveCount` that may be. bulkfetch tries a message 16 times (`sources/queue/poison.py`,
+MAX_DELIVERIES) and then writes a dead letter with the reason. One that SQS moves has no reason and no row."""
 
 _DAY = 24 * 3600
 
@@ -39,7 +38,7 @@ class _Redrive(msgspec.Struct):
     count: int = msgspec.field(name="maxReceiveCount")
 
 
-async def set_up(sqs: SqsClient, address: SqsAddress, *, create: bool, notify: Callable[[Event], None]) -> QueueUrls:
+async def set_up(sqs: SqsClient, address: SqsAddress, *, create: bool, notify: Listener) -> QueueUrls:
     """The queues of `address`, made where they are missing if `create`, and checked.
 
     Raises:

@@ -80,8 +80,8 @@ class TableParser:
         if not self._width:
             raise unreadable(self._name, f"the header in line {number} cannot be read: {problem}")
         rows: list[InputRow] = [rejected(lines[0], Reason.INVALID_ROW, problem, number)]
-        for place, line in enumerate(lines[1:], number + 1):
-            rows += self._read([line], place, last=True)
+        for at, line in enumerate(lines[1:], number + 1):
+            rows += self._read([line], at, last=True)
         return rows
 
     def _begin(self, header: list[str], problem: str) -> None:

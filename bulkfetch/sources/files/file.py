@@ -56,11 +56,11 @@ class FileSource:
     async def ack(self, input_row: InputRow, row: Row) -> None:
         """Nothing to do."""
 
-    async def nack(self, input_row: InputRow) -> None:
+    async def nack(self, input_row: InputRow) -> None:  # noqa: ARG002 - nothing is kept of it
         """Nothing to do but to count."""
         self.returned += 1
 
-    async def release(self, input_row: InputRow) -> None:
+    async def release(self, input_row: InputRow) -> None:  # noqa: ARG002 - as above
         """Nothing to do but to count."""
         self.returned += 1
 

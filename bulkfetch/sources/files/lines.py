@@ -4,11 +4,11 @@ from typing import Protocol
 
 from bulkfetch.errors import Reason, UsageError
 from bulkfetch.models import InputRow, Malformed
+from bulkfetch.sources.raw import raw_text
 from bulkfetch.text import safe
 
 LINE_CAP = 64 * 1024
 TOO_LONG = f"the line is longer than {LINE_CAP} bytes"
-RAW_LIMIT = 200
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -76,8 +76,7 @@ class LineSplitter:
 
 def rejected(raw: bytes | str, reason: Reason, message: str, line: int) -> Malformed:
     """The row for an input line that names no usable invoice."""
-    text = raw if isinstance(raw, str) else raw[: 4 * RAW_LIMIT].decode("utf-8", "backslashreplace")
-    return Malformed(safe(text, RAW_LIMIT), reason, message, line)
+    return Malformed(raw_text(raw), reason, message, line)
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:

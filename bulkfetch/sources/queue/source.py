@@ -1,45 +1,35 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from random import Random
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 import anyio.lowlevel
-import msgspec
 
-from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.events import Backlog, Event, GateClosed, GateOpened, Note
-from bulkfetch.interfaces import Queue
-from bulkfetch.keys import check_invoice_id
-from bulkfetch.models import NO_FIELDS, DeadLetter, Delivery, InputRow, Lease, Malformed, Outcome, Row, utc_iso
-from bulkfetch.sources.files.lines import RAW_LIMIT
+from bulkfetch.errors import FatalError, TransientError
+from bulkfetch.events import Backlog, GateClosed, GateOpened, Listener, Note
+from bulkfetch.interfaces import Capabilities, Queue
+from bulkfetch.models import DeadLetter, InputRow, Lease, Malformed, Outcome, Row, utc_iso
+from bulkfetch.retrying import persisting
+from bulkfetch.sources.queue.leases import HeldLeases
+from bulkfetch.sources.queue.message import read_message
+from bulkfetch.sources.queue.poison import Suspects, sentenced
 from bulkfetch.tasks import background
 from bulkfetch.text import safe
 
 ORIGIN = "queue"
 
+T = TypeVar("T")
+
 POLL = 0.5
-"""Seconds that one request for messages waits for some: no cancellation takes place meanwhile, as it could lose what
-is just arriving until its lease ends."""
+"""Seconds that one request for messages waits for them. It is not cancelled meanwhile: a message that was just arriving
+would be out of reach until its lease ends."""
 
 SOON = 0.05
 """The same while suspects wait for their turn."""
-
-MAX_DELIVERIES = 16
-"""How often a message is taken in hand. Crashes of neighbours count, too, so fewer would put good invoices among the
-dead letters; one that comes more often takes its worker down. What is handed back untried does not count."""
-
-SUSPECT = 3
-"""From which delivery on a message is taken up only beside no other such one. What was in hand together when a worker
-died comes back together, so the one that kills would take good ones along to the end of their deliveries. Taken up one
-by one, in any order, half of them are done before it is its turn."""
-
-CROWDED_OUT = 30.0
-"""Seconds after which a suspect comes back that is one too many to be kept waiting here."""
 
 PUT_OFF = 30.0  # 30 s, 60 s, 120 s, 120 s … before what failed is tried again
 PUT_OFF_MAX = 120.0
@@ -49,26 +39,11 @@ LOOK = 5.0
 _RETRY_PAUSE = 1.0
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a message's body holds, as JSON: `id` is the invoice, `fields` what else its row says of it."""
-
-    id: str
-    fields: dict[str, str] = {}
-
-
-_decode = msgspec.json.Decoder(Message).decode
-
-
-def encode_message(delivery: Delivery) -> bytes:
-    """The body that brings `delivery` to a worker."""
-    return msgspec.json.encode(Message(delivery.invoice_id, dict(delivery.fields)))
-
-
 class QueueSource:
     """The `Source` over a `Queue`.
 
     A lease is extended for as long as its invoice is in work. An invoice is acknowledged when its manifest row is
-    durable; one that failed for good is put among the dead letters then.
+    durable; an invoice that failed for good becomes a dead letter then.
 
     Args:
         limit: messages leased at a time.
@@ -76,7 +51,7 @@ class QueueSource:
         max_outage: seconds without an answer of the broker after which the run is stopped.
     """
 
-    redelivers = True
+    capabilities = Capabilities(comes_again=True, repeats=True, shared=True, telling_blocks=True)
 
     def __init__(
         self,
@@ -86,11 +61,13 @@ class QueueSource:
         until_empty: bool,
         idle: float,
         max_outage: float,
-        notify: Callable[[Event], None],
+        notify: Listener,
         utc_now: Callable[[], datetime],
         rng: Random,
     ) -> None:
         self.name = queue.name
+        self.handed_out = 0
+        self.returned = 0
         self._queue = queue
         self._limit = limit
         self._until_empty = until_empty
@@ -98,97 +75,74 @@ class QueueSource:
         self._max_outage = max_outage
         self._notify = notify
         self._utc_now = utc_now
-        self._rng = rng
-        self._leases: dict[int, Lease] = {}
-        self._suspects: list[Lease] = []
-        self._taken_up: Lease | None = None
+        self._leases = HeldLeases(queue, notify)
+        self._suspects = Suspects(limit, rng, self._leases)
         self._empty_since: float | None = None
-        self._trouble_since: float | None = None
+        self._in_outage = False
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[Self]:
-        """Itself, with the leases in hand kept alive until the block ends; then those that wait here go back."""
+        """This source, with its leases kept alive until the block ends; then waiting suspects are released."""
         try:
-            async with background(self._keep_leases, self._watch):
+            async with background(self._leases.keep_alive, self._watch):
                 yield self
         finally:
-            await self._hand_back(self._suspects)
+            await self._release(self._suspects.clear())
 
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         while True:
-            leases = await self._fetch()
+            leases = await self._persist(self._lease)
             if leases:
                 self._empty_since = None
-                yield [self._row(lease) for lease in leases]
+                self.handed_out += len(leases)
+                yield [_row(lease) for lease in leases]
             elif self._until_empty and await self._drained():
                 return
 
-    async def _fetch(self) -> Sequence[Lease]:
-        try:
-            with anyio.CancelScope(shield=True):
-                leases = await self._queue.fetch(self._limit, SOON if self._suspects else POLL)
-                self._leases.update((id(lease), lease) for lease in leases)
-                taken = await self._apart(leases)
-        except TransientError as error:
-            await self._wait_for_broker(error)
-            return ()
-        self._answered()
+    async def _lease(self) -> Sequence[Lease]:
+        with anyio.CancelScope(shield=True):
+            leases = await self._queue.fetch(self._limit, SOON if self._suspects else POLL)
+            self._leases.add(leases)
+            admitted = self._suspects.admit(leases)
+            await self._leases.release(self._suspects.crowded_out())
+        self._answer()
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            await self._hand_back(taken)
+            await self._release(admitted)
             raise
-        return taken
+        return admitted
 
-    async def _apart(self, leases: Sequence[Lease]) -> list[Lease]:
-        """Those of `leases` that are taken up now, and a suspect if it is one's turn. The others wait here, leased: to
-        wait in the queue would be one delivery more each time, and make poison of good ones in an outage."""
-        taken = [lease for lease in leases if not SUSPECT <= lease.deliveries <= MAX_DELIVERIES]
-        self._suspects += [lease for lease in leases if SUSPECT <= lease.deliveries <= MAX_DELIVERIES]
-        self._rng.shuffle(self._suspects)
-        if self._suspects and (self._taken_up is None or id(self._taken_up) not in self._leases):
-            self._taken_up = self._suspects.pop()
-            taken.append(self._taken_up)
-        crowd, self._suspects = self._suspects[self._limit :], self._suspects[: self._limit]
-        await self._give_back([(lease, self._rng.uniform(0.5, 1.5) * CROWDED_OUT) for lease in crowd])
-        return taken
-
-    async def _hand_back(self, leases: Sequence[Lease]) -> None:
+    async def _release(self, leases: Sequence[Lease]) -> None:
         with anyio.CancelScope(shield=True):
-            await self._give_back([(lease, 0.0) for lease in leases])
+            await self._leases.release((lease, 0.0) for lease in leases)
 
-    async def _give_back(self, leases: Sequence[tuple[Lease, float]]) -> None:
-        # At the same time: a broker that is silent must not take its time for each.
-        async with anyio.create_task_group() as tasks:
-            for lease, delay in leases:
-                tasks.start_soon(self._release, lease, self._queue.give_back, delay)
+    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` returns; a broker out of reach is waited for.
 
-    async def _wait_for_broker(self, error: TransientError) -> None:
-        lasted = anyio.current_time() - self._in_trouble(error)
-        if lasted > self._max_outage:
-            raise FatalError(f"{self.name} has been out of service for {lasted:.0f} s ({error})")
-        await anyio.sleep(_RETRY_PAUSE)
+        Raises:
+            FatalError: the outage lasts too long, or the broker refuses.
+        """
+        try:
+            return await persisting(call, self._max_outage, pause=_RETRY_PAUSE, on_failure=self._no_answer)
+        except TransientError as error:
+            raise FatalError(f"{self.name} has been out of service for {self._max_outage:.0f} s ({error})") from None
 
-    def _in_trouble(self, error: TransientError) -> float:
-        """Tell of `error`, unless that was done; since when there is trouble."""
-        if self._trouble_since is None:
-            self._trouble_since = anyio.current_time()
+    def _no_answer(self, error: TransientError) -> None:
+        # Nobody saw whether the queue stayed empty meanwhile.
+        self._empty_since = None
+        if not self._in_outage:
+            self._in_outage = True
             self._notify(GateClosed(ORIGIN, _RETRY_PAUSE, str(error)))
-        return self._trouble_since
 
-    def _answered(self) -> None:
-        if self._trouble_since is not None:
-            self._trouble_since = None
+    def _answer(self) -> None:
+        if self._in_outage:
+            self._in_outage = False
             self._notify(GateOpened(ORIGIN))
 
     async def _drained(self) -> bool:
         """Whether nothing has been left for long enough. What other workers hold may still come back."""
-        try:
-            stats = await self._queue.stats()
-        except TransientError as error:
-            self._empty_since = None
-            await self._wait_for_broker(error)
-            return False
+        stats = await self._persist(self._queue.stats)
         now = anyio.current_time()
         if stats.waiting or stats.leased:
             self._empty_since = None
@@ -203,106 +157,64 @@ class QueueSource:
             try:
                 stats = await self._queue.stats()
             except TransientError as error:
-                self._in_trouble(error)
+                self._no_answer(error)
             except FatalError:
                 return  # the next request for messages meets it, too
             else:
-                self._answered()
+                self._answer()
                 self._notify(Backlog(stats.waiting, stats.leased))
             await anyio.sleep(LOOK)
 
-    def _row(self, lease: Lease) -> InputRow:
+    async def ack(self, input_row: InputRow, row: Row) -> None:
+        """See `interfaces.Source.ack`. A row that is stored or skipped ends the message, any other one makes a dead
+        letter of it."""
+        lease = _lease_of(input_row)
         try:
-            message = _read(lease.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            why = f"the message is neither an ID nor a JSON object with an id: {error}"
-            return _rejected(lease, Reason.INVALID_ROW, why)
-        invoice_id, fields = message.id, message.fields or NO_FIELDS
-        if problem := check_invoice_id(invoice_id):
-            return _rejected(lease, Reason.INVALID_ID, problem)
-        if lease.deliveries > MAX_DELIVERIES:
-            problem = f"handed out {lease.deliveries} times without a result: it may be what takes its workers down"
-            return Malformed(safe(invoice_id, RAW_LIMIT), Reason.POISON, problem, tag=lease)
-        return Delivery(
-            invoice_id,
-            fields=fields,
-            tag=lease,
-            redelivered=lease.redelivered,
-            last=lease.deliveries == MAX_DELIVERIES,
-        )
-
-    async def ack(self, row: InputRow, account: Row) -> None:
-        """See `interfaces.Source.ack`: what is stored or skipped is done with, else it becomes a dead letter."""
-        lease = _lease_of(row)
-        try:
-            if account.outcome in (Outcome.STORED, Outcome.SKIPPED):
+            if row.outcome in (Outcome.STORED, Outcome.SKIPPED):
                 await self._queue.ack(lease)
             else:
-                await self._queue.dead(lease, self._letter(lease, account))
+                await self._queue.dead(lease, self._dead_letter(lease, row))
         except (TransientError, FatalError) as error:
             # The row is durable. The queue hands the message out once more, and then it is found to be done.
-            self._notify(Note("warning", f"{self.name}: {safe(account.invoice_id, 80)} was not acknowledged: {error}"))
+            self._notify(Note("warning", f"{self.name}: {safe(row.invoice_id, 80)} was not acknowledged: {error}"))
         finally:
-            self._leases.pop(id(lease), None)
+            self._leases.drop(lease)
 
-    async def nack(self, row: InputRow, *, later: bool = False) -> None:
-        """See `interfaces.Source.nack`."""
-        lease = _lease_of(row)
-        if later:
-            delay = min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1))
-            await self._release(lease, self._queue.nak, delay)
-        else:
-            await self._release(lease, self._queue.give_back, 0.0)
+    async def nack(self, input_row: InputRow) -> None:
+        """See `interfaces.Source.nack`: it comes again after a delay that doubles each time, up to two minutes."""
+        self.returned += 1
+        lease = _lease_of(input_row)
+        await self._leases.nack(lease, min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)))
 
-    async def _release(self, lease: Lease, way: Callable[[Lease, float], Awaitable[None]], delay: float) -> None:
-        self._leases.pop(id(lease), None)
-        try:
-            await way(lease, delay)
-        except (TransientError, FatalError) as error:
-            self._notify(Note("warning", f"{self.name}: a message comes back only when its lease ends: {error}"))
+    async def release(self, input_row: InputRow) -> None:
+        """See `interfaces.Source.release`: it comes again at once."""
+        self.returned += 1
+        await self._leases.release([(_lease_of(input_row), 0.0)])
 
-    def _letter(self, lease: Lease, account: Row) -> DeadLetter:
+    def _dead_letter(self, lease: Lease, row: Row) -> DeadLetter:
         return DeadLetter(
-            invoice_id=account.invoice_id,
-            reason=account.reason or "",
-            message=account.message,
+            invoice_id=row.invoice_id,
+            reason=row.reason or "",
+            message=row.message,
             deliveries=lease.deliveries,
             failed_at=utc_iso(self._utc_now()),
-            run=account.run,
+            run=row.run,
             body=lease.body.decode("utf-8", "backslashreplace"),
         )
 
-    async def _keep_leases(self) -> None:
-        """Extend every lease in hand, three times in its life: one that ends early is work done twice."""
-        while True:
-            await anyio.sleep(self._queue.lease_seconds / 3.0)
-            with suppress(TransientError, FatalError):  # others meet the same trouble, and tell of it
-                await self._queue.extend(list(self._leases.values()))
-
     def estimate(self) -> int | None:
-        """None: how much of it will come to this worker nobody knows."""
+        """None: nobody knows how much of the queue will come to this worker."""
         return None
 
     def digest(self) -> tuple[str, int] | None:
         return None
 
 
-def _read(body: bytes) -> Message:
-    """What a message says; a producer that is not bulkfetch may send the bare ID."""
-    words = body.strip(b" \t\r\n")
-    return _decode(words) if words.startswith(b"{") else Message(words.decode())
+def _row(lease: Lease) -> InputRow:
+    row = read_message(lease)
+    return row if isinstance(row, Malformed) else sentenced(row, lease)
 
 
-def _rejected(lease: Lease, reason: Reason, problem: str) -> Malformed:
-    raw = lease.body[: 4 * RAW_LIMIT].decode("utf-8", "backslashreplace")
-    shown = safe(raw, RAW_LIMIT)
-    if shown != raw:
-        # Its dead letter goes by what is shown, and another message may begin alike.
-        digest = hashlib.blake2b(lease.body, digest_size=8).hexdigest()
-        shown = f"{safe(raw, RAW_LIMIT - len(digest) - 2)} #{digest}"
-    return Malformed(shown, reason, problem, tag=lease)
-
-
-def _lease_of(row: InputRow) -> Lease:
-    assert isinstance(row.tag, Lease)  # noqa: S101 - every row of this source carries its lease
-    return row.tag
+def _lease_of(input_row: InputRow) -> Lease:
+    assert isinstance(input_row.tag, Lease)  # noqa: S101 - every row of this source carries its lease
+    return input_row.tag

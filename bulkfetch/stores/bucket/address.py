@@ -1,23 +1,19 @@
 """From a destination's URL, the settings and the environment to a bucket that can be talked to."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-import anyio
 from anyio import to_thread
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
-from bulkfetch.config import Destination
-from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.net.addresses import is_public, literal
+from bulkfetch.errors import UsageError
+from bulkfetch.net.addresses import refuse_in_the_clear
 from bulkfetch.stores.bucket.aws_profile import profile
-from bulkfetch.stores.bucket.object_lock import Retention, RetentionRule
+from bulkfetch.stores.bucket.object_lock import LockSettings, Retention, RetentionRule
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:  # obstore's typed dictionaries exist for type checkers only
@@ -28,13 +24,25 @@ SCHEMES = ("s3", "gs", "az")
 
 DEFAULT_REGION = "us-east-1"
 
-Address = IPv4Address | IPv6Address
-
 # A deadline by size bounds each request; this only keeps obstore's own, of 30 s, from cutting a large one short.
 _TIMEOUT = timedelta(hours=2)
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 # One retry loop in the program, and this is not it.
 _RETRY: "RetryConfig" = {"max_retries": 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketSettings:
+    """What the configuration says of a bucket, unchecked: each field is a key of `destination`.
+
+    An empty `endpoint` or `region` is left to the environment.
+    """
+
+    url: str
+    endpoint: str = ""
+    region: str = ""
+    path_style: bool = True
+    lock: LockSettings = field(default_factory=LockSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Bucket:
         return S3Store(prefix=prefix, config=plain.config, client_options=options, retry_config=plain.retry_config)
 
 
-async def connect(settings: Destination, environ: Mapping[str, str], *, patience: timedelta = _TIMEOUT) -> Bucket:
+async def connect(settings: BucketSettings, environ: Mapping[str, str], *, patience: timedelta = _TIMEOUT) -> Bucket:
     """The bucket that `settings.url` names; nothing is sent to it yet. `patience` bounds each request, body included.
 
     Of S3, keys, region and endpoint are taken from `environ` (the usual AWS_ variables, AWS_PROFILE included), then
@@ -74,11 +82,13 @@ async def connect(settings: Destination, environ: Mapping[str, str], *, patience
     """
     scheme, bucket, prefix = _parsed(settings.url)
     name = f"{scheme}://{bucket}/{prefix}".rstrip("/")
-    retention = RetentionRule.parse(settings, bucket)
+    retention = RetentionRule.parse(settings.lock, bucket)
     try:
         if scheme == "s3":
             config = await to_thread.run_sync(_s3_config, bucket, settings, environ)
-            plain = await _plain_http(config.get("endpoint", ""))
+            endpoint = config.get("endpoint", "")
+            await refuse_in_the_clear(endpoint, label="destination.endpoint", exposed="every invoice")
+            plain = urlsplit(endpoint).scheme == "http"
             objects = S3Store(
                 prefix=prefix or None,
                 config=config,
@@ -109,7 +119,7 @@ def _parsed(url: str) -> tuple[str, str, str]:
     return parts.scheme, parts.netloc, prefix
 
 
-def _s3_config(bucket: str, settings: Destination, environ: Mapping[str, str]) -> "S3Config":
+def _s3_config(bucket: str, settings: BucketSettings, environ: Mapping[str, str]) -> "S3Config":
     own = {} if environ.get("AWS_ACCESS_KEY_ID") and not environ.get("AWS_PROFILE") else profile(environ)
     config: S3Config = {
         "bucket": bucket,
@@ -140,30 +150,6 @@ def _s3_config(bucket: str, settings: Destination, environ: Mapping[str, str]) -
         if token := keys.get("AWS_SESSION_TOKEN"):
             config["session_token"] = token
     return config
-
-
-async def _plain_http(endpoint: str) -> bool:
-    """Whether `endpoint` is plain HTTP, which only this machine or a private network may be."""
-    parts = urlsplit(endpoint)
-    if parts.scheme != "http" or not parts.hostname:
-        return False
-    address = literal(parts.hostname)
-    addresses = [address] if address else await _resolved(parts.hostname, parts.port or 80)
-    if any(is_public(found) for found in addresses):
-        raise UsageError(
-            "destination.endpoint: plain http:// to a public host would show every invoice on the way; use https://"
-        )
-    return True
-
-
-async def _resolved(host: str, port: int) -> list[Address | None]:
-    try:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise FatalError(
-            f"destination.endpoint: the host {safe(host, 100)} does not resolve ({error.strerror})"
-        ) from None
-    return [literal(sockaddr[0]) for *_, sockaddr in found]
 
 
 def _client_options(allow_http: bool, timeout: timedelta) -> "ClientConfig":

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Self
 
-from bulkfetch.config import Destination
 from bulkfetch.errors import PermanentError, Reason, UsageError
 from bulkfetch.text import safe
 
@@ -25,6 +24,17 @@ class Retention:
         return {MODE_HEADER: self.mode, UNTIL_HEADER: self.until.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockSettings:
+    """What the configuration says of Object Lock, unchecked: each field is the key `destination.lock_<field>`."""
+
+    mode: str = ""
+    days: int = 0
+    column: str = ""
+    years: int = 0
+    confirm: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
     """The rule of a run: `days` from the day of the put, or `years` from the date in the input's `column`."""
@@ -35,30 +45,30 @@ class RetentionRule:
     years: int
 
     @classmethod
-    def parse(cls, settings: Destination, bucket: str) -> Self | None:
+    def parse(cls, settings: LockSettings, bucket: str) -> Self | None:
         """The rule that `settings` make; None where they make none: then the bucket's own default holds.
 
         Raises:
             UsageError: the keys contradict each other, or COMPLIANCE was not confirmed with the bucket's name.
         """
-        by_column = bool(settings.lock_column or settings.lock_years)
-        if not settings.lock_mode:
-            if settings.lock_days or by_column:
+        by_column = bool(settings.column or settings.years)
+        if not settings.mode:
+            if settings.days or by_column:
                 raise UsageError("destination.lock_mode: a period of retention needs a mode, GOVERNANCE or COMPLIANCE")
             return None
-        if bool(settings.lock_column) != bool(settings.lock_years):
+        if bool(settings.column) != bool(settings.years):
             raise UsageError("destination.lock_column and destination.lock_years must be given together")
-        if bool(settings.lock_days) == by_column:
+        if bool(settings.days) == by_column:
             raise UsageError(
                 "destination.lock_mode: give either destination.lock_days, or lock_column together with lock_years"
             )
-        if settings.lock_mode == "COMPLIANCE" and settings.lock_confirm != bucket:
+        if settings.mode == "COMPLIANCE" and settings.confirm != bucket:
             raise UsageError(
                 "destination.lock_mode: nobody can ever shorten COMPLIANCE, not even the account's owner: try "
                 "GOVERNANCE first, then confirm by setting destination.lock_confirm to the bucket's name, "
                 f"{safe(bucket, 80)}"
             )
-        return cls(settings.lock_mode, settings.lock_days, settings.lock_column, settings.lock_years)
+        return cls(settings.mode, settings.days, settings.column, settings.years)
 
     def retention(self, fields: Mapping[str, str], now: datetime) -> Retention | None:
         """The retention of an object that is put at `now`; None where it would have ended already.

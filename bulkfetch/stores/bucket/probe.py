@@ -1,34 +1,31 @@
 """The pre-flight of a bucket: is it there, may we use it, and does it keep what a run relies on?"""
 
-from random import Random
-
 import anyio
 import obstore
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.retrying import Effort, RetryPolicy, retrying
+from bulkfetch.keys import STATE
+from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import BucketErrors
-from bulkfetch.stores.local.directories import PRIVATE
 
-MARKER = f"{PRIVATE}/probe"
+MARKER = f"{STATE}/probe"
 """Put once below each prefix and never deleted: in a locked bucket it could not be."""
 
 _CONTENT = b"bulkfetch was here, and found that this bucket keeps what it is given.\n"
-_ABSENT = f"{PRIVATE}/absent"
-_PATIENCE = RetryPolicy(attempts=4, wait_initial=0.2, wait_max=2.0, timeout=60.0)
+_ABSENT = f"{STATE}/absent"
+_TRIES = 4
+_PATIENCE = 60.0  # seconds
 
 
-async def probe(bucket: Bucket, rng: Random, answer_seconds: float) -> None:
+async def probe(bucket: Bucket, answer_seconds: float) -> None:
     """Put the marker, read it back, and show that a second put of it is refused.
 
     Raises:
         FatalError: the bucket cannot be used for an archive; the message names the fix.
     """
-    effort = Effort(started=anyio.current_time())
-    loop = retrying(effort, _PATIENCE, rng=rng, before_wait=lambda *_: None)
     try:
-        await loop(_Probe(bucket, answer_seconds).run)
+        await persisting(_Probe(bucket, answer_seconds).run, _PATIENCE, attempts=_TRIES)
     except TransientError as error:
         raise FatalError(str(error)) from error
 

@@ -2,10 +2,9 @@
 
 import hashlib
 import mmap
-import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,9 @@ from urllib.parse import quote
 
 from anyio import to_thread
 
-from bulkfetch.errors import FatalError, InvoiceError
+from bulkfetch.durable import disk_errors, make_directory, sync_directory, write_all, write_file
+from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
-from bulkfetch.text import safe
 
 T = TypeVar("T")
 
@@ -62,8 +61,8 @@ class Spool:
         self._directory = directory
         self._quarantine = directory / "quarantine" / run
         self._room = memory
-        with self._usable():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._disk_errors():
+            make_directory(directory, 0o700)
             tempfile.TemporaryFile(dir=directory).close()
 
     @asynccontextmanager
@@ -95,7 +94,7 @@ class Spool:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do `work` on the disk; a cancellation waits for it."""
-        with self._usable():
+        with self._disk_errors():
             return await to_thread.run_sync(work)
 
     def temporary(self) -> IO[bytes]:
@@ -113,15 +112,8 @@ class Spool:
         """Return what was taken."""
         self._room += size
 
-    @contextmanager
-    def _usable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise FatalError(
-                f"{safe(str(self._directory), 200)}: {error.strerror or type(error).__name__}; "
-                "bodies wait there for the bucket: free some space, or let this user write to it"
-            ) from error
+    def _disk_errors(self) -> AbstractContextManager[None]:
+        return disk_errors(f"keep bodies that wait for the bucket in {self._directory}")
 
 
 class _Arriving:
@@ -176,17 +168,13 @@ class _Arriving:
 
 def _append(fd: int, chunks: list[bytes]) -> None:
     for chunk in chunks:
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, chunk)
 
 
 def _write_aside(directory: Path, key: str, data: bytes | mmap.mmap) -> Path:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory, 0o700)
     # The hash tells several copies of one key apart, and makes the same bytes the same file.
     path = directory / f"{quote(key, safe='')[-_NAME_LIMIT:]}.{hashlib.sha256(data).hexdigest()[:12]}"
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_file(path, data)
+    sync_directory(directory)
     return path

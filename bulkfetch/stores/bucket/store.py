@@ -1,14 +1,14 @@
 """A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -20,18 +20,18 @@ from yarl import URL
 
 from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Body, Committed
+from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.http_errors import VendorErrors
-from bulkfetch.net.sessions import api_session
+from bulkfetch.net.http_errors import http_errors
+from bulkfetch.net.sessions import json_session
 from bulkfetch.pdf import PdfCheck
-from bulkfetch.retrying import Effort, RetryPolicy, retrying
+from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import BucketErrors
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
-from bulkfetch.stores.local.directories import key_path
 from bulkfetch.text import safe
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
@@ -46,7 +46,9 @@ _LOOKS = 16
 _LOCKING_STORES = 64  # one for each end of retention in use; making one takes 10 ms, and each keeps connections
 _LINK_LIFE = timedelta(seconds=60)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PATIENCE = RetryPolicy(attempts=8, wait_initial=0.5, wait_max=30.0, timeout=0.0)
+_LOOK_TRIES = 20
+"""How often one `head` is asked; how long an outage may last is for the gate to say."""
+
 # A short process may abort as the interpreter exits, if an obstore call has only just returned
 # (pyo3-async-runtimes #40).
 _SETTLE_SECONDS = 0.05
@@ -83,7 +85,6 @@ class BucketStore:
         session: aiohttp.ClientSession,
         *,
         gate: Gate,
-        rng: Random,
         utc_now: Callable[[], datetime],
         answer_seconds: float,
     ) -> None:
@@ -94,7 +95,6 @@ class BucketStore:
         self._spool = spool
         self._session = session
         self._gate = gate
-        self._rng = rng
         self._utc_now = utc_now
         self._answer_seconds = answer_seconds
         self._errors = BucketErrors(bucket.name)
@@ -110,7 +110,6 @@ class BucketStore:
         gate: Gate,
         run: str,
         spool: Path,
-        rng: Random,
         utc_now: Callable[[], datetime],
         answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
@@ -124,10 +123,10 @@ class BucketStore:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
-            await probe(bucket, rng, answer_seconds)
+            await probe(bucket, answer_seconds)
             kept = await to_thread.run_sync(Spool, spool, run)
-            async with api_session(connections=_LOOKS) as session:
-                yield cls(bucket, kept, session, gate=gate, rng=rng, utc_now=utc_now, answer_seconds=answer_seconds)
+            async with json_session(connections=_LOOKS) as session:
+                yield cls(bucket, kept, session, gate=gate, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
             with CancelScope(shield=True):
                 await anyio.sleep(_SETTLE_SECONDS)
@@ -162,7 +161,7 @@ class BucketStore:
 
         async def look(key: str) -> None:
             async with self._looks:
-                found[key] = await retrying(Effort(), _PATIENCE, rng=self._rng, before_wait=_go_on)(self._head, key)
+                found[key] = await persisting(partial(self._head, key), math.inf, attempts=_LOOK_TRIES)
 
         try:
             async with anyio.create_task_group() as looks:
@@ -229,7 +228,9 @@ class BucketStore:
             )
         return result
 
-    async def _compare(self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]) -> tuple[_Found, str]:
+    async def _compare(
+        self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]
+    ) -> tuple[_Found, str]:
         """What is under `key`, with its SHA-256: the same content, or that of an earlier put for this invoice whose
         answer was lost, where the server's PDF is another each time.
 
@@ -286,7 +287,7 @@ class BucketStore:
         with self._errors.mapping():
             link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
-        with VendorErrors(self.name):
+        with http_errors(self.name):
             async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
                 if response.status != 200:
                     raise OriginError(
@@ -316,7 +317,3 @@ class BucketStore:
             except StopAsyncIteration:
                 return
             yield bytes(chunk)
-
-
-def _go_on(error: TransientError, wait: float) -> None:
-    """A look goes on until the gate or its tries end it."""

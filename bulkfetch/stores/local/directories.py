@@ -6,34 +6,12 @@ import stat
 from contextlib import suppress
 from typing import Self
 
-from bulkfetch.errors import PermanentError, Reason
-from bulkfetch.text import safe
-
-KeyPath = tuple[str, ...]
-"""A key's components; the last is the file's name."""
-
-PRIVATE = ".bulkfetch"
+from bulkfetch.keys import KeyPath
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK the open of a planted FIFO would wait for its writer for ever.
 _OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY_MODE = 0o750
-
-
-def key_path(key: str) -> KeyPath:
-    """The components of `key`.
-
-    Raises:
-        PermanentError: `invalid_id`: the key would leave the archive, meet the store's own files, or is no file name.
-    """
-    path = tuple(key.split("/"))
-    try:
-        usable = b"\0" not in key.encode() and not {"", ".", ".."}.intersection(path) and path[0] != PRIVATE
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
-        raise PermanentError(Reason.INVALID_ID, f"{safe(key, 200)!r} cannot be a key")
-    return path
 
 
 class Directories:

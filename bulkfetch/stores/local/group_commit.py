@@ -1,8 +1,8 @@
 """One thread behind the event loop: it writes bodies, makes them durable, and names them, in groups.
 
 A hop to a thread for each file would cost more than the write itself, so whole bodies queue up for one thread. The disk
-settles many files at once as fast as a few: whatever arrives while one group is committed is the next group. So its size
-follows the load, and an idle store commits a lone file at once.
+settles many files at once as fast as a few: whatever arrives while one group is committed is the next group. So its
+size follows the load, and an idle store commits a lone file at once.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from typing import Self
 
 from bulkfetch.errors import BulkfetchError, FatalError
 from bulkfetch.interfaces import Committed
+from bulkfetch.keys import KeyPath
 from bulkfetch.models import PutResult
-from bulkfetch.stores.local.directories import KeyPath
-from bulkfetch.stores.local.errors import ErrorMap
+from bulkfetch.stores.local.errors import Place, disposition
 from bulkfetch.stores.local.temp_files import Temp
 from bulkfetch.stores.local.tree import Archive, seal
 
@@ -53,9 +53,9 @@ class GroupCommitter:
     Mutable: `_waiting` and `_broken`, on the event loop only.
     """
 
-    def __init__(self, tree: Archive, errors: ErrorMap) -> None:
+    def __init__(self, tree: Archive, place: Place) -> None:
         self._tree = tree
-        self._errors = errors
+        self._place = place
         self._loop = asyncio.get_running_loop()
         self._queue: _Queue = SimpleQueue()
         self._waiting: set[Commit] = set()
@@ -113,7 +113,7 @@ class GroupCommitter:
         except OSError as error:
             self._fail(commit, error)
         else:
-            self._errors.recovered()
+            self._place.io_errors = 0
 
     def _publish(self, group: Sequence[Commit]) -> None:
         """Name what is sealed, and make the names durable, each directory once for the whole group."""
@@ -144,7 +144,7 @@ class GroupCommitter:
             commit.outcome = error
 
     def _fail(self, commit: Commit, error: OSError) -> None:
-        commit.outcome = self._errors.mapped(error)
+        commit.outcome = disposition(error, self._place)
         commit.outcome.__cause__ = error
         if commit.temp:
             self._tree.scratch.discard(commit.temp)

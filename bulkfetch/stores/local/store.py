@@ -10,10 +10,10 @@ from anyio import CancelScope, to_thread
 
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body, Committed
+from bulkfetch.keys import KeyPath, key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
-from bulkfetch.stores.local.directories import KeyPath, key_path
-from bulkfetch.stores.local.errors import ErrorMap
+from bulkfetch.stores.local.errors import Place, disposition, local_errors, unusable
 from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
 from bulkfetch.stores.local.temp_files import Temp
 from bulkfetch.stores.local.tree import BLOCK, Archive
@@ -27,11 +27,11 @@ class LocalStore:
 
     cheap_head = True
 
-    def __init__(self, tree: Archive, committer: GroupCommitter, errors: ErrorMap) -> None:
+    def __init__(self, tree: Archive, committer: GroupCommitter, place: Place) -> None:
         self.name = tree.name
         self._tree = tree
         self._committer = committer
-        self._errors = errors
+        self._place = place
 
     @classmethod
     @asynccontextmanager
@@ -43,14 +43,14 @@ class LocalStore:
         Raises:
             FatalError: they cannot, or less than 64 MiB are free; the message names the fix.
         """
-        errors = ErrorMap(str(root))
+        place = Place(str(root))
         try:
             tree = await to_thread.run_sync(Archive, root, run)
         except OSError as error:
-            raise errors.unusable(error) from error
-        committer = GroupCommitter(tree, errors).start()
+            raise unusable(error, place) from error
+        committer = GroupCommitter(tree, place).start()
         try:
-            yield cls(tree, committer, errors)
+            yield cls(tree, committer, place)
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(committer.close)
@@ -75,7 +75,7 @@ class LocalStore:
             await incoming.fill(body)
         except OSError as error:
             await self._abandon(incoming)
-            raise self._errors.mapped(error) from error
+            raise disposition(error, self._place) from error
         except InvoiceError as error:
             await (self._keep(incoming, path) if error.hold else self._abandon(incoming))
             raise
@@ -91,7 +91,7 @@ class LocalStore:
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
-        with self._errors.mapping():
+        with local_errors(self._place):
             return await to_thread.run_sync(self._head, [(key, key_path(key)) for key in keys])
 
     async def adopt(self, key: str) -> PutResult | None:
@@ -104,7 +104,7 @@ class LocalStore:
             return None
         if check.flaw() is not None:
             return None
-        with CancelScope(shield=True), self._errors.mapping():
+        with CancelScope(shield=True), local_errors(self._place):
             await to_thread.run_sync(self._tree.secure, key_path(key))
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
@@ -127,7 +127,7 @@ class LocalStore:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise self._errors.mapped(error) from error
+            raise disposition(error, self._place) from error
 
     async def _abandon(self, incoming: "_Incoming") -> None:
         if incoming.temp:
@@ -135,7 +135,7 @@ class LocalStore:
                 await to_thread.run_sync(self._tree.scratch.discard, incoming.temp)
 
     async def _keep(self, incoming: "_Incoming", path: KeyPath) -> None:
-        with CancelScope(shield=True), self._errors.mapping():
+        with CancelScope(shield=True), local_errors(self._place):
             await to_thread.run_sync(self._keep_now, incoming, path)
 
     def _keep_now(self, incoming: "_Incoming", path: KeyPath) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from bulkfetch.durable import write_all
 from bulkfetch.errors import FatalError
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,7 +35,7 @@ class Temp:
             batch = chunks[start : start + _IOV_MAX]
             written = os.writev(self.fd, batch)
             if written < sum(map(len, batch)):
-                _write_rest(self.fd, b"".join(batch)[written:])
+                write_all(self.fd, b"".join(batch)[written:])
         # On Linux this starts the write-back, so the fsync to come finds little left to wait for.
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -166,9 +167,3 @@ def _lock(directory: int, run: str) -> int | None:
             return fd
         os.close(fd)
     return None
-
-
-def _write_rest(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -6,8 +6,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from bulkfetch.durable import make_directory
 from bulkfetch.errors import FatalError, PermanentError, Reason
-from bulkfetch.stores.local.directories import PRIVATE, Directories, KeyPath
+from bulkfetch.keys import STATE, KeyPath
+from bulkfetch.stores.local.directories import Directories
 from bulkfetch.stores.local.temp_files import OBJECT_MODE, Scratch, Temp
 from bulkfetch.text import safe
 
@@ -17,7 +19,7 @@ BLOCK = 1024 * 1024
 FREE_FLOOR = 64 * BLOCK
 """Bytes that must be free before a run begins."""
 
-_PROBE = f"{PRIVATE}-probe"
+_PROBE = f"{STATE}-probe"
 
 
 class Archive:
@@ -25,13 +27,13 @@ class Archive:
 
     def __init__(self, root: Path, run: str) -> None:
         root = root.absolute()
-        _make_durably(root)
+        make_directory(root, 0o750)
         with ExitStack() as opened:
             self.root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, self.root_fd)
             with self.directories() as directories:
-                directories.make((PRIVATE,))
-                scratch_fd = os.dup(directories.make((PRIVATE, "tmp"), 0o700))
+                directories.make((STATE,))
+                scratch_fd = os.dup(directories.make((STATE, "tmp"), 0o700))
                 self.scratch = Scratch(scratch_fd, run)
                 opened.callback(self.scratch.close)
                 directories.sync()
@@ -40,7 +42,7 @@ class Archive:
             self._opened = opened.pop_all()
         self.name = str(root)
         self._uri = root.as_uri()
-        self._quarantine = (PRIVATE, "quarantine", run)
+        self._quarantine = (STATE, "quarantine", run)
 
     def close(self) -> None:
         """Give the descriptors up, and say that the run is over."""
@@ -147,18 +149,6 @@ def seal(temp: Temp) -> None:
     if not temp.ready:
         os.fchmod(temp.fd, OBJECT_MODE)
     temp.sync()
-
-
-def _make_durably(root: Path) -> None:
-    """Create `root` where it is missing, so that a power loss leaves it there."""
-    missing = [path for path in (root, *root.parents) if not path.exists()]
-    root.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for path in missing:
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _raise_first(failed: dict[KeyPath, OSError]) -> None:

@@ -15,22 +15,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bulkfetch.app import CheckResult, Plan
-from bulkfetch.cli.output import (
-    JsonLogListener,
-    JsonRowsListener,
-    Level,
-    LogListener,
-    as_json,
-    human_bytes,
-    human_seconds,
-    print_checks,
-    print_plan,
-    print_summary,
-    sentence,
-    summary_text,
-    threshold,
-)
+from bulkfetch.cli.log import JsonLogListener, JsonRowsListener, Level, LogListener, sentence, threshold
+from bulkfetch.cli.output import as_json, human_bytes, human_seconds, print_checks, print_plan
 from bulkfetch.cli.progress import ProgressListener, display
+from bulkfetch.cli.summary import print_summary, summary_text
 from bulkfetch.errors import Reason
 from bulkfetch.events import (
     Backlog,
@@ -87,6 +75,11 @@ def summary(exit_code: int = 0, *, stopped_by: str | None = None, **counts: int)
         destination="/srv/archive/",
         versions={},
         manifest="r1.jsonl",
+        manifest_rows=sum(counts.values()),
+        manifest_sha256="",
+        previous=None,
+        previous_sha256=None,
+        beside={},
     )
 
 
@@ -299,7 +292,7 @@ def test_nothing_foreign_steers_a_terminal(text):
 
 
 SHOW_HOSTILE = f"""
-from bulkfetch.cli.output import print_summary
+from bulkfetch.cli.summary import print_summary
 from bulkfetch.cli.progress import display
 from bulkfetch.errors import Reason
 from bulkfetch.events import GateClosed, Note
@@ -357,7 +350,7 @@ def test_a_reader_that_leaves_does_not_end_the_run():
     """`--json | head -1`: rows without a reader are dropped, and the program goes on to its own end."""
     script = """
 import sys
-from bulkfetch.cli.output import JsonRowsListener
+from bulkfetch.cli.log import JsonRowsListener
 from bulkfetch.events import RowRecorded
 from bulkfetch.models import Outcome, Row
 listener = JsonRowsListener()

@@ -11,7 +11,7 @@ import pytest
 
 from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
 from bulkfetch.manifest import LocalManifest, verify_chain
-from bulkfetch.models import Counts, ObjectMeta, Outcome, Row, Summary
+from bulkfetch.models import Counts, ObjectMeta, Outcome, Row, RunResult
 
 pytestmark = pytest.mark.anyio
 
@@ -82,9 +82,8 @@ def row(number: int) -> Row:
     )
 
 
-def summary(rows: int) -> Summary:
-    return Summary(
-        run="",
+def summary(rows: int) -> RunResult:
+    return RunResult(
         exit_code=0,
         complete=True,
         stopped_by=None,

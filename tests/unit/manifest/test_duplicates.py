@@ -38,3 +38,11 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     """Where the file cannot be made the run stops with a word about it."""
     with pytest.raises(FatalError, match="IDs met"):
         Seen(tmp_path / "missing" / "seen")
+
+
+def test_a_full_disk_says_what_to_do(tmp_path):
+    """When SQLite finds the disk full, the error says how to go on, as it does for every other file."""
+    seen = Seen(tmp_path / "seen")
+    seen._connection.execute("PRAGMA max_page_count = 4")
+    with pytest.raises(FatalError, match=r"cannot be used: the disk is full; free some space"):
+        seen.repeats([(f"INV-{number}", number) for number in range(20_000)])

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from bulkfetch.errors import ExitCode, FatalError, UsageError
 from bulkfetch.manifest import encode_rows, list_runs, new_run_id, read_summary, unfinished_runs, verify_chain
-from bulkfetch.manifest.runs import must_adopt, started_at, write_summary
-from bulkfetch.models import Counts, Outcome, Row, Summary, utc_iso
+from bulkfetch.manifest.chain import write_summary
+from bulkfetch.manifest.open_run import must_adopt
+from bulkfetch.manifest.runs import started_at
+from bulkfetch.models import Counts, Outcome, Row, RunResult, utc_iso
 
 RUNS = ["20250101T000000Z-000001", "20250102T000000Z-000002", "20250103T000000Z-000003"]
 
@@ -31,13 +33,14 @@ def finish(root, run, *, complete=True, seconds=60, source="ids.txt"):
     ended = datetime.fromisoformat(started_at(run)) + timedelta(seconds=seconds)
     return write_summary(
         root,
-        Summary(
-            run=run, exit_code=0, complete=complete, stopped_by=None, started_at=started_at(run),
+        run,
+        RunResult(
+            exit_code=0, complete=complete, stopped_by=None, started_at=started_at(run),
             finished_at=utc_iso(ended), seconds=seconds,
             counts=Counts(read=2, failed=2), reasons={}, bytes_stored=0, requests={}, source=source,
-            input_sha256=None, input_bytes=None, destination="dest", versions={}, manifest=f"{run}.jsonl",
-            manifest_rows=2, manifest_sha256=hashlib.sha256(data).hexdigest(),
+            input_sha256=None, input_bytes=None, destination="dest", versions={},
         ),
+        manifest=f"{run}.jsonl", rows=2, sha256=hashlib.sha256(data).hexdigest(),
     )  # fmt: skip
 
 

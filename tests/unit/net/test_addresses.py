@@ -1,11 +1,25 @@
-"""Which addresses are public, and what spells one."""
+"""Which hosts are public, what spells an address, and what may go to whom in the clear."""
 
 import ipaddress
+import time
 
+import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.resolver import resolve_only
 
-from bulkfetch.net.addresses import is_public, literal
+from bulkfetch.errors import UsageError
+from bulkfetch.net.addresses import UnresolvedHost, is_local, is_public, literal, refuse_in_the_clear
+
+NAMES = {
+    "home.example": ["127.0.0.1", "::1"],
+    "office.example": ["10.1.2.3", "fd00::1"],
+    "world.example": ["8.8.8.8"],
+    "six.example": ["2606:4700::1111"],
+    "mixed.example": ["127.0.0.1", "8.8.8.8"],
+    "mapped.example": ["::ffff:8.8.8.8"],
+}
 
 
 @given(st.ip_addresses(v=4))
@@ -22,3 +36,59 @@ def test_what_spells_an_address():
     assert literal("fe80::1%eth0") == ipaddress.ip_address("fe80::1")
     assert literal("127.1") is None
     assert literal("files.example") is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("10.1.2.3", True),
+        ("::1", True),
+        ("fe80::1%eth0", True),
+        ("8.8.8.8", False),
+        ("::ffff:8.8.8.8", False),
+        ("home.example", True),
+        ("office.example", True),
+        ("world.example", False),
+        ("six.example", False),
+        ("mixed.example", False),
+        ("mapped.example", False),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "nats"])
+async def test_what_may_go_in_the_clear(monkeypatch, scheme, host, local):
+    """Without TLS only a host may be spoken to all of whose addresses are local; with TLS any may, and is not asked
+    for."""
+    asked = resolve_only(monkeypatch, NAMES)
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:4222/path"
+    assert await is_local(host, label="the host") is local
+    if local:
+        await refuse_in_the_clear(url, label="the setting", exposed="the token")
+    else:
+        with pytest.raises(
+            UsageError, match=rf"^the setting: plain {scheme}://.* show the token .*use (https|tls)://$"
+        ):
+            await refuse_in_the_clear(url, label="the setting", exposed="the token")
+    asked.clear()
+    for with_tls in ("https", "tls", "wss"):
+        await refuse_in_the_clear(url.replace(scheme, with_tls, 1), label="the setting", exposed="the token")
+    assert asked == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", ["nowhere.example", "", "a..b", "x" * 64])
+async def test_a_name_without_an_address_is_an_error_of_its_own(monkeypatch, host):
+    """A name that does not resolve is neither local nor public, and no error of usage: the resolver may be down."""
+    resolve_only(monkeypatch, NAMES)
+    with pytest.raises(UnresolvedHost, match=r"^api\.url: the host name .*does not resolve"):
+        await is_local(host, label="api.url")
+
+
+@pytest.mark.anyio
+async def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch):
+    """A look-up has a bound of its own: the system's resolver may try for minutes."""
+    monkeypatch.setattr("bulkfetch.net.addresses.RESOLVE_TIMEOUT", 0.05)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: time.sleep(0.5))
+    with anyio.fail_after(0.4), pytest.raises(UnresolvedHost, match="does not resolve"):
+        await is_local("slow.example", label="api.url")

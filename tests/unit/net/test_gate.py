@@ -376,8 +376,8 @@ def test_a_gate_that_is_armed_again_counts_anew():
 
         async def fail(times: int) -> None:
             for _ in range(times):
-                ticket = await origin.enter()
-                ticket.close(OriginError(Reason.SERVER_ERROR, "down"))
+                permit = await origin.enter()
+                permit.close(OriginError(Reason.SERVER_ERROR, "down"))
 
         origin.disarm()
         await fail(30)

@@ -1,4 +1,4 @@
-"""The queue as a source, on a virtual clock: who waits its turn is not taken for poison."""
+"""The queue as a source, on a virtual clock: who waits its turn is not taken for poison, and outages are waited for."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,8 +8,11 @@ from random import Random
 import anyio
 from support.virtual_clock import run_virtual
 
+from bulkfetch.errors import FatalError, Reason, TransientError
+from bulkfetch.events import Backlog, GateClosed, GateOpened
 from bulkfetch.models import DeadLetter, Lease, Malformed, Outcome, QueueStats, Row
-from bulkfetch.sources.queue.source import SUSPECT, QueueSource
+from bulkfetch.sources.queue.poison import SUSPECT
+from bulkfetch.sources.queue.source import QueueSource
 
 
 class MemoryQueue:
@@ -36,12 +39,12 @@ class MemoryQueue:
     async def ack(self, lease: Lease) -> None:
         del self.ready[str(lease.handle)]
 
-    async def nak(self, lease: Lease, delay: float) -> None:
+    async def nack(self, lease: Lease, delay: float) -> None:
         self.ready[str(lease.handle)] = anyio.current_time() + delay
 
-    async def give_back(self, lease: Lease, delay: float) -> None:
+    async def release(self, lease: Lease, delay: float) -> None:
         self.deliveries[str(lease.handle)] -= 1
-        await self.nak(lease, delay)
+        await self.nack(lease, delay)
 
     async def extend(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
@@ -95,3 +98,57 @@ def test_suspects_wait_their_turn_however_long_it_takes():
     ends, took = worked_off(ids, first=900.0, each=0.5)
     assert ends == {Outcome.STORED: len(ids)}
     assert took < 900 + 2 * 64 * 0.5
+
+
+class Outage(MemoryQueue):
+    """An empty queue whose broker does not answer between two moments."""
+
+    def __init__(self, begin: float, end: float) -> None:
+        super().__init__([], 0)
+        self._begin, self._end = begin, end
+
+    def _check(self) -> None:
+        if self._begin <= anyio.current_time() < self._end:
+            raise TransientError(Reason.CONNECTION, "no answer")
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
+        self._check()
+        return await super().fetch(limit, wait)
+
+    async def stats(self) -> QueueStats:
+        self._check()
+        return await super().stats()
+
+
+def waited_for(queue, *, idle, max_outage):
+    """What a worker that finds `queue` tells, and when it ends; or the error that ends it."""
+
+    async def work():
+        told = []
+        async with QueueSource(
+            queue, limit=64, until_empty=True, idle=idle, max_outage=max_outage,
+            notify=told.append, utc_now=lambda: datetime.now(UTC), rng=Random(5),
+        ).alive() as source:  # fmt: skip
+            try:
+                async for _ in source.batches():
+                    pass
+            except FatalError as error:
+                return str(error), anyio.current_time()
+        return [type(event) for event in told if not isinstance(event, Backlog)], anyio.current_time()
+
+    return run_virtual(work)
+
+
+def test_an_outage_does_not_count_as_idle():
+    """What happened in the queue meanwhile nobody saw: the time that it has to be empty begins anew, and the outage is
+    told once."""
+    told, ended = waited_for(Outage(1.2, 20.0), idle=3.0, max_outage=60.0)
+    assert told == [GateClosed, GateOpened]
+    assert 23.0 <= ended < 25.0
+
+
+def test_an_outage_that_lasts_too_long_ends_the_run():
+    """After `max_outage` seconds without an answer."""
+    error, ended = waited_for(Outage(1.2, 900.0), idle=30.0, max_outage=60.0)
+    assert error == "memory has been out of service for 60 s (no answer)"
+    assert 61.0 <= ended < 63.0

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkfetch.config import Destination
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.stores.bucket.address import connect
+from bulkfetch.stores.bucket.address import BucketSettings, connect
+from bulkfetch.stores.bucket.object_lock import LockSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +41,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 
 async def config_of(environ: dict[str, str], **settings) -> dict[str, object]:
-    bucket = await connect(Destination(**{"url": "s3://archive/in", **settings}), environ)
+    bucket = await connect(BucketSettings(**{"url": "s3://archive/in", **settings}), environ)
     return dict(bucket.objects.config)
 
 
@@ -55,7 +55,7 @@ async def config_of(environ: dict[str, str], **settings) -> dict[str, object]:
 )
 async def test_names_and_uris(home, url, name, uri) -> None:
     """A bucket's name is its URL without a slash at the end; a URI has the key encoded behind it."""
-    bucket = await connect(Destination(url=url), home)
+    bucket = await connect(BucketSettings(url=url), home)
     assert (bucket.name, bucket.uri("a b.pdf")) == (name, uri)
 
 
@@ -66,7 +66,7 @@ async def test_names_and_uris(home, url, name, uri) -> None:
 async def test_urls_that_are_no_bucket(home, url) -> None:
     """A URL with credentials, a query, dots or no bucket is refused, and not repeated."""
     with pytest.raises(UsageError) as caught:
-        await connect(Destination(url=url), home)
+        await connect(BucketSettings(url=url), home)
     assert "secret" not in str(caught.value)
 
 
@@ -157,7 +157,7 @@ async def test_a_host_that_does_not_exist() -> None:
 
 async def test_no_secret_shows() -> None:
     """Neither key nor secret is in the repr of a bucket."""
-    bucket = await connect(Destination(url="s3://archive"), KEYS)
+    bucket = await connect(BucketSettings(url="s3://archive"), KEYS)
     assert "AKIA" not in repr(bucket)
     assert "secret" not in repr(bucket)
 
@@ -165,4 +165,4 @@ async def test_no_secret_shows() -> None:
 async def test_other_clouds_know_no_lock() -> None:
     """What only S3 has is refused for the others."""
     with pytest.raises(UsageError, match="for s3:// only"):
-        await connect(Destination(url="gs://archive", lock_mode="GOVERNANCE", lock_days=1), {})
+        await connect(BucketSettings(url="gs://archive", lock=LockSettings(mode="GOVERNANCE", days=1)), {})

@@ -1,34 +1,23 @@
 """The spool: what waits in memory, what on disk, and what is left of either."""
 
 import hashlib
-from collections.abc import AsyncIterator
+import os
 from functools import partial
 from pathlib import Path
 
 import pytest
 from anyio import to_thread
+from support.doubles import GivenBody
 
 from bulkfetch.errors import FatalError, PermanentError, Reason
-from bulkfetch.stores.bucket.spool import LARGEST_IN_MEMORY, MIB, Spool
+from bulkfetch.stores.bucket.spool import LARGEST_IN_MEMORY, MIB, Content, Spool
 
 pytestmark = pytest.mark.anyio
 
 
-class Chunks:
-    """A body of `count` chunks of `size` bytes, each different, and an error at the end if there is one."""
-
-    content_type = None
-    sha256 = ""
-
-    def __init__(self, count: int, size: int = 65_536, error: Exception | None = None) -> None:
-        self.parts = [bytes([number % 251]) * size for number in range(count)]
-        self._error = error
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self.parts:
-            yield part
-        if self._error:
-            raise self._error
+def parts(count: int) -> list[bytes]:
+    """`count` chunks, each different."""
+    return [bytes([number % 251]) * 65_536 for number in range(count)]
 
 
 async def spool_in(directory: Path, **more: int) -> Spool:
@@ -42,9 +31,8 @@ def files_in(directory: Path) -> list[Path]:
 @pytest.mark.parametrize(("count", "in_memory"), [(0, True), (1, True), (128, True), (129, False), (400, False)])
 async def test_small_in_memory_large_on_disk(tmp_path, count, in_memory) -> None:
     """Up to 8 MiB are held in memory, more is on disk; either way it is the body, and no file is left."""
-    body = Chunks(count)
-    async with (await spool_in(tmp_path)).receive("a.pdf", body) as content:
-        assert bytes(content.data) == b"".join(body.parts)
+    async with (await spool_in(tmp_path)).receive("a.pdf", GivenBody(*parts(count))) as content:
+        assert bytes(content.data) == b"".join(parts(count))
         assert (content.size, content.in_memory) == (count * 65_536, in_memory)
     assert files_in(tmp_path) == []
 
@@ -52,10 +40,11 @@ async def test_small_in_memory_large_on_disk(tmp_path, count, in_memory) -> None
 async def test_bodies_share_a_bounded_memory(tmp_path) -> None:
     """When the others hold all the memory there is, a small body goes to disk instead of waiting; later it need not."""
     spool = await spool_in(tmp_path, memory=MIB)
-    async with spool.receive("a.pdf", Chunks(12)) as first, spool.receive("b.pdf", Chunks(5)) as second:
+    first_body, second_body = GivenBody(*parts(12)), GivenBody(*parts(5))
+    async with spool.receive("a.pdf", first_body) as first, spool.receive("b.pdf", second_body) as second:
         assert (first.in_memory, second.in_memory) == (True, False)
-        assert bytes(second.data) == b"".join(Chunks(5).parts)
-    async with spool.receive("c.pdf", Chunks(16)) as third:
+        assert bytes(second.data) == b"".join(parts(5))
+    async with spool.receive("c.pdf", GivenBody(*parts(16))) as third:
         assert third.in_memory
 
 
@@ -64,9 +53,9 @@ async def test_memory_comes_back_from_bodies_that_fail(tmp_path) -> None:
     spool = await spool_in(tmp_path, memory=LARGEST_IN_MEMORY)
     for count in (3, 128, 129, 200):
         with pytest.raises(RuntimeError):
-            async with spool.receive("a.pdf", Chunks(count, error=RuntimeError("cut"))):
+            async with spool.receive("a.pdf", GivenBody(*parts(count), RuntimeError("cut"))):
                 pass
-    async with spool.receive("a.pdf", Chunks(128)) as content:
+    async with spool.receive("a.pdf", GivenBody(*parts(128))) as content:
         assert content.in_memory
 
 
@@ -75,7 +64,7 @@ async def test_bytes_that_must_not_be_archived_are_kept(tmp_path, count) -> None
     """A body that fails with `hold` is in the quarantine afterwards, under a name that stays inside, even twice."""
     spool = await spool_in(tmp_path)
     for _ in range(2):
-        body = Chunks(count, error=PermanentError(Reason.NOT_PDF, "no PDF", hold=True))
+        body = GivenBody(*parts(count), PermanentError(Reason.NOT_PDF, "no PDF", hold=True))
         with pytest.raises(PermanentError):
             async with spool.receive("../2024/ä" + "x" * 300 + ".pdf", body):
                 pass
@@ -83,7 +72,7 @@ async def test_bytes_that_must_not_be_archived_are_kept(tmp_path, count) -> None
     [kept] = files_in(tmp_path)
     assert kept.parent == tmp_path / "quarantine" / "run"
     assert kept.name.endswith(hashlib.sha256(kept.read_bytes()).hexdigest()[:12])
-    assert kept.read_bytes() == b"".join(body.parts)
+    assert kept.read_bytes() == b"".join(parts(count))
 
 
 def test_a_directory_that_cannot_be_used(tmp_path) -> None:
@@ -91,3 +80,20 @@ def test_a_directory_that_cannot_be_used(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FatalError, match="file"):
         Spool(tmp_path / "file", "run")
+
+
+async def test_what_is_kept_survives_a_power_loss(tmp_path, monkeypatch) -> None:
+    """The bytes in quarantine are synced before `keep` returns, and so are their name and the directories above it."""
+    spool = await spool_in(tmp_path)
+    synced: list[Path] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    kept = await spool.keep("a.pdf", Content(b"no PDF"))
+
+    assert synced[-2:] == [kept, kept.parent]
+    assert {tmp_path, tmp_path / "quarantine"} < set(synced)

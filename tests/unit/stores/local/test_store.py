@@ -1,19 +1,22 @@
 """What only a directory can show: small and read-only disks, planted links, modes, failing system calls."""
 
 import asyncio
-import hashlib
 import os
 import shutil
 import stat
 import subprocess
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from support.disks import AS_ROOT, Mount
+from support.doubles import GivenBody
+from support.puts import put as put_body
 
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.models import PutResult
@@ -23,34 +26,13 @@ from bulkfetch.stores.local import temp_files as scratch
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and changing the user need root")
 WITH_STRACE = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("strace"), reason="failing system calls need strace and root"
 )
 
 
-class Bytes:
-    """A body of `chunks`; `error` is raised in place of the end."""
-
-    content_type: str | None = None
-
-    def __init__(self, *chunks: bytes, error: Exception | None = None) -> None:
-        self._chunks = chunks
-        self._error = error
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks:
-            yield chunk
-        if self._error:
-            raise self._error
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(b"".join(self._chunks)).hexdigest()
-
-
 async def put(store: LocalStore, key: str, *chunks: bytes) -> PutResult:
-    return await store.put(key, Bytes(*chunks), received=lambda: None)
+    return await put_body(store, key, GivenBody(*chunks))
 
 
 async def failure(store: LocalStore, key: str, *chunks: bytes) -> BulkfetchError:
@@ -72,32 +54,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a file system in memory with the options given."""
-    disks: list[Path] = []
-
-    def mounted(options: str, name: str = "disk") -> Path:
-        disk = tmp_path / name
-        disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=False).returncode:
-            pytest.skip("no mounts here")
-        disks.append(disk)
-        return disk
-
-    yield mounted
-    for disk in disks:
-        subprocess.run(["umount", disk], check=True)
-
-
-@pytest.fixture
-def as_nobody(tmp_path: Path) -> Iterator[None]:
-    """The test runs as a user who owns nothing, `tmp_path` neither."""
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
-
-
 @contextmanager
 def failing(thread: str, injection: str) -> Iterator[None]:
     """System calls of the only thread of that name fail as strace is told to make them."""
@@ -116,7 +72,7 @@ def failing(thread: str, injection: str) -> Iterator[None]:
 
 @AS_ROOT
 @pytest.mark.parametrize("size", [600_000, 3 * MIB])
-async def test_a_full_disk_stops_the_run_and_leaves_no_trace(mount: Callable[..., Path], size: int) -> None:
+async def test_a_full_disk_stops_the_run_and_leaves_no_trace(mount: Mount, size: int) -> None:
     """ENOSPC is fatal and says what to do; there is no object, no temporary file, and earlier objects are whole."""
     root = mount("size=80m")
     async with LocalStore.open(root, "run-1") as store:
@@ -137,7 +93,7 @@ async def test_a_full_disk_stops_the_run_and_leaves_no_trace(mount: Callable[...
 
 
 @AS_ROOT
-async def test_too_little_space_is_told_before_the_first_put(mount: Callable[..., Path]) -> None:
+async def test_too_little_space_is_told_before_the_first_put(mount: Mount) -> None:
     """A destination with less than 64 MiB free is refused when it is opened."""
     with pytest.raises(FatalError, match="less than 64 MiB"):
         async with LocalStore.open(mount("size=2m"), "run-1"):
@@ -145,7 +101,7 @@ async def test_too_little_space_is_told_before_the_first_put(mount: Callable[...
 
 
 @AS_ROOT
-async def test_a_read_only_disk_is_told_before_the_first_put(mount: Callable[..., Path]) -> None:
+async def test_a_read_only_disk_is_told_before_the_first_put(mount: Mount) -> None:
     """A read-only destination is refused when it is opened."""
     with pytest.raises(FatalError, match="read-only"):
         async with LocalStore.open(mount("size=80m,ro"), "run-1"):
@@ -153,7 +109,7 @@ async def test_a_read_only_disk_is_told_before_the_first_put(mount: Callable[...
 
 
 @AS_ROOT
-async def test_private_directory_on_another_disk(mount: Callable[..., Path]) -> None:
+async def test_private_directory_on_another_disk(mount: Mount) -> None:
     """Where `.bulkfetch` is on another file system than the archive, the probe says so."""
     with pytest.raises(FatalError, match="another file system"):
         async with LocalStore.open(mount("size=80m", ".bulkfetch").parent, "run-1"):
@@ -210,7 +166,7 @@ async def test_held_bytes_are_kept_aside(root: Path, size: int) -> None:
     async with LocalStore.open(root, "run-1") as store:
         for fill in (b"a", b"b"):
             with pytest.raises(PermanentError, match="no PDF"):
-                await store.put("2024/INV-1.pdf", Bytes(fill * size, b"end", error=error), received=lambda: None)
+                await put_body(store, "2024/INV-1.pdf", GivenBody(fill * size, b"end", error))
 
         assert temps(root) == []
     quarantine = root / ".bulkfetch/quarantine/run-1"
@@ -224,9 +180,9 @@ async def test_an_error_without_hold_keeps_nothing(root: Path) -> None:
     """A body that fails without `hold` leaves no bytes anywhere, small or large."""
     async with LocalStore.open(root, "run-1") as store:
         for size in (10, 3 * MIB):
-            body = Bytes(bytes(size), error=TransientError(Reason.TRUNCATED, "cut"))
+            body = GivenBody(bytes(size), TransientError(Reason.TRUNCATED, "cut"))
             with pytest.raises(TransientError):
-                await store.put("INV-1.pdf", body, received=lambda: None)
+                await put_body(store, "INV-1.pdf", body)
 
         assert temps(root) == []
         assert not (root / ".bulkfetch/quarantine").exists()
@@ -235,16 +191,13 @@ async def test_an_error_without_hold_keeps_nothing(root: Path) -> None:
 async def test_a_cancelled_put_leaves_no_temporary_file(root: Path) -> None:
     """A large put that is cancelled while its body arrives removes what it had written."""
 
-    class Stalling(Bytes):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield bytes(2 * MIB)
-            yield bytes(2 * MIB)
-            scope.cancel()
-            await anyio.sleep_forever()
+    async def stall() -> None:
+        scope.cancel()
+        await anyio.sleep_forever()
 
     async with LocalStore.open(root, "run-1") as store:
         with anyio.CancelScope() as scope:
-            await store.put("INV-1.pdf", Stalling(), received=lambda: None)
+            await put_body(store, "INV-1.pdf", GivenBody(bytes(2 * MIB), bytes(2 * MIB), stall))
 
         assert scope.cancelled_caught
         assert temps(root) == []
@@ -332,18 +285,22 @@ async def test_one_run_is_open_once(root: Path) -> None:
 async def test_memory_and_descriptors_are_bounded(root: Path) -> None:
     """A body of 24 MiB takes less than 2 MiB of memory, and many directories leave no descriptor behind."""
 
-    class Large(Bytes):
+    class Large(GivenBody):
         sha256 = "0" * 64
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for _ in range(384):
-                yield bytes(65_536)
+        async def gather(self, chunks: list[bytes], limit: int) -> bool:
+            while self.size < 384 * 65_536:
+                chunks.append(bytes(65_536))
+                self.size += 65_536
+                if self.size % (limit + 65_536) == 0:
+                    return True
+            return False
 
     async with LocalStore.open(root, "run-1") as store:
         await put(store, "warm.pdf", b"%PDF-")
         open_before = len(os.listdir("/proc/self/fd"))
         tracemalloc.start()
-        await store.put("large.pdf", Large(), received=lambda: None)
+        await put_body(store, "large.pdf", Large())
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         keys = [f"{n}/x/INV.pdf" for n in range(100)]
@@ -358,13 +315,16 @@ async def test_memory_and_descriptors_are_bounded(root: Path) -> None:
 async def test_a_bug_in_a_thread_fails_every_put(root: Path) -> None:
     """When a thread of the store dies, waiting and later puts raise `FatalError` instead of waiting for ever."""
 
-    class Text(Bytes):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield "text"  # type: ignore[misc]  # the bug
+    class Text(GivenBody):
+        sha256 = "0" * 64
+
+        async def gather(self, chunks: list[bytes], limit: int) -> bool:
+            chunks.append("text")  # type: ignore[arg-type]  # the bug
+            return False
 
     async with LocalStore.open(root, "run-1") as store:
         with pytest.raises(FatalError, match="the store broke: TypeError"):
-            await store.put("INV-1.pdf", Text(), received=lambda: None)
+            await put_body(store, "INV-1.pdf", Text())
         with pytest.raises(FatalError, match="the store broke"):
             await put(store, "INV-2.pdf", b"%PDF-")
 
@@ -378,7 +338,7 @@ async def test_a_task_cancelled_by_asyncio_harms_nobody(root: Path) -> None:
         def cancel() -> None:
             task.cancel()
 
-        task = asyncio.ensure_future(store.put("INV-1.pdf", Bytes(b"%PDF-"), received=cancel))
+        task = asyncio.ensure_future(put_body(store, "INV-1.pdf", GivenBody(b"%PDF-"), taken=cancel))
         with pytest.raises(asyncio.CancelledError):
             await task
     await anyio.lowlevel.checkpoint()
@@ -485,20 +445,6 @@ async def test_after_a_short_write_the_rest_follows(root: Path) -> None:
     assert (root / "INV-1.pdf").read_bytes() == b"fghi"
 
 
-class Watched(Bytes):
-    """A body that takes a look before its last chunk."""
-
-    def __init__(self, look: Callable[[], object], *chunks: bytes) -> None:
-        super().__init__(*chunks)
-        self._look = look
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks[:-1]:
-            yield chunk
-        await anyio.to_thread.run_sync(self._look)
-        yield self._chunks[-1]
-
-
 @pytest.mark.parametrize("flag", [None, os.O_DIRECTORY], ids=["nameless", "named"])
 async def test_temporary_files_have_names_only_where_they_must(
     root: Path, monkeypatch: pytest.MonkeyPatch, flag: int | None
@@ -509,8 +455,9 @@ async def test_temporary_files_have_names_only_where_they_must(
         monkeypatch.setattr(scratch, "_NAMELESS", flag)
     seen: list[int] = []
     async with LocalStore.open(root, "run-1") as store:
-        body = Watched(lambda: seen.append(len(temps(root))), bytes(3 * MIB), b"end")
-        await store.put("INV-1.pdf", body, received=lambda: None)
+        look = partial(anyio.to_thread.run_sync, lambda: seen.append(len(temps(root))))
+        body = GivenBody(bytes(3 * MIB), look, b"end")
+        await put_body(store, "INV-1.pdf", body)
 
         assert seen == [0 if flag is None else 1]
         assert temps(root) == []

@@ -1,4 +1,4 @@
-"""Open files: a run knows beforehand how many it can need."""
+"""The process's limit of open files: a run knows beforehand how many it can need."""
 
 import resource
 
@@ -8,9 +8,10 @@ from bulkfetch.pipeline.in_hand import MOST_AWAITING
 _OWN = 64  # manifest, ledger, lock, input, directories, the interpreter's own
 
 
-def reserve_descriptors(workers: int) -> None:
-    """Raise the process's soft limit of open files to what `workers` can need: two connections each, and a temporary
-    file for every invoice in hand.
+def raise_fd_limit(workers: int) -> None:
+    """Raise the process's soft limit of open files to what a run of so many `workers` can need.
+
+    That is two connections for each worker, and a temporary file for every invoice in hand.
 
     Raises:
         UsageError: the hard limit is below that.

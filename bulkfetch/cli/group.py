@@ -1,0 +1,154 @@
+"""A group of commands: each is imported when it is called, and every error of every command ends here."""
+
+import difflib
+import gc
+import importlib
+import os
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import click
+
+import bulkfetch
+from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError
+from bulkfetch.text import safe
+
+GC_THRESHOLD = 20_000
+"""Allocations, less what was freed, between two looks for garbage in cycles; Python's own is 700 or 2,000."""
+
+READER_GONE = 128 + getattr(signal, "SIGPIPE", 13)
+"""The exit code where stdout's reader left: what a shell reports for a program that SIGPIPE ended."""
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are looked up in `table`: name → ("module:object", help in one line).
+
+    A command may return its exit code. Every error of every command ends here, as one line on stderr and an exit code.
+    """
+
+    def __init__(self, name: str, table: Mapping[str, tuple[str, str]], **attrs: Any) -> None:
+        super().__init__(name, **attrs)
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names, in the table's order."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """The command, imported now."""
+        if cmd_name not in self._table:
+            close = difflib.get_close_matches(cmd_name, self._table, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(self._table)}."
+            ctx.fail(f"No such command {cmd_name!r}; {hint}")
+        module, _, attribute = self._table[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - tells mypy what the table promises
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """The list of commands, from the table: none is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self._table.items()])
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the command line; this is where `--help` prints."""
+        with _past_click():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command."""
+        with _past_click():
+            return super().invoke(ctx)
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run the command line and exit."""
+        code: int
+        # Imports and jobs leave hardly a cycle behind, so looking for garbage in them often is work for nothing.
+        gc.set_threshold(GC_THRESHOLD)
+        _open_standard_streams()
+        try:
+            result = super().main(*args, **{**extra, "standalone_mode": False})
+            sys.stdout.flush()
+            code = result if isinstance(result, int) else ExitCode.COMPLETE
+        except click.ClickException as error:
+            error.show()
+            code = ExitCode.USAGE
+        except click.Abort:
+            code = ExitCode.SIGINT
+        except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
+            code = _reported(error)
+        sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Let a stream that was closed lead nowhere: else the next file opened, a manifest say, would be taken for it."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free descriptor is the one that is missing.
+            opened = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - as the stream it stands for
+
+
+@contextmanager
+def _past_click() -> Iterator[None]:
+    # click ends the process in silence on every EPIPE, a socket's included; in a group it lets it pass.
+    try:
+        yield
+    except OSError as error:
+        raise ExceptionGroup("carried past click", [error]) from None
+
+
+def _reported(error: Exception) -> int:
+    """Say on stderr what `error` means to the user; the exit code for it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, BulkfetchError):
+        click.echo(f"bulkfetch: error: {safe(str(error), limit=2000)}", err=True)
+        if isinstance(error, TransientError):  # of a broker, before or after all invoices
+            return ExitCode.STOPPED
+        return error.exit_code if isinstance(error, FatalError) else ExitCode.BUG
+    if isinstance(error, BrokenPipeError) and not _stdout_open():
+        return READER_GONE
+    # Not the exception's text: it may hold a link or the token.
+    click.echo(f"bulkfetch: a bug in bulkfetch: {type(error).__name__} at {_place(error)}", err=True)
+    click.echo(
+        f"What is archived stays valid, and the same command goes on from there. Please report the line above with "
+        f"bulkfetch {bulkfetch.__version__}, Python {platform.python_version()}, {platform.system()}.",
+        err=True,
+    )
+    return ExitCode.BUG
+
+
+def _stdout_open() -> bool:
+    try:
+        # Only a write tells; a flush alone finds the buffer empty, for the failed write has emptied it.
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return False
+    return True
+
+
+def silence(stream: TextIO) -> None:
+    """Let `stream`, whose reader has gone, lead nowhere: what is left in its buffer cannot fail again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line of bulkfetch that `error` came through, as file:line."""
+    package = Path(bulkfetch.__file__).parent
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [(file.relative_to(package.parent), line) for file, line in frames if file.is_relative_to(package)]
+    file, line = (ours or frames)[-1]
+    return f"{file}:{line}"

@@ -1,0 +1,107 @@
+"""The closing block of a run: what became of every row, and what to do next."""
+
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.text import Text
+
+from bulkfetch.cli.group import silence
+from bulkfetch.cli.log import Level, log_record
+from bulkfetch.cli.output import OUTCOME_STYLE, as_json, emit, human_bytes, human_seconds
+from bulkfetch.errors import ExitCode, Reason
+from bulkfetch.models import Outcome, Summary
+from bulkfetch.text import safe
+
+SHOWN_REASONS = 5
+
+_REASONS_OF: Mapping[Outcome, frozenset[Reason]] = {
+    Outcome.STORED: frozenset({Reason.ADOPTED}),
+    Outcome.SKIPPED: frozenset({Reason.ALREADY_STORED, Reason.DUPLICATE}),
+    Outcome.REJECTED: frozenset({Reason.INVALID_ID, Reason.INVALID_ROW, Reason.POISON}),
+}
+_REASONS_ELSEWHERE = frozenset[str]().union(*_REASONS_OF.values())
+
+
+def print_summary(summary: Summary, log_format: str) -> None:
+    """Print the end of a run on stderr: a block for people, or one JSON object."""
+    if log_format == "json":
+        level = Level.INFO if summary.exit_code == ExitCode.COMPLETE else Level.ERROR
+        record = log_record(level, "Summary", safe(_headline(summary)[0]))
+        emit(sys.stderr, as_json(record | {"summary": summary}))
+        return
+    try:
+        Console(stderr=True, highlight=False).print(summary_text(summary), soft_wrap=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def summary_text(summary: Summary) -> Text:
+    """The summary's block: what became of every row, where it is written down, and what to do next."""
+    words, style = _headline(summary)
+    text = Text("\n").append(safe(words), style=f"bold {style}")
+    text.append(f"  {summary.counts.read:,} rows in {human_seconds(summary.seconds)}\n\n")
+    width = max(7, len(f"{summary.counts.read:,}"))
+    for outcome in Outcome:
+        number = getattr(summary.counts, outcome)
+        text.append(f"  {outcome:<9}")
+        text.append(f"{number:>{width},}", style=OUTCOME_STYLE[outcome] if number else "dim")
+        text.append(f"   {_explanation(summary, outcome)}".rstrip() + "\n", style="dim")
+    text.append("\n")
+    if summary.requests:
+        made = " · ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in summary.requests.items())
+        text.append(f"  requests    {safe(made)}\n")
+    if summary.manifest:
+        place = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
+        text.append(f"  manifest    {safe(place, limit=2000)}\n")
+    if advice := _advice(summary):
+        text.append("  next        ").append(advice + "\n", style="bold")
+    text.rstrip()
+    return text
+
+
+def _headline(summary: Summary) -> tuple[str, str]:
+    match summary.exit_code:
+        case ExitCode.COMPLETE:
+            return "complete", "green"
+        case ExitCode.SIGINT | ExitCode.SIGTERM:
+            return "interrupted", "yellow"
+        case ExitCode.FAILED | ExitCode.FAILED_RETRYABLE:
+            own = summary.counts.failed or summary.counts.rejected
+            words = [*(["with failures"] if own else []), *([summary.stopped_by] if summary.stopped_by else [])]
+            return f"finished{' ' if own else ', but '}{'; '.join(words)}", "yellow"
+        case _:
+            return f"stopped: {summary.stopped_by or f'exit code {summary.exit_code}'}", "red"
+
+
+def _explanation(summary: Summary, outcome: Outcome) -> str:
+    """The reasons behind an outcome, the most frequent first; for stored ones, how much and how fast."""
+    if outcome is Outcome.FAILED:
+        mine = {word: number for word, number in summary.reasons.items() if number and word not in _REASONS_ELSEWHERE}
+    else:
+        mine = {word: number for word, number in summary.reasons.items() if number and word in _REASONS_OF[outcome]}
+    ranked = sorted(mine.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{safe(word)} {number:,}" for word, number in ranked[:SHOWN_REASONS]]
+    if len(ranked) > SHOWN_REASONS:
+        parts.append(f"{len(ranked) - SHOWN_REASONS} reasons more")
+    if outcome is Outcome.STORED and summary.counts.stored:
+        rate = summary.counts.stored / max(summary.seconds, 0.001)
+        parts.insert(0, f"{human_bytes(summary.bytes_stored)}, {rate:,.1f} files/s")
+    return " · ".join(parts)
+
+
+def _advice(summary: Summary) -> str:
+    failed = summary.counts.failed
+    match summary.exit_code:
+        case ExitCode.COMPLETE:
+            return ""
+        case ExitCode.FAILED_RETRYABLE:
+            return f"run the same command again to try the {failed:,} failed {'one' if failed == 1 else 'ones'}"
+        case ExitCode.FAILED if "://" in summary.source:
+            return f"bulkfetch queue dead --queue {safe(summary.source, 200)} names what was given up, and why"
+        case ExitCode.FAILED if not (failed or summary.counts.rejected):
+            return "see that the input is whole, then run the same command again"
+        case ExitCode.FAILED:
+            return "the manifest has the reason of each row; mend it, then run the same command again"
+        case _:
+            return "run the same command again: it goes on from here"

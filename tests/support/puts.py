@@ -1,0 +1,41 @@
+"""A put and what the store says of it, as one call; a download read to its end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bulkfetch.errors import BulkfetchError
+from bulkfetch.interfaces import Body, Downloader, Store
+from bulkfetch.models import Link, PutResult
+
+
+async def put(
+    store: Store, key: str, body: Body, *, taken: Callable[[], None] = lambda: None, **more: Any
+) -> PutResult:
+    """What the store says of `body`, once it does; an error of its is raised. `taken` is called when it has the body."""
+    told: asyncio.Future[PutResult | BulkfetchError] = asyncio.get_running_loop().create_future()
+    await store.put(key, body, committed=told.set_result, **more)
+    taken()
+    landed = await told
+    if isinstance(landed, BulkfetchError):
+        raise landed
+    return landed
+
+
+async def read(body: Body) -> bytes:
+    """All of `body`."""
+    chunks: list[bytes] = []
+    while await body.gather(chunks, 1 << 20):
+        pass
+    return b"".join(chunks)
+
+
+@asynccontextmanager
+async def opened(downloader: Downloader, link: Link, **options: Any) -> AsyncIterator[Body]:
+    """The body behind `link`, closed at the end of the block."""
+    body = await downloader.open(link, **options)
+    try:
+        yield body
+    finally:
+        body.close()
