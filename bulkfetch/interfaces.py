@@ -216,8 +216,8 @@ class Manifest(Protocol):
         ...
 
     def stop_waiting(self) -> None:
-        """Have no more patience with a medium in trouble: an `append` under way, and any later one, ends soon, if need
-        be with an error. Returns at once."""
+        """Wait no longer for a medium in trouble: an `append` under way, and any later one, ends soon, with an error if
+        the medium still fails. Returns at once."""
         ...
 
 
@@ -272,8 +272,10 @@ class Objects(Protocol):
         ...
 
     def level(self, folder: str) -> tuple[Sequence[ObjectMeta], Sequence[str]]:
-        """The objects directly in `folder`, which ends with a slash, and the folders in it, each so, too. Objects whose
-        key sorts later are looked for later."""
+        """The objects directly in `folder`, and the folders directly in it; a folder ends with a slash.
+
+        The listing goes in the order of keys: an object that is put meanwhile is missed only if its key sorts before
+        what was listed already."""
         ...
 
 

@@ -14,7 +14,7 @@ from bulkfetch.config import Config, Destination
 from bulkfetch.errors import ArchiveLocked, UsageError
 from bulkfetch.events import Event
 from bulkfetch.interfaces import Store
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores import LocalStore
@@ -84,7 +84,7 @@ def local_copy(bucket: Bucket, config: Config, environ: Mapping[str, str]) -> Pa
 @asynccontextmanager
 async def open_archive(
     config: Config, *, rng: Random, notify: Callable[[Event], None], shared: bool = False
-) -> AsyncIterator[tuple[LocalManifest, Store]]:
+) -> AsyncIterator[tuple[ManifestWriter, Store]]:
     """The manifest of a new run, and the store, in that order: the manifest holds the archive's lock. With `shared` it
     is held together with the other workers of a queue.
 
@@ -122,12 +122,12 @@ async def readable_manifests(destination: Destination, scratch: Path) -> Path:
 
 async def _open_manifest(
     stack: AsyncExitStack, root: Path, objects: BucketObjects | None, *, shared: bool
-) -> tuple[LocalManifest, Path]:
+) -> tuple[ManifestWriter, Path]:
     """The manifest, and the directory it is in: each worker on this machine has its own copy of a bucket's."""
     own_copies = shared and objects is not None
     for number in range(1, WORKERS_HERE + 1):
         place = root.with_name(f"{root.name}-{number}") if number > 1 else root
-        opening = LocalManifest.open(place, clock=utc_now, objects=objects, shared=shared)
+        opening = ManifestWriter.open(place, clock=utc_now, objects=objects, shared=shared)
         try:
             return await stack.enter_async_context(opening), place
         except ArchiveLocked:

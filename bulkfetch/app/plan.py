@@ -12,8 +12,8 @@ from bulkfetch.app.open_input import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import PermanentError
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.manifest import Ledger
-from bulkfetch.manifest.duplicates import Seen
+from bulkfetch.manifest import LedgerIndex
+from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.models import Delivery, Malformed
 
 SHOWN_PROBLEMS = 10
@@ -51,8 +51,8 @@ async def _plan(config: Config, source: str) -> Plan:
     plan = Plan()
     with TemporaryDirectory(prefix="bulkfetch-plan-") as scratch:
         root = await readable_manifests(config.destination, Path(scratch))
-        ledger = await anyio.to_thread.run_sync(Ledger.snapshot, root)
-        seen = await anyio.to_thread.run_sync(Seen, Path(scratch) / "seen")
+        ledger = await anyio.to_thread.run_sync(LedgerIndex.snapshot, root)
+        seen = await anyio.to_thread.run_sync(SeenIds, Path(scratch) / "seen")
         try:
             async for batch in rows.batches():
                 await _count(plan, batch, keys, ledger, seen)
@@ -65,10 +65,10 @@ async def _plan(config: Config, source: str) -> Plan:
 
 
 async def _count(
-    plan: Plan, batch: Sequence[Delivery | Malformed], keys: KeyTemplate, ledger: Ledger, seen: Seen
+    plan: Plan, batch: Sequence[Delivery | Malformed], keys: KeyTemplate, ledger: LedgerIndex, seen: SeenIds
 ) -> None:
     deliveries = [row for row in batch if isinstance(row, Delivery)]
-    repeats = await anyio.to_thread.run_sync(seen.repeats, [(row.invoice_id, row.line) for row in deliveries])
+    repeats = await anyio.to_thread.run_sync(seen.find_repeats, [(row.invoice_id, row.line) for row in deliveries])
     stored = await anyio.to_thread.run_sync(ledger.stored, [row.invoice_id for row in deliveries])
     problems = [(row.line, row.message) for row in batch if isinstance(row, Malformed)]
     for index, row in enumerate(deliveries):

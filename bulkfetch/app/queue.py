@@ -16,8 +16,8 @@ from bulkfetch.app.open_input import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Event
-from bulkfetch.manifest import Ledger
-from bulkfetch.manifest.duplicates import Seen
+from bulkfetch.manifest import LedgerIndex
+from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
 from bulkfetch.queues import open_queue
 from bulkfetch.retrying import persisting
@@ -76,8 +76,8 @@ async def _push(config: Config, source: str, url: str, skip_done: str, notify: C
         if skip_done:
             archive = msgspec.structs.replace(config.destination, url=skip_done)
             root = await readable_manifests(archive, Path(scratch))
-        ledger = await anyio.to_thread.run_sync(Ledger.snapshot, root)
-        seen = await anyio.to_thread.run_sync(Seen, Path(scratch) / "seen")
+        ledger = await anyio.to_thread.run_sync(LedgerIndex.snapshot, root)
+        seen = await anyio.to_thread.run_sync(SeenIds, Path(scratch) / "seen")
         try:
             async with open_queue(url, os.environ, notify=notify, create=True) as queue:
                 async for batch in rows.batches():
@@ -95,10 +95,10 @@ async def _push(config: Config, source: str, url: str, skip_done: str, notify: C
     return pushed
 
 
-async def _wanted(pushed: Pushed, batch: Sequence[InputRow], ledger: Ledger, seen: Seen) -> list[Delivery]:
+async def _wanted(pushed: Pushed, batch: Sequence[InputRow], ledger: LedgerIndex, seen: SeenIds) -> list[Delivery]:
     """The rows of `batch` that are to be queued; the others are counted."""
     deliveries = [row for row in batch if isinstance(row, Delivery)]
-    repeats = await anyio.to_thread.run_sync(seen.repeats, [(row.invoice_id, row.line) for row in deliveries])
+    repeats = await anyio.to_thread.run_sync(seen.find_repeats, [(row.invoice_id, row.line) for row in deliveries])
     first = [row for index, row in enumerate(deliveries) if index not in repeats]
     stored = await anyio.to_thread.run_sync(ledger.stored, [row.invoice_id for row in first])
     problems = [(row.line, row.message) for row in batch if isinstance(row, Malformed)]

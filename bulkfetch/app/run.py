@@ -76,7 +76,7 @@ async def _archive(
             manifest.run,
             source=given.source,
             manifest=manifest,
-            history=manifest,
+            history=manifest.history,
             store=store,
             fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
             keys=keys,
@@ -92,7 +92,7 @@ async def _archive(
         began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
         await pool.run()
-        tasks.start_soon(_hurry, manifest, stop, config.timeouts.drain)
+        tasks.start_soon(_stop_waiting, manifest, stop, config.timeouts.drain)
         try:
             shortfall = None if stop.cause else await find_shortfall(config.source.expect, given, manifest, notify)
         except FatalError as error:
@@ -159,7 +159,7 @@ async def _by_its_type() -> AsyncIterator[None]:
         raise error from None
 
 
-async def _hurry(manifest: Manifest, stop: Stop, drain: float) -> None:
+async def _stop_waiting(manifest: Manifest, stop: Stop, drain: float) -> None:
     """What the pool does while it runs, for the summary: a bucket in trouble gets no more time than work in hand."""
     await stop.requested.wait()
     with anyio.move_on_after(drain):

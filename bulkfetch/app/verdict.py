@@ -7,7 +7,7 @@ from bulkfetch.app.open_input import Input
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, TransientError
 from bulkfetch.events import Event, Note
 from bulkfetch.interfaces import Queue, Source
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.pipeline.tally import Tally
 from bulkfetch.retrying import persisting
 
@@ -24,7 +24,7 @@ class Interrupted(Aborted):
 
 
 async def find_shortfall(
-    expect: int, given: Input, manifest: LocalManifest, notify: Callable[[Event], None]
+    expect: int, given: Input, manifest: ManifestWriter, notify: Callable[[Event], None]
 ) -> str | None:
     """What speaks against "complete" beside the run's own rows: not `expect` invoices came (0 takes any), or a queue
     has dead letters, whoever gave them up. Of a queue, what all its workers have accounted for since it was last
@@ -37,7 +37,7 @@ async def find_shortfall(
     if given.queue is None and not read:
         notify(Note("warning", f"{given.source.name} holds no invoice"))
     if expect and given.queue is not None:
-        read = await manifest.accounted(given.source.name, read)
+        read = await manifest.distinct_since_drain(given.source.name, read)
     problems = [f"{expect} rows were expected and {read} came"] if expect and read != expect else []
     if given.queue is not None and (dead := await _dead(given.queue)):
         problems.append("the queue has 1 dead letter" if dead == 1 else f"the queue has {dead} dead letters")

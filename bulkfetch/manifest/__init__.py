@@ -1,7 +1,7 @@
 """The durable account of every run: manifests (the truth), the ledger (their index), runs and their summaries."""
 
 from bulkfetch.manifest.chain import Problem, read_summary, verify_chain
-from bulkfetch.manifest.ledger import Ledger
+from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.rows import decode_row, encode_rows, read_rows
 from bulkfetch.manifest.runs import (
     Run,
@@ -9,11 +9,11 @@ from bulkfetch.manifest.runs import (
     new_run_id,
     unfinished_runs,
 )
-from bulkfetch.manifest.writer import LocalManifest
+from bulkfetch.manifest.writer import ManifestWriter
 
 __all__ = [
-    "Ledger",
-    "LocalManifest",
+    "LedgerIndex",
+    "ManifestWriter",
     "Problem",
     "Run",
     "decode_row",

@@ -1,8 +1,8 @@
 """How the manifests of a bucket are laid out: a bucket knows no append, so a run's rows go up as immutable objects.
 
-`manifests/<run>/0000000001.jsonl` and so on are its segments, each put as soon as its rows are there. Many of them are
-put once more as one volume, `manifests/<run>.rows-0000000001-0000001000.jsonl`: whoever reads the archive lists volumes
-and not the segments behind them, however long a worker was at work. `manifests/<run>.json`, the summary, comes last.
+`manifests/<run>/0000000001.jsonl` and so on are the segments of a run, each put as soon as its rows are there. Up to a
+thousand segments are put once more as one volume, `manifests/<run>.rows-0000000001-0000001000.jsonl`. So a reader lists
+a few volumes, not the segments that they hold. `manifests/<run>.json`, the summary, comes last.
 """
 
 import re
@@ -17,8 +17,8 @@ from bulkfetch.manifest.runs import RUN_ID
 from bulkfetch.models import ObjectMeta
 from bulkfetch.text import safe
 
-# Numbers have one width, for a bucket lists by text. The summary sorts before the volumes: they are put before it, so
-# whoever sees it in a list that takes several requests sees all of them.
+# Numbers have one width, because a bucket sorts keys as text. The summary sorts before the volumes but is put after
+# them: a listing that takes several requests, and shows the summary, therefore shows all volumes.
 _RUN = rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})"
 _SEGMENT = re.compile(rf"{_RUN}/(?P<first>[0-9]+)\.jsonl", re.ASCII)
 _VOLUME = re.compile(rf"{_RUN}\.rows-(?P<first>[0-9]+)-(?P<last>[0-9]+)\.jsonl", re.ASCII)
@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(slots=True)
 class Layout:
-    """What the top level of an archive's manifests shows: `runs` are those that have rows."""
+    """What the top level of an archive's manifests shows. `runs` are the runs that have rows."""
 
     runs: set[str] = field(default_factory=set)
     volumes: defaultdict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
@@ -62,7 +62,7 @@ class Layout:
         return max((part.last for part in self.volumes.get(run, ())), default=0)
 
     def growing(self) -> set[str]:
-        """The runs with segments that no volume holds, as far as one can know: a run that ends leaves none behind."""
+        """The runs that may have segments which no volume holds. A run that has ended has none."""
         return {run for run in self.runs if run not in self.summaries or run not in self.volumes}
 
 

@@ -1,7 +1,7 @@
 """The manifests of an archive in a bucket, and their copy in a local directory.
 
-In the bucket a run is many objects (see `parts`). Locally it is one file, as in an archive on disk: the ledger, the
-chain and everything else read that copy. The bucket is the truth; the copy can be deleted at any time.
+In the bucket a run is many objects (see `bucket_layout`). Locally it is one file, as in an archive on disk: the ledger,
+the chain and everything else read that copy. The bucket is the truth; the copy can be deleted at any time.
 """
 
 import threading
@@ -31,7 +31,7 @@ VOLUME_SEGMENTS = 1000
 """How many segments a volume holds at most: what one request lists."""
 
 VOLUME_BYTES = 1 << 20
-"""Segments of so many bytes become a volume before the next one is put: they are kept in memory until then."""
+"""Segments that no volume holds yet are kept in memory. Once they have this many bytes they become a volume."""
 
 OPENING = 10.0
 """Seconds for which a bucket may fail before a run begins: somebody may be waiting at a terminal."""
@@ -50,19 +50,19 @@ class Mirror:
         self._number = 0
         self._loose: list[bytes] = []
         self._failure: str | None = None
-        self._hurry = threading.Event()
+        self._give_up = threading.Event()
 
-    def hurry(self) -> None:
-        """See `interfaces.Manifest.hurry`. May be called from any thread."""
-        self._hurry.set()
+    def stop_waiting(self) -> None:
+        """See `interfaces.Manifest.stop_waiting`. May be called from any thread."""
+        self._give_up.set()
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raise the FatalError that keeps this run from going on, if there is one."""
         if self._failure is not None:
             raise FatalError(self._failure)
 
     def forget(self) -> None:
-        """Delete the local copies: what is not as it was pulled is of no use."""
+        """Delete the local copies, when one is found to differ from what was pulled."""
         with disk_errors(f"delete the local copy of the manifests in {self._root}"):
             for run in list_runs(self._root):
                 for path in (run.manifest, run.summary):
@@ -75,7 +75,7 @@ class Mirror:
         return f"{self._written()}/"
 
     def begin(self, run: str) -> None:
-        """From now on the rows of `run` are put up, and its file in the copy is left alone."""
+        """Put up the rows of `run` from now on. `pull` leaves the local file of this run alone."""
         self._run = run
 
     def pull(self) -> None:
@@ -113,8 +113,8 @@ class Mirror:
         """Put `lines` up as the next segment of the run; durable on return.
 
         Raises:
-            FatalError: it could not be done, nor will anything more of this run: rows behind a gap, or a summary, would
-                say that no object is without its row.
+            FatalError: the lines are not in the bucket. Nothing more of this run is put up either: later rows, or a
+                summary, would claim that no object lacks its row.
         """
         if len(self._loose) >= VOLUME_SEGMENTS or sum(map(len, self._loose)) >= VOLUME_BYTES:
             self._put_volume()
@@ -123,10 +123,10 @@ class Mirror:
         self._loose.append(lines)
 
     def finish(self) -> None:
-        """Put the summary of the run up, as it is in the local copy.
+        """Put up the summary of the run as it is in the local copy.
 
         Raises:
-            FatalError: it could not be done; then the run counts as one that died.
+            FatalError: it is not in the bucket; then the run counts as one that died.
         """
         run = self._written()
         with disk_errors(f"read the summary of run {run}"):
@@ -136,7 +136,7 @@ class Mirror:
         self._create(summary_key(run), data)
 
     def _put_volume(self) -> None:
-        """Put the segments that no volume holds up as one."""
+        """Put up the segments that no volume holds as one volume."""
         first = self._number - len(self._loose) + 1
         self._create(volume_key(self._written(), first, self._number), b"".join(self._loose))
         self._loose.clear()
@@ -146,7 +146,7 @@ class Mirror:
         return self._run
 
     def _create(self, key: str, data: bytes) -> None:
-        self.check()
+        self.raise_if_failed()
 
         def put() -> None:
             try:
@@ -212,7 +212,7 @@ class Mirror:
 
     def _insist(self, call: Callable[[], T], doing: str) -> T:
         try:
-            return persistent(call, RUNNING if self._run else OPENING, self._hurry)
+            return persistent(call, RUNNING if self._run else OPENING, self._give_up)
         except (InvoiceError, FileNotFoundError) as error:
             raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error
 

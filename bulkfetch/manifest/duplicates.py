@@ -13,7 +13,7 @@ _PLACE = "the list of the invoice IDs met in this run"
 _CACHE_KIB = 8 * 1024
 
 
-class Seen:
+class SeenIds:
     """The IDs that one run has met so far. Not for two threads at once."""
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class Seen:
             )
             path.unlink()
 
-    def repeats(self, rows: Sequence[tuple[str, int | None]]) -> dict[int, int | None]:
+    def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> dict[int, int | None]:
         """Remember `rows`, pairs of invoice ID and line. For each that repeats an ID of an earlier row, of this call or
         one before: its index in `rows`, and the line where the ID came first (None where the source has no lines).
 

@@ -40,7 +40,7 @@ _TEMPORARY = ""
 T = TypeVar("T")
 
 
-class Ledger:
+class LedgerIndex:
     """The index of one archive. Not for two threads at once."""
 
     def __init__(self, root: Path, database: str) -> None:
@@ -71,8 +71,9 @@ class Ledger:
 
     @classmethod
     def beside_others(cls, root: Path) -> Self:
-        """What is stored, for one of several processes at work on the archive: an index of its own, gone when it is
-        closed. The archive's ledger is brought up to date by the way, by one process after the other.
+        """An index for one of several processes at work on the archive: a copy of its own, gone when it is closed.
+
+        The archive's ledger is brought up to date first. The processes do this in turns.
 
         Raises:
             FatalError: a manifest is damaged, or the ledger cannot be written.
@@ -83,8 +84,9 @@ class Ledger:
 
     @classmethod
     def snapshot(cls, root: Path) -> Self:
-        """What is stored at this moment, for reading only: nothing in `root` is created, changed or locked, and there
-        need not be an archive.
+        """An index of what is stored at this moment, for reading only.
+
+        Nothing in `root` is created, changed or locked. Where there is no archive, nothing is stored.
 
         Raises:
             FatalError: a manifest is damaged.
@@ -120,10 +122,10 @@ class Ledger:
         return str(found[0][0]) if found else None
 
     def index(self, run: str, rows: Sequence[Row], end: int) -> None:
-        """Take in `rows`, which are what is new in the manifest of `run` up to its byte `end`: all or nothing.
+        """Take in `rows`, the new rows in the manifest of `run` up to its byte `end`: all of them or none.
 
         Raises:
-            sqlite3.Error: it failed; the manifest is none the worse.
+            sqlite3.Error: none was taken in. The manifest is not touched.
         """
         with self._transaction():
             self._take(run, rows, end)
@@ -146,7 +148,8 @@ class Ledger:
             sqlite3.Error: the ledger is.
         """
         with disk_errors(f"read the manifests in {self._root}"):
-            # In this order: what others index is in a manifest before, so a manifest of the index is in the list.
+            # The index is read before the list of runs. Other processes write a manifest before they index it, so
+            # every run that the index names is in the list.
             indexed: dict[str, int] = dict(self._connection.execute("SELECT run, bytes FROM manifests"))
             ends = {run.id: (run.manifest, _end(run)) for run in list_runs(self._root) if run.manifest}
             if any(run not in ends or ends[run][1] < size for run, size in indexed.items()):
@@ -183,7 +186,7 @@ class Ledger:
             return ask()
 
     def _copy(self, path: Path) -> None:
-        # Read-only, SQLite still makes its two side files where there are none, unless it is told that nobody writes.
+        # Even to read, SQLite creates its two side files where they are missing, unless it is told that nobody writes.
         quiet = "" if Path(f"{path}-wal").exists() else "&immutable=1"
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{quiet}", uri=True)) as source:
@@ -194,7 +197,7 @@ class Ledger:
             self._connection = _connect(_TEMPORARY)
 
     def _clear(self) -> None:
-        """Empty the tables; the index by key goes too, for it is built much faster at the end than on the way."""
+        """Empty the tables. The index by key is dropped, too: it is built faster after all rows are in."""
         self._connection.execute("DROP INDEX IF EXISTS entries_by_key")
         self._connection.execute("DELETE FROM entries")
         self._connection.execute("DELETE FROM manifests")
@@ -233,7 +236,7 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 
 
 def _end(run: Run) -> int:
-    """How far the manifest of `run` may be read: only a run that is finished vouches for its last line."""
+    """How far the manifest of `run` may be read. Without a summary the last line may be torn."""
     if run.manifest is None:
         return 0
     return run.manifest.stat().st_size if run.summary else whole_size(run.manifest)

@@ -43,11 +43,13 @@ class ArchiveLock:
 
     @classmethod
     def acquire(cls, path: Path, *, shared: bool = False) -> Self:
-        """Hold the lock file `path`, alone. With `shared`, alone if nobody else is there, and else together with others
-        who share it, for whom it waits some seconds: they may have to begin alone, too.
+        """Hold the lock file `path`, alone.
+
+        With `shared` the lock is held together with others who share it, or alone if nobody else holds it. Another
+        worker may be holding it alone while it begins, so this waits some seconds for it.
 
         Raises:
-            ArchiveLocked: another process holds it; the message says who, as far as that one has said so.
+            ArchiveLocked: another process holds it; the message names that process if it has signed the lock.
             FatalError: the file cannot be locked here.
         """
         deadline = time.monotonic() + (_SHARING_WAIT if shared else 0.0)
@@ -69,10 +71,10 @@ class ArchiveLock:
                 raise
 
     def share(self) -> None:
-        """Let others who share it in.
+        """Go over from holding the lock alone to sharing it.
 
         Raises:
-            ArchiveLocked: somebody who wants it alone was quicker.
+            ArchiveLocked: a run that wants the archive alone took the lock in between.
         """
         with disk_errors("share the archive's lock"):
             if not _locked(self._fd, fcntl.LOCK_SH):
@@ -80,7 +82,7 @@ class ArchiveLock:
         self.alone = False
 
     def sign(self, holder: Holder) -> None:
-        """Say who holds the archive, for whoever comes second; of several holders the last one is named."""
+        """Write down who holds the archive, for whoever finds it locked. Of several holders the last one is named."""
         with disk_errors("write the archive's lock"):
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)
@@ -93,7 +95,7 @@ class ArchiveLock:
 
 @contextmanager
 def taking_turns(path: Path) -> Iterator[None]:
-    """Do what is in the block in one process at a time, by the lock file `path`; waits for those before.
+    """Let one process at a time into this block, by the lock file `path`; the others wait for their turn.
 
     Raises:
         FatalError: the file cannot be locked here.

@@ -1,4 +1,4 @@
-"""One run's hold on an archive in a directory: the blocking half of `LocalManifest`, for one thread."""
+"""One run's hold on an archive: the blocking half of `ManifestWriter` and `RunHistory`, for one thread."""
 
 import os
 import socket
@@ -16,11 +16,11 @@ from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.manifest.chain import read_summary, write_summary
-from bulkfetch.manifest.duplicates import Seen
-from bulkfetch.manifest.ledger import Ledger
+from bulkfetch.manifest.duplicates import SeenIds
+from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.lock import ArchiveLock, Holder
-from bulkfetch.manifest.queue_total import count_accounted
-from bulkfetch.manifest.row_file import Segment, heal
+from bulkfetch.manifest.queue_total import distinct_since_drain
+from bulkfetch.manifest.row_file import RowFile, heal
 from bulkfetch.manifest.runs import (
     check_run_id,
     list_runs,
@@ -30,8 +30,12 @@ from bulkfetch.manifest.runs import (
 from bulkfetch.models import Row, RunResult, Summary, utc_iso
 
 
-class Journal:
-    """The lock, the run's own segment, the ledger and the IDs met, open together."""
+class OpenRun:
+    """The archive's lock, the run's own row file, the ledger and the list of IDs met, open together.
+
+    `adopting` says that there may be objects without a row. Mutable are `_indexing`, whether the ledger still takes in
+    the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
+    """
 
     def __init__(
         self,
@@ -40,9 +44,9 @@ class Journal:
         *,
         mirror: Mirror | None,
         adopting: bool,
-        segment: Segment,
-        ledger: Ledger,
-        seen: Seen,
+        row_file: RowFile,
+        ledger: LedgerIndex,
+        seen: SeenIds,
         held: ExitStack,
         began: str,
     ) -> None:
@@ -52,7 +56,7 @@ class Journal:
         self.seen = seen
         self._root = root
         self._mirror = mirror
-        self._segment = segment
+        self._row_file = row_file
         self._held = held
         self._began = began
         self._indexing = True
@@ -68,10 +72,11 @@ class Journal:
         *,
         shared: bool = False,
     ) -> Self:
-        """Take the archive, mend what a run that died left torn, and begin a run.
+        """Lock the archive, mend the manifests that dead runs left torn, and begin a run.
 
-        With `objects` the archive is in a bucket, and `root` a local copy of its manifests, brought up to date first.
-        With `shared` the archive itself is shared with the other workers of a queue; a local copy never is.
+        With `objects` the archive is in a bucket, and `root` holds a local copy of its manifests, which is brought up
+        to date first. With `shared` the workers of a queue use the archive together; a local copy always belongs to
+        one run alone.
 
         Raises:
             ArchiveLocked: another run holds the archive.
@@ -95,13 +100,13 @@ class Journal:
             lock.sign(Holder(pid=os.getpid(), host=socket.gethostname(), started_at=utc_iso(now), run=run))
             if lock.alone:
                 _heal_all(root)
-            # Whoever shares an archive looks at each object that another worker may have left, and asks for no more.
+            # The workers of a queue look for each invoice's object anyway: another worker may have just stored it.
             adopting = not shared and (must_adopt(root) or (mirror is not None and mirror.holds_foreign()))
             if shared and lock.alone and mirror is None:
                 lock.share()
             ledger = stack.enter_context(closing(_open_ledger(root, mirror, shared=shared)))
-            seen = stack.enter_context(closing(Seen(state / f"seen-{run}")))
-            segment = stack.enter_context(closing(Segment(root / MANIFESTS / f"{run}.jsonl")))
+            seen = stack.enter_context(closing(SeenIds(state / f"seen-{run}")))
+            row_file = stack.enter_context(closing(RowFile(root / MANIFESTS / f"{run}.jsonl")))
             if mirror is not None:
                 mirror.begin(run)
             return cls(
@@ -109,23 +114,23 @@ class Journal:
                 run,
                 mirror=mirror,
                 adopting=adopting,
-                segment=segment,
+                row_file=row_file,
                 ledger=ledger,
                 seen=seen,
                 held=stack.pop_all(),
                 began=utc_iso(now),
             )
 
-    def hurry(self) -> None:
-        """See `interfaces.Manifest.hurry`. May be called from any thread."""
+    def stop_waiting(self) -> None:
+        """See `interfaces.Manifest.stop_waiting`. May be called from any thread."""
         if self._mirror is not None:
-            self._mirror.hurry()
+            self._mirror.stop_waiting()
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raise the FatalError that keeps rows from being written, if there is one."""
-        self._segment.check()
+        self._row_file.raise_if_failed()
         if self._mirror is not None:
-            self._mirror.check()
+            self._mirror.raise_if_failed()
 
     def commit(self, lines: bytes, rows: Sequence[Row]) -> None:
         """Make `lines`, which are `rows` encoded, durable; then index them.
@@ -133,20 +138,21 @@ class Journal:
         Raises:
             FatalError: the lines are not recorded.
         """
-        self.check()
-        # The bucket first: what is in the local copy alone would be news to every other machine.
+        self.raise_if_failed()
+        # The bucket first: other machines cannot see a row that is in the local copy alone.
         if self._mirror is not None:
             self._mirror.append(lines)
-        self._segment.append(lines, len(rows))
+        self._row_file.append(lines, len(rows))
         if self._indexing:
             try:
-                self.ledger.index(self.run, rows, self._segment.size)
+                self.ledger.index(self.run, rows, self._row_file.size)
             except sqlite3.Error:
-                # The rows are safe. The ledger may have no gap, so it rests here; the next run reads on from its end.
+                # The rows are safe in the manifest. The ledger must have no gap, so it takes in no later row either,
+                # until it reads the manifests again.
                 self._indexing = False
 
     def refresh(self, asked: float) -> None:
-        """Take in what others have recorded up to `asked` (monotonic seconds).
+        """Bring the ledger up to date with what others had recorded at `asked` (monotonic seconds).
 
         Raises:
             FatalError: a manifest is damaged, or cannot be read.
@@ -157,36 +163,36 @@ class Journal:
         if self._mirror is not None:
             self._mirror.pull()
         self.ledger.refresh()
-        # It has read this run's manifest, too.
+        # The ledger has read this run's manifest, too, so it has no gap any more.
         self._indexing = True
         self._refreshed = began
 
-    def accounted(self, source: str, rows: int) -> int:
-        """How many invoices the workers of the queue `source` have accounted for since it was last drained; of this run
-        there are `rows` rows.
+    def distinct_since_drain(self, source: str, rows: int) -> int:
+        """How many different invoices the workers of the queue `source` have written rows for since it was last
+        drained; this run has `rows` rows.
 
         Raises:
             FatalError: a manifest is damaged, or cannot be read.
         """
         if self._mirror is not None:
             self._mirror.pull()
-        return count_accounted(self._root, self.run, source, began=self._began, idle=not rows)
+        return distinct_since_drain(self._root, self.run, source, began=self._began, idle=not rows)
 
     def finish(self, result: RunResult) -> Summary:
-        """Close the segment and write the run's summary: `result`, sealed.
+        """Close the row file and write the run's summary: `result`, sealed.
 
         Raises:
             FatalError: the manifest failed before, or the summary cannot be written.
         """
-        self.check()
-        self._segment.close()
+        self.raise_if_failed()
+        self._row_file.close()
         written = write_summary(
             self._root,
             self.run,
             result,
-            manifest=self._mirror.name if self._mirror else self._segment.path.name,
-            rows=self._segment.rows,
-            sha256=self._segment.sha256(),
+            manifest=self._mirror.name if self._mirror else self._row_file.path.name,
+            rows=self._row_file.rows,
+            sha256=self._row_file.sha256(),
         )
         if self._mirror is not None:
             self._mirror.finish()
@@ -203,23 +209,26 @@ def _heal_all(root: Path) -> None:
             heal(died.manifest, root / STATE / f"{died.manifest.name}.torn")
 
 
-def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> Ledger:
+def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> LedgerIndex:
     if shared and mirror is None:
-        return Ledger.beside_others(root)
+        return LedgerIndex.beside_others(root)
     try:
-        return Ledger.open(root)
+        return LedgerIndex.open(root)
     except DamagedManifest:
         if mirror is None:
             raise
-    # A power failure can leave the copy with its size but without its bytes; the bucket has the truth.
+    # A power failure can leave a local file with its size but without its bytes. The bucket has the truth.
     mirror.forget()
     mirror.pull()
-    return Ledger.open(root)
+    return LedgerIndex.open(root)
 
 
 def must_adopt(root: Path) -> bool:
-    """Whether there may be objects without a row in `root`: left by a run that died after the last complete one, or put
-    there by somebody else before the first."""
+    """Whether there may be objects without a row in `root`.
+
+    A run that died may have left them, if no complete run came after it. Where there was no run yet, somebody else may
+    have put them there.
+    """
     runs = list_runs(root)
     if not any(run.manifest for run in runs):
         with disk_errors(f"list {root}"):
@@ -229,7 +238,8 @@ def must_adopt(root: Path) -> bool:
             return True
         try:
             summary = read_summary(run.summary)
-            # The worker of a queue looks for what it is given only, and others may be at work when it ends.
+            # A queue's worker looks only for the invoices it is given, and other workers may still be busy when it
+            # ends: its summary does not say that no object lacks its row.
             if summary.complete and "://" not in summary.source:
                 return False
         except UsageError:

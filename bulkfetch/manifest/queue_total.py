@@ -7,37 +7,39 @@ from pathlib import Path
 from bulkfetch.errors import FatalError
 from bulkfetch.keys import STATE
 from bulkfetch.manifest.chain import read_summary
-from bulkfetch.manifest.duplicates import Seen
+from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import read_rows
 from bulkfetch.manifest.runs import Run, list_runs, started_at
 
 
-def count_accounted(root: Path, own: str, source: str, *, began: str, idle: bool) -> int:
-    """How many different invoices have a row by a worker of the queue `source` since it was last drained. `own` is the
-    run that asks, `began` (UTC ISO 8601) when it did; if it was `idle`, it came when all was done, and what counts is
-    the time before.
+def distinct_since_drain(root: Path, own: str, source: str, *, began: str, idle: bool) -> int:
+    """How many different invoices the workers of the queue `source` have written rows for since it was last drained.
 
-    A run that died has no summary to say what its source was: it counts.
+    `own` is the run that asks, `began` (UTC ISO 8601) the moment it started. An `idle` run wrote no row: it found the
+    queue drained already, so what counts is the time up to that drain. A run that died has no summary to name its
+    source; its rows are counted.
 
     Raises:
         FatalError: a manifest is damaged, or cannot be read.
     """
     counted = 0
-    with closing(Seen(root / STATE / f"accounted-{own}")) as seen:
+    with closing(SeenIds(root / STATE / f"accounted-{own}")) as seen:
         for run, after in _period(root, own, source, began=began, idle=idle):
             if run.manifest is None:
                 continue
             end = run.manifest.stat().st_size if run.summary else whole_size(run.manifest)
             for rows, _ in read_rows(run.manifest, 0, end):
                 ids = [(row.invoice_id, None) for row in rows if row.finished_at > after]
-                counted += len(ids) - len(seen.repeats(ids))
+                counted += len(ids) - len(seen.find_repeats(ids))
     return counted
 
 
 def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Sequence[tuple[Run, str]]:
-    """The runs that overlap with `own`, or with one that does, and those before that did not see the queue drained; and
-    from when on their rows count: "" is always, and the moment when it was drained for one that was at work then, too.
+    """The runs whose rows count, each with the moment (UTC ISO 8601) after which its rows do; "" counts all of them.
+
+    Going back in time from `own`, all runs of `source` count until one is found that saw the queue drained and ended
+    before every counted run began. A run that was at work at the moment of that drain counts with its later rows only.
     """
     since, drained = began, ""
     period = []
@@ -69,8 +71,11 @@ def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Seq
 
 
 def _began(run: Run) -> str:
-    """When `run`, which has no summary, began, or shortly after: the IDs of runs that begin together name later and
-    later moments, so that they sort."""
+    """When `run`, which has no summary, began.
+
+    Its ID may name a moment a little later: so that IDs sort, those of runs that begin together are moved apart. Its
+    first rows tell more exactly.
+    """
     named = started_at(run.id)
     if run.manifest is None:
         return named

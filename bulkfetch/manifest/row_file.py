@@ -12,7 +12,7 @@ from bulkfetch.manifest.rows import decode_row
 _TAIL_BYTES = 1 << 16
 
 
-class Segment:
+class RowFile:
     """A manifest file that this process, and no other, appends to.
 
     `size` (bytes) and `rows` tell what of it is durable.
@@ -42,7 +42,7 @@ class Segment:
             FatalError: they could not be written. The file is back at its durable size as far as the disk allows, and
                 takes nothing more.
         """
-        self.check()
+        self.raise_if_failed()
         try:
             with disk_errors(f"write the manifest {self.path}"):
                 write_all(self._fd, lines)
@@ -57,7 +57,7 @@ class Segment:
         self.rows += rows
         self._hash.update(lines)
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raise the FatalError that keeps this file from taking rows, if there is one."""
         if self._failure is not None:
             raise FatalError(self._failure)

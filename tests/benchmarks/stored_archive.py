@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from bulkfetch.errors import ExitCode
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Counts, Outcome, Row, RunResult, utc_iso
 
 KEY = "{id[:2]}/{id}.pdf"
@@ -27,7 +27,7 @@ def invoice_ids(count: int) -> Iterator[str]:
 async def _make(root: Path, count: int) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     now = utc_iso(datetime.now(UTC))
-    async with LocalManifest.open(root, clock=lambda: datetime.now(UTC)) as manifest:
+    async with ManifestWriter.open(root, clock=lambda: datetime.now(UTC)) as manifest:
         ids = invoice_ids(count)
         while batch := list(islice(ids, ROWS_AT_ONCE)):
             rows = [

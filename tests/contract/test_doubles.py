@@ -9,7 +9,7 @@ from support.doubles import GivenBody, RecordingManifest, chunks
 from support.rows import clock, row
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Row
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ async def test_a_body_that_fails_raises_instead_of_ending() -> None:
 async def test_a_manifest_keeps_the_lines_of_durable_rows_alone(tmp_path) -> None:
     """What the real manifest took is kept, and what it refused is not; `stop_waiting` reaches it."""
     durable: set[int | None] = set()
-    async with LocalManifest.open(tmp_path, clock=clock) as real:
+    async with ManifestWriter.open(tmp_path, clock=clock) as real:
         await RecordingManifest(real, durable).append([row("INV-1", line=1), row("INV-2", line=2)])
     refusing = Refusing()
     manifest = RecordingManifest(refusing, durable)
@@ -53,7 +53,7 @@ async def test_a_manifest_keeps_the_lines_of_durable_rows_alone(tmp_path) -> Non
         await manifest.append([row("INV-3", line=3)])
     manifest.stop_waiting()
     assert durable == {1, 2}
-    assert refusing.hurried
+    assert refusing.stopped_waiting
 
 
 class Refusing:
@@ -65,5 +65,5 @@ class Refusing:
         await anyio.lowlevel.checkpoint()
         raise FatalError("no space left")
 
-    def hurry(self) -> None:
-        self.hurried = True
+    def stop_waiting(self) -> None:
+        self.stopped_waiting = True

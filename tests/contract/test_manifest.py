@@ -10,7 +10,7 @@ import pytest
 from support.rows import clock, row, summary
 
 from bulkfetch.errors import ArchiveLocked, FatalError, UsageError
-from bulkfetch.manifest import LocalManifest, list_runs, read_rows, read_summary, unfinished_runs, verify_chain
+from bulkfetch.manifest import ManifestWriter, list_runs, read_rows, read_summary, unfinished_runs, verify_chain
 from bulkfetch.models import Entry, Outcome, Row
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ async def recorded(root):
 
 async def test_appended_rows_can_be_read_while_the_run_goes_on(tmp_path):
     """What `append` returned for is in the file, readable through another handle, with every key."""
-    async with LocalManifest.open(tmp_path / "a" / "b", clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path / "a" / "b", clock=clock) as manifest:
         await manifest.append([row("INV-1", fields={"year": "2025"}), row("INV-2", Outcome.FAILED)])
         assert await recorded(tmp_path / "a" / "b") == ["INV-1", "INV-2"]
         line = (tmp_path / "a/b/manifests" / f"{manifest.run}.jsonl").read_bytes().split(b"\n")[0]
@@ -39,7 +39,7 @@ async def test_concurrent_appends_are_all_there_once_and_in_each_callers_order(t
         for number in range(20):
             await manifest.append([row(f"{name}-{number:02d}-a"), row(f"{name}-{number:02d}-b")])
 
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         async with anyio.create_task_group() as tasks:
             for name in range(16):
                 tasks.start_soon(caller, f"{name:02d}")
@@ -52,7 +52,7 @@ async def test_concurrent_appends_are_all_there_once_and_in_each_callers_order(t
 
 async def test_a_row_that_cannot_be_encoded_hurts_its_caller_alone(tmp_path):
     """A row with a lone surrogate is refused before it joins the others."""
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         with pytest.raises(UnicodeEncodeError):
             await manifest.append([row("INV-\ud800")])
         await manifest.append([row("INV-1")])
@@ -60,12 +60,12 @@ async def test_a_row_that_cannot_be_encoded_hurts_its_caller_alone(tmp_path):
 
 
 async def test_haste_loses_nothing(tmp_path):
-    """`hurry` may be called at any time, and what can be recorded is."""
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    """`stop_waiting` may be called at any time, and what can be recorded is."""
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(manifest.append, [row("INV-1")])
             await anyio.lowlevel.checkpoint()
-            manifest.hurry()
+            manifest.stop_waiting()
         await manifest.append([row("INV-2")])
         await manifest.finish(summary())
     assert await recorded(tmp_path) == ["INV-1", "INV-2"]
@@ -73,7 +73,7 @@ async def test_haste_loses_nothing(tmp_path):
 
 async def test_a_cancelled_caller_has_recorded_its_rows(tmp_path):
     """A cancellation of one caller waits for the write: its rows and everybody else's are recorded."""
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 for number in range(8):
@@ -86,7 +86,7 @@ async def test_a_cancelled_caller_has_recorded_its_rows(tmp_path):
 
 async def test_a_task_killed_by_asyncio_does_not_break_the_others(tmp_path):
     """A plain `Task.cancel`, which no scope shields from, loses nobody's rows and lets the others return."""
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         tasks = [asyncio.ensure_future(manifest.append([row(f"INV-{number}")])) for number in range(8)]
         await asyncio.sleep(0)
         tasks[0].cancel()
@@ -104,7 +104,7 @@ import anyio
 sys.path[:0] = [{tests!r}]
 from support.rows import clock, row, summary
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 
 async def refused(act, *arguments):
     try:
@@ -113,7 +113,7 @@ async def refused(act, *arguments):
         print("refused", error, flush=True)
 
 async def main():
-    async with LocalManifest.open(Path({root!r}), clock=clock) as manifest:
+    async with ManifestWriter.open(Path({root!r}), clock=clock) as manifest:
         await manifest.append([row("INV-1")])
         size = Path({root!r}, "manifests", manifest.run + ".jsonl").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
@@ -147,7 +147,7 @@ async def test_the_summary_seals_the_run(tmp_path):
     """`finish` fills in rows and hashes, chains runs one behind the other, and takes no row after."""
     written = []
     for number in range(3):
-        async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+        async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
             await manifest.append([row(f"INV-{number}")])
             written.append(await manifest.finish(summary()))
             file = tmp_path / "manifests" / f"{manifest.run}.json"
@@ -161,25 +161,25 @@ async def test_the_summary_seals_the_run(tmp_path):
 
 async def test_what_earlier_runs_stored_is_known(tmp_path):
     """`stored` and `owner` answer from earlier runs and from this one; only stored rows count."""
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         await manifest.append([row("INV-1"), row("INV-2", Outcome.FAILED)])
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         await manifest.append([row("INV-3")])
         entry = Entry("INV-1.pdf", 7, "ab" * 32)
-        assert await manifest.stored(["INV-1", "INV-2", "INV-4"]) == {"INV-1": entry}
-        assert set(await manifest.stored(["INV-3"])) == {"INV-3"}
-        assert await manifest.owner("INV-3.pdf") == "INV-3"
-        assert await manifest.owner("INV-2.pdf") is None
-        assert await manifest.repeats([("a", 1), ("a", 2)]) == {1: 1}
+        assert await manifest.history.stored(["INV-1", "INV-2", "INV-4"]) == {"INV-1": entry}
+        assert set(await manifest.history.stored(["INV-3"])) == {"INV-3"}
+        assert await manifest.history.owner("INV-3.pdf") == "INV-3"
+        assert await manifest.history.owner("INV-2.pdf") is None
+        assert await manifest.history.find_repeats([("a", 1), ("a", 2)]) == {1: 1}
 
 
 async def test_a_second_run_is_refused_until_the_first_ends(tmp_path):
     """An archive in use says who uses it; when that run ends the archive is free."""
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
         with pytest.raises(ArchiveLocked, match=manifest.run):
-            async with LocalManifest.open(tmp_path, clock=clock):
+            async with ManifestWriter.open(tmp_path, clock=clock):
                 pytest.fail("two runs hold one archive")
-    async with LocalManifest.open(tmp_path, clock=clock):
+    async with ManifestWriter.open(tmp_path, clock=clock):
         pass
 
 
@@ -187,9 +187,9 @@ async def test_a_cancelled_opening_lets_the_archive_go(tmp_path):
     """A run cancelled while it opens its archive does not keep the lock."""
     with anyio.CancelScope() as scope:
         scope.cancel()
-        async with LocalManifest.open(tmp_path, clock=clock):
+        async with ManifestWriter.open(tmp_path, clock=clock):
             pytest.fail("cancelled, and open all the same")
-    async with LocalManifest.open(tmp_path, clock=clock):
+    async with ManifestWriter.open(tmp_path, clock=clock):
         pass
 
 
@@ -197,44 +197,44 @@ async def test_a_cancelled_run_lets_the_archive_go_before_it_ends(tmp_path):
     """When a cancelled block is left the archive is free at once, however busy its thread still was."""
     busy = threading.Event()
     with anyio.CancelScope() as scope:
-        async with LocalManifest.open(tmp_path, clock=clock) as manifest:
+        async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
             manifest._thread.submit(busy.wait, 0.1)
             scope.cancel()
-    async with LocalManifest.open(tmp_path, clock=clock):
+    async with ManifestWriter.open(tmp_path, clock=clock):
         pass
 
 
 async def test_only_a_run_id_names_a_run(tmp_path):
     """A run ID that could leave the manifests' directory is refused, and nothing is created."""
     with pytest.raises(UsageError):
-        async with LocalManifest.open(tmp_path / "a", run="../evil", clock=clock):
+        async with ManifestWriter.open(tmp_path / "a", run="../evil", clock=clock):
             pass
     assert not (tmp_path / "a").exists()
 
 
 async def test_a_failing_index_does_not_lose_rows(tmp_path):
     """While the ledger cannot be written rows are recorded all the same, and the next run knows every one of them."""
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
-        database = manifest._journal.ledger._connection
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
+        database = manifest._open_run.ledger._connection
         await manifest.append([row("INV-1")])
         database.execute("ALTER TABLE manifests RENAME TO hidden")
         await manifest.append([row("INV-2")])
         database.execute("ALTER TABLE hidden RENAME TO manifests")
         await manifest.append([row("INV-3")])
-    async with LocalManifest.open(tmp_path, clock=clock) as manifest:
-        assert set(await manifest.stored(["INV-1", "INV-2", "INV-3"])) == {"INV-1", "INV-2", "INV-3"}
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
+        assert set(await manifest.history.stored(["INV-1", "INV-2", "INV-3"])) == {"INV-1", "INV-2", "INV-3"}
 
 
 async def test_adopting_is_asked_for_after_a_run_that_died(tmp_path):
     """Objects without a row are looked for in a foreign directory, and from a run that died to one that completes."""
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "x.pdf").touch()
-    async with LocalManifest.open(tmp_path / "foreign", clock=clock) as manifest:
+    async with ManifestWriter.open(tmp_path / "foreign", clock=clock) as manifest:
         assert manifest.adopting
     root = tmp_path / "own"
     seen = []
     for end in (None, summary(complete=False), None, summary(), summary()):
-        async with LocalManifest.open(root, clock=clock) as manifest:
+        async with ManifestWriter.open(root, clock=clock) as manifest:
             seen.append(manifest.adopting)
             if end:
                 await manifest.finish(end)
@@ -250,6 +250,6 @@ def test_files_are_private(tmp_path):
 
 
 async def _one_run(root):
-    async with LocalManifest.open(root, clock=clock) as manifest:
+    async with ManifestWriter.open(root, clock=clock) as manifest:
         await manifest.append([row("INV-1")])
         await manifest.finish(summary())

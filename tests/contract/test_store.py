@@ -21,7 +21,7 @@ from bulkfetch.interfaces import Store
 from bulkfetch.models import ObjectMeta, PutResult
 from bulkfetch.stores import LocalStore
 from bulkfetch.stores.bucket.address import Bucket
-from bulkfetch.stores.local import temp_files as scratch
+from bulkfetch.stores.local import temp_files
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +52,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     if request.param.startswith("local"):
         if "named" in request.param:
             # What a file system without nameless files answers to the flag (EISDIR), every one answers to this.
-            monkeypatch.setattr(scratch, "_NAMELESS", os.O_DIRECTORY)
+            monkeypatch.setattr(temp_files, "_NAMELESS", os.O_DIRECTORY)
         return partial(LocalStore.open, tmp_path / "archive", "run-1")
     if request.param == "memory":
         return partial(open_bucket, Bucket("memory://", MemoryStore()), spool=tmp_path)

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.manifest import LocalManifest, encode_rows, list_runs, read_rows
+from bulkfetch.manifest import ManifestWriter, encode_rows, list_runs, read_rows
 from bulkfetch.manifest.row_file import heal, whole_size
 from bulkfetch.models import Outcome, Row
 
@@ -109,9 +109,9 @@ def test_a_torn_manifest_is_mended_by_the_next_run(tmp_path):
 
 
 async def known(root: Path, ids):
-    async with LocalManifest.open(root, clock=lambda: datetime.now(UTC)) as manifest:
+    async with ManifestWriter.open(root, clock=lambda: datetime.now(UTC)) as manifest:
         assert manifest.adopting
-        return set(await manifest.stored(ids))
+        return set(await manifest.history.stored(ids))
 
 
 WRITER = """
@@ -119,7 +119,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 import anyio
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Outcome, Row
 
 async def caller(manifest, name):
@@ -130,7 +130,7 @@ async def caller(manifest, name):
         print(row.invoice_id, flush=True)
 
 async def main():
-    async with LocalManifest.open(Path(sys.argv[1]), clock=lambda: datetime.now(UTC)) as manifest:
+    async with ManifestWriter.open(Path(sys.argv[1]), clock=lambda: datetime.now(UTC)) as manifest:
         async with anyio.create_task_group() as tasks:
             for name in range(8):
                 tasks.start_soon(caller, manifest, name)

@@ -12,7 +12,7 @@ from support.disks import AS_ROOT, Mount
 from support.puts import put
 
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Outcome, Row
 from bulkfetch.stores import LocalStore
 from bulkfetch.stores.bucket.spool import Spool
@@ -70,7 +70,7 @@ async def test_a_full_disk_is_one_story(mount: Mount) -> None:
     """Manifest, store and a bucket's spool all say that the disk is full and what to do."""
     disk = mount("size=80m")
     async with (
-        LocalManifest.open(disk, clock=lambda: datetime.now(UTC)) as manifest,
+        ManifestWriter.open(disk, clock=lambda: datetime.now(UTC)) as manifest,
         LocalStore.open(disk, manifest.run) as store,
     ):
         spool = await to_thread.run_sync(Spool, disk / "spool", manifest.run)
@@ -86,7 +86,7 @@ async def test_a_full_disk_is_one_story(mount: Mount) -> None:
 
 async def unwritable(root: Path) -> list[str]:
     """What manifest, store and spool say when they cannot be opened in `root`."""
-    manifest = LocalManifest.open(root, clock=lambda: datetime.now(UTC))
+    manifest = ManifestWriter.open(root, clock=lambda: datetime.now(UTC))
     opening_spool = partial(to_thread.run_sync, Spool, root / "spool", "run-1")
     return [
         await advice_of(manifest.__aenter__()),

@@ -17,7 +17,7 @@ from support.doubles import GivenBody, GivenQueue, GivenSource, RecordingManifes
 from bulkfetch.app.open_pipeline import open_pipeline
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.manifest import LocalManifest
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
 from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, CANARY_OUTCOMES
 from bulkfetch.pipeline.fetcher import Fetcher
@@ -146,7 +146,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
         tick()
 
     async with (
-        LocalManifest.open(root, clock=clock, objects=objects, shared=source.capabilities.shared) as manifest,
+        ManifestWriter.open(root, clock=clock, objects=objects, shared=source.capabilities.shared) as manifest,
         LocalStore.open(root, manifest.run) as store,
     ):
         fetcher = Fetcher(
@@ -154,7 +154,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
             rng=Random(0), stopping=stop.requested.is_set, notify=notify,
         )  # fmt: skip
         pool = open_pipeline(
-            manifest.run, source=source, manifest=RecordingManifest(manifest, durable), history=manifest, store=store,
+            manifest.run, source=source, manifest=RecordingManifest(manifest, durable), history=manifest.history, store=store,
             fetcher=fetcher, keys=KEYS, stop=stop, notify=notify, utc_now=clock,
             workers=WORKERS, drain=drain, max_failed_ratio=1.0, adopting=manifest.adopting,
         )  # fmt: skip
@@ -456,7 +456,7 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
             source,
             server,
         ),
-        LocalManifest.open(tmp_path, clock=clock, shared=True) as other,
+        ManifestWriter.open(tmp_path, clock=clock, shared=True) as other,
     ):
         for each in (with_row, without_row):
             await anyio.Path(tmp_path / KEYS.key_for(each, {})).write_bytes(pdf)

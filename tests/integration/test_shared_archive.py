@@ -10,7 +10,7 @@ import pytest
 
 from bulkfetch.durable import write_all
 from bulkfetch.errors import ArchiveLocked
-from bulkfetch.manifest import LocalManifest, verify_chain
+from bulkfetch.manifest import ManifestWriter, verify_chain
 from bulkfetch.manifest import lock as lock_module
 from bulkfetch.models import Counts, Entry, Outcome, Row, RunResult, utc_iso
 
@@ -21,8 +21,8 @@ MORNING = datetime(2025, 1, 31, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def worker(root: Path, at: datetime = MORNING) -> AsyncIterator[LocalManifest]:
-    async with LocalManifest.open(root, clock=lambda: at, shared=True) as manifest:
+async def worker(root: Path, at: datetime = MORNING) -> AsyncIterator[ManifestWriter]:
+    async with ManifestWriter.open(root, clock=lambda: at, shared=True) as manifest:
         yield manifest
 
 
@@ -33,7 +33,7 @@ def row(invoice_id: str, outcome: Outcome = Outcome.STORED, at: datetime = MORNI
 
 
 async def finish(
-    manifest: LocalManifest,
+    manifest: ManifestWriter,
     rows: int,
     start: datetime,
     *,
@@ -64,10 +64,10 @@ async def test_workers_share_and_nobody_else_gets_in(tmp_path, monkeypatch):
         await one.append([row("a")])
         await two.append([row("b")])
         with pytest.raises(ArchiveLocked):
-            async with LocalManifest.open(tmp_path, clock=lambda: MORNING):
+            async with ManifestWriter.open(tmp_path, clock=lambda: MORNING):
                 pass
-    async with LocalManifest.open(tmp_path, clock=lambda: MORNING) as alone:
-        assert set(await alone.stored(["a", "b", "c"])) == {"a", "b"}
+    async with ManifestWriter.open(tmp_path, clock=lambda: MORNING) as alone:
+        assert set(await alone.history.stored(["a", "b", "c"])) == {"a", "b"}
         with pytest.raises(ArchiveLocked):
             async with worker(tmp_path):
                 pass
@@ -80,14 +80,14 @@ async def test_a_worker_sees_what_another_recorded_when_it_looks(tmp_path):
         async with worker(tmp_path) as one, worker(tmp_path) as two:
             await two.append([row("mine")])
             await one.append([row("a")])
-            assert set(await two.stored(["old", "mine", "a"])) == {"old", "mine"}
-            await two.refresh()
-            assert (await two.stored(["a"]))["a"] == Entry("a.pdf", 7, "ab" * 32)
-            assert await two.owner("a.pdf") == "a"
+            assert set(await two.history.stored(["old", "mine", "a"])) == {"old", "mine"}
+            await two.history.refresh()
+            assert (await two.history.stored(["a"]))["a"] == Entry("a.pdf", 7, "ab" * 32)
+            assert await two.history.owner("a.pdf") == "a"
             await one.append([row("b")])
             await two.append([row("c")])
-            await two.refresh()
-            assert set(await two.stored(["old", "mine", "a", "b", "c"])) == {"old", "mine", "a", "b", "c"}
+            await two.history.refresh()
+            assert set(await two.history.stored(["old", "mine", "a", "b", "c"])) == {"old", "mine", "a", "b", "c"}
 
 
 async def test_a_manifest_that_is_being_written_is_not_cut(tmp_path):
@@ -100,7 +100,7 @@ async def test_a_manifest_that_is_being_written_is_not_cut(tmp_path):
             await anyio.to_thread.run_sync(write_all, torn.fileno(), b'{"v":1,"run":"half')
         whole = path.stat().st_size
         async with worker(tmp_path) as other:
-            assert set(await other.stored(["a"])) == {"a"}
+            assert set(await other.history.stored(["a"])) == {"a"}
             assert path.stat().st_size == whole
     async with worker(tmp_path):
         assert path.stat().st_size < whole
@@ -129,7 +129,7 @@ async def test_workers_that_end_beside_each_other_leave_a_sound_chain(tmp_path):
         await finish(one, 1, MORNING)
         await finish(two, 1, MORNING)
     later = MORNING + timedelta(days=1)
-    async with LocalManifest.open(tmp_path, clock=lambda: later) as alone:
+    async with ManifestWriter.open(tmp_path, clock=lambda: later) as alone:
         await finish(alone, 0, later, source="ids.txt")
     assert await problems(tmp_path) == []
 
@@ -149,17 +149,17 @@ async def test_the_account_of_a_queue_is_that_of_all_its_workers_since_it_was_dr
     async with worker(tmp_path) as one, worker(tmp_path) as two:
         await one.append([row("c"), row("x", Outcome.FAILED)])
         await two.append([row("d"), row("a")])
-        assert await one.accounted(QUEUE, 2) == 5
+        assert await one.distinct_since_drain(QUEUE, 2) == 5
         await finish(one, 2, MORNING)
-        assert await two.accounted(QUEUE, 2) == 5
-        assert await two.accounted("another queue", 2) == 2
+        assert await two.distinct_since_drain(QUEUE, 2) == 5
+        assert await two.distinct_since_drain("another queue", 2) == 2
         await finish(two, 2, MORNING)
     async with worker(tmp_path, MORNING + day) as late:
-        assert await late.accounted(QUEUE, 0) == 5
+        assert await late.distinct_since_drain(QUEUE, 0) == 5
         await finish(late, 0, MORNING + day)
     async with worker(tmp_path, MORNING + 2 * day) as next_night:
         await next_night.append([row("e")])
-        assert await next_night.accounted(QUEUE, 1) == 1
+        assert await next_night.distinct_since_drain(QUEUE, 1) == 1
 
 
 async def test_workers_that_start_together_and_end_soon_are_of_one_account(tmp_path):
@@ -171,11 +171,11 @@ async def test_workers_that_start_together_and_end_soon_are_of_one_account(tmp_p
             await manifest.append([row(f"INV-{number}")])
         for manifest in workers[:-2]:
             await finish(manifest, 1, MORNING, lasting=timedelta(seconds=2))
-        assert await workers[-1].accounted(QUEUE, 1) == 6
+        assert await workers[-1].distinct_since_drain(QUEUE, 1) == 6
     async with worker(tmp_path, MORNING + timedelta(minutes=1)) as later:
-        assert await later.accounted(QUEUE, 0) == 6
+        assert await later.distinct_since_drain(QUEUE, 0) == 6
         await later.append([row("INV-late")])
-        assert await later.accounted(QUEUE, 1) == 7
+        assert await later.distinct_since_drain(QUEUE, 1) == 7
 
 
 async def test_a_worker_that_never_ends_counts_with_what_it_did_since_the_queue_was_drained(tmp_path):
@@ -188,11 +188,11 @@ async def test_a_worker_that_never_ends_counts_with_what_it_did_since_the_queue_
             await lasting.append([row(f"INV-{night}-0", at=start), row(f"INV-{night}-1", at=start + minute)])
             async with worker(tmp_path, start) as nightly:
                 await nightly.append([row(f"INV-{night}-2", at=start + minute)])
-                assert await nightly.accounted(QUEUE, 1) == 3
+                assert await nightly.distinct_since_drain(QUEUE, 1) == 3
                 await finish(nightly, 1, start)
         start = MORNING + 2 * day
         await lasting.append([row("INV-2-0", at=start - minute)])
         async with worker(tmp_path, start) as nightly:
             await nightly.append([row("INV-2-1", at=start + minute)])
             await finish(lasting, 5, MORNING - day, complete=False, lasting=3 * day)
-            assert await nightly.accounted(QUEUE, 1) == 2
+            assert await nightly.distinct_since_drain(QUEUE, 1) == 2

@@ -196,7 +196,7 @@ def test_persistence_ends_in_success_or_in_time(waits):
 
 
 def test_haste_ends_a_wait(waits):
-    """Nothing is waited for once it is in a hurry: the wait under way ends, and one last try follows."""
+    """Nothing is waited for once it gives up: the wait under way ends, and one last try follows."""
     waits[0] = 40.0
     began, call = time.monotonic(), Troubled(5)
     threading.Timer(0.05, call.give_up.set).start()

@@ -50,74 +50,76 @@ _UNSUPPORTED = (501, 505)
 _THIS_ONE = {"EntityTooLarge": Reason.TOO_LARGE, "KeyTooLongError": Reason.INVALID_ID}
 
 
-class BucketErrors:
-    """Maps what obstore raises to dispositions. `place` is shown in messages, and holds no credentials."""
+@contextmanager
+def bucket_errors(place: str) -> Iterator[None]:
+    """Within this block a store's error becomes what `disposition` makes of it.
 
-    def __init__(self, place: str) -> None:
-        self._place = safe(place, 200)
+    Raises:
+        FileNotFoundError: there is no such object. It is raised as well where the whole bucket is gone and the store
+            did not say so, for the answer to a HEAD has no text.
+        FileExistsError: a create met an object.
+    """
+    try:
+        yield
+    except AlreadyExistsError as error:
+        # obstore takes every 409 for "exists": also that of another put that is under way.
+        if _code(str(error)) in _RACES:
+            raise disposition(error, place) from None
+        raise FileExistsError from None
+    except FileNotFoundError as error:
+        if _code(str(error)) == "NoSuchBucket":
+            raise disposition(error, place) from None
+        raise FileNotFoundError from None
+    except TimeoutError:
+        raise OriginError(Reason.STORE_ERROR, f"{_shown(place)}: no answer in time") from None
+    except (BaseError, OSError, ValueError) as error:
+        raise disposition(error, place) from None
 
-    @contextmanager
-    def mapping(self) -> Iterator[None]:
-        """Raise what `mapped` makes of a store's error from within.
 
-        Raises:
-            FileNotFoundError: there is no such object; nor is there where the whole bucket is gone and the store did
-                not say so, for the answer to a HEAD has no text.
-            FileExistsError: a create met an object.
-        """
-        try:
-            yield
-        except AlreadyExistsError as error:
-            # obstore takes every 409 for "exists": also that of another put that is under way.
-            if _code(str(error)) in _RACES:
-                raise self.mapped(error) from None
-            raise FileExistsError from None
-        except FileNotFoundError as error:
-            if _code(str(error)) == "NoSuchBucket":
-                raise self.mapped(error) from None
-            raise FileNotFoundError from None
-        except TimeoutError:
-            raise OriginError(Reason.STORE_ERROR, f"{self._place}: no answer in time") from None
-        except (BaseError, OSError, ValueError) as error:
-            raise self.mapped(error) from None
+def no_bucket(place: str) -> FatalError:
+    """What to raise where a put was answered with "not found"."""
+    return FatalError(f"{_shown(place)}: {_NO_BUCKET}")
 
-    def no_bucket(self) -> FatalError:
-        """What to raise where a put was answered with "not found"."""
-        return FatalError(f"{self._place}: {_NO_BUCKET}")
 
-    def mapped(self, error: Exception) -> InvoiceError | FatalError:
-        """What to raise for `error`: fatal where every other object would meet it too."""
-        text = str(error)
-        status, code = _status(text), _code(text)
-        if isinstance(error, InvalidPathError):
-            return PermanentError(Reason.INVALID_ID, f"{self._place}: the store takes no such key")
-        if code in _FIXES or code.startswith("KMS."):
-            return FatalError(f"{self._place}: {_FIXES.get(code, 'the encryption key cannot be used')} ({code})")
-        if status is None:
-            return self._unanswered(error, text)
-        said = f"HTTP {status} {code}".strip()
-        shown = f"{self._place}: {said}"
-        if code in _THIS_ONE:
-            return PermanentError(_THIS_ONE[code], shown, http_status=status)
-        if status in (429, 503) or code in _THROTTLES:
-            return Throttled(Reason.STORE_ERROR, shown, http_status=status)
-        if (status >= 500 and status not in _UNSUPPORTED) or status == 408 or code == "RequestTimeout":
-            return OriginError(Reason.STORE_ERROR, shown, http_status=status)
-        if status == 409 or code in _DAMAGED:
-            return TransientError(Reason.STORE_ERROR, shown, http_status=status)
-        return FatalError(f"{self._place}: {_fix(status)} ({said})")
+def disposition(error: Exception, place: str) -> InvoiceError | FatalError:
+    """What to raise for `error`: fatal where every other object would meet it too. `place` is shown in the message, and
+    holds no credentials."""
+    name, text = _shown(place), str(error)
+    status, code = _status(text), _code(text)
+    if isinstance(error, InvalidPathError):
+        return PermanentError(Reason.INVALID_ID, f"{name}: the store takes no such key")
+    if code in _FIXES or code.startswith("KMS."):
+        return FatalError(f"{name}: {_FIXES.get(code, 'the encryption key cannot be used')} ({code})")
+    if status is None:
+        return _unanswered(error, text, name)
+    said = f"HTTP {status} {code}".strip()
+    shown = f"{name}: {said}"
+    if code in _THIS_ONE:
+        return PermanentError(_THIS_ONE[code], shown, http_status=status)
+    if status in (429, 503) or code in _THROTTLES:
+        return Throttled(Reason.STORE_ERROR, shown, http_status=status)
+    if (status >= 500 and status not in _UNSUPPORTED) or status == 408 or code == "RequestTimeout":
+        return OriginError(Reason.STORE_ERROR, shown, http_status=status)
+    if status == 409 or code in _DAMAGED:
+        return TransientError(Reason.STORE_ERROR, shown, http_status=status)
+    return FatalError(f"{name}: {_fix(status)} ({said})")
 
-    def _unanswered(self, error: Exception, text: str) -> OriginError | FatalError:
-        inner = _inner(text)
-        if "BareRedirect" in inner:
-            return FatalError(f"{self._place}: {_WRONG_REGION}")
-        if isinstance(error, UnauthenticatedError) or _METADATA.search(text):
-            return FatalError(f"{self._place}: {_NO_CREDENTIALS}")
-        if "InvalidCertificate" in inner:
-            return FatalError(f"{self._place}: the endpoint's TLS certificate cannot be verified")
-        found = _TRANSPORT.search(inner)
-        said = _KINDS.get(found[1] if found else "", "no usable answer")
-        return OriginError(Reason.STORE_ERROR, f"{self._place}: {said}")
+
+def _unanswered(error: Exception, text: str, name: str) -> OriginError | FatalError:
+    inner = _inner(text)
+    if "BareRedirect" in inner:
+        return FatalError(f"{name}: {_WRONG_REGION}")
+    if isinstance(error, UnauthenticatedError) or _METADATA.search(text):
+        return FatalError(f"{name}: {_NO_CREDENTIALS}")
+    if "InvalidCertificate" in inner:
+        return FatalError(f"{name}: the endpoint's TLS certificate cannot be verified")
+    found = _TRANSPORT.search(inner)
+    said = _KINDS.get(found[1] if found else "", "no usable answer")
+    return OriginError(Reason.STORE_ERROR, f"{name}: {said}")
+
+
+def _shown(place: str) -> str:
+    return safe(place, 200)
 
 
 def _fix(status: int) -> str:

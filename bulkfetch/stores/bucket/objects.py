@@ -6,7 +6,7 @@ import obstore
 
 from bulkfetch.models import ObjectMeta
 from bulkfetch.stores.bucket.address import Bucket
-from bulkfetch.stores.bucket.errors import BucketErrors
+from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
 
 
 class BucketObjects:
@@ -14,26 +14,26 @@ class BucketObjects:
 
     def __init__(self, bucket: Bucket) -> None:
         self._objects = bucket.objects
-        self._errors = BucketErrors(bucket.name)
+        self._name = bucket.name
 
     def create(self, key: str, data: bytes) -> None:
         """See `interfaces.Objects.create`."""
         try:
-            with self._errors.mapping():
+            with bucket_errors(self._name):
                 obstore.put(self._objects, key, data, mode="create", use_multipart=False)
         except FileNotFoundError:
-            raise self._errors.no_bucket() from None
+            raise no_bucket(self._name) from None
 
     def read(self, key: str) -> bytes:
         """See `interfaces.Objects.read`."""
-        with self._errors.mapping():
+        with bucket_errors(self._name):
             return bytes(obstore.get(self._objects, key).bytes())
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectMeta]:
         """See `interfaces.Objects.list`."""
         pages = iter(obstore.list(self._objects, prefix, offset=after or None))
         while True:
-            with self._errors.mapping():
+            with bucket_errors(self._name):
                 page = next(pages, None)
             if page is None:
                 return
@@ -44,7 +44,7 @@ class BucketObjects:
 
     def level(self, folder: str) -> tuple[Sequence[ObjectMeta], Sequence[str]]:
         """See `interfaces.Objects.level`."""
-        with self._errors.mapping():
+        with bucket_errors(self._name):
             found = obstore.list_with_delimiter(self._objects, folder)
         objects = [ObjectMeta(meta["path"], meta["size"]) for meta in found["objects"]]
         return objects, [f"{path.rstrip('/')}/" for path in found["common_prefixes"]]

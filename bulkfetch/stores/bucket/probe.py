@@ -7,7 +7,7 @@ from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.keys import STATE
 from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
-from bulkfetch.stores.bucket.errors import BucketErrors
+from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
 
 MARKER = f"{STATE}/probe"
 """Put once below each prefix and never deleted: in a locked bucket it could not be."""
@@ -33,14 +33,13 @@ async def probe(bucket: Bucket, answer_seconds: float) -> None:
 class _Probe:
     def __init__(self, bucket: Bucket, answer_seconds: float) -> None:
         self._bucket = bucket
-        self._errors = BucketErrors(bucket.name)
         self._answer_seconds = answer_seconds
 
     async def run(self) -> None:
         try:
             made = await self._create()
         except FileNotFoundError:
-            raise self._errors.no_bucket() from None
+            raise no_bucket(self._bucket.name) from None
         if made and await self._create():
             raise FatalError(
                 f"{self._bucket.name}: the store ignores If-None-Match and would let objects be replaced; "
@@ -57,19 +56,19 @@ class _Probe:
     async def _create(self) -> bool:
         """Put the marker; False if it is there."""
         try:
-            with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+            with bucket_errors(self._bucket.name), anyio.fail_after(self._answer_seconds):
                 await obstore.put_async(self._bucket.objects, MARKER, _CONTENT, mode="create", use_multipart=False)
         except FileExistsError:
             return False
         return True
 
     async def _read(self) -> bytes:
-        with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+        with bucket_errors(self._bucket.name), anyio.fail_after(self._answer_seconds):
             return bytes(await (await obstore.get_async(self._bucket.objects, MARKER)).bytes_async())
 
     async def _absent(self) -> bool:
         try:
-            with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+            with bucket_errors(self._bucket.name), anyio.fail_after(self._answer_seconds):
                 await obstore.head_async(self._bucket.objects, _ABSENT)
         except FileNotFoundError:
             return True

@@ -28,7 +28,7 @@ from bulkfetch.net.sessions import json_session
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
-from bulkfetch.stores.bucket.errors import BucketErrors
+from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
@@ -97,7 +97,6 @@ class BucketStore:
         self._gate = gate
         self._utc_now = utc_now
         self._answer_seconds = answer_seconds
-        self._errors = BucketErrors(bucket.name)
         self._looks = CapacityLimiter(_LOOKS)
         self._may_lock = isinstance(bucket.objects, S3Store)
 
@@ -205,7 +204,7 @@ class BucketStore:
         # The answer may get lost on the way from a store that took it: the next try can then meet this body.
         put_before[sha256] = size
         try:
-            with self._errors.mapping(), anyio.fail_after(self._answer_seconds + size / SLOWEST):
+            with bucket_errors(self.name), anyio.fail_after(self._answer_seconds + size / SLOWEST):
                 done = await obstore.put_async(
                     self._locking(retention) if retention else self._objects,
                     key,
@@ -215,7 +214,7 @@ class BucketStore:
                     use_multipart=False,
                 )
         except FileNotFoundError:
-            raise self._errors.no_bucket() from None
+            raise no_bucket(self.name) from None
         except FileExistsError:
             found, there = await self._compare(key, content, sha256, put_before)
             return await self._result(key, found, there, body.content_type, adopted=True)
@@ -239,7 +238,7 @@ class BucketStore:
                 bucket nobody could remove it again.
         """
         try:
-            with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+            with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
                 found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
             there = found.sha256 or await self._digest(key)
         except FileNotFoundError:
@@ -255,7 +254,7 @@ class BucketStore:
 
     async def _digest(self, key: str) -> str:
         check = PdfCheck()
-        with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+        with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
             result = await obstore.get_async(self._objects, key)
         async for chunk in self._chunks(result):
             check.take(chunk)
@@ -284,7 +283,7 @@ class BucketStore:
     async def _lock_of(self, key: str) -> tuple[str | None, str | None]:
         """Mode and end of retention, read back from the store; obstore shows neither."""
         assert isinstance(self._objects, S3Store)  # noqa: S101 - only these are asked
-        with self._errors.mapping():
+        with bucket_errors(self.name):
             link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
         with http_errors(self.name):
@@ -298,21 +297,21 @@ class BucketStore:
     async def _head(self, key: str) -> ObjectMeta | None:
         with await self._gate.enter():
             try:
-                with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+                with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
                     meta = await obstore.head_async(self._objects, key)
             except FileNotFoundError:
                 return None
         return ObjectMeta(key, meta["size"])
 
     async def _open(self, key: str) -> "GetResult":
-        with await self._gate.enter(), self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+        with await self._gate.enter(), bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
             return await obstore.get_async(self._objects, key)
 
     async def _chunks(self, result: "GetResult") -> AsyncIterator[bytes]:
         stream = aiter(result.stream(min_chunk_size=MIB))
         while True:
             try:
-                with self._errors.mapping(), anyio.fail_after(self._answer_seconds):
+                with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
                     chunk = await anext(stream)
             except StopAsyncIteration:
                 return

@@ -17,8 +17,8 @@ from bulkfetch.interfaces import Committed
 from bulkfetch.keys import KeyPath
 from bulkfetch.models import PutResult
 from bulkfetch.stores.local.errors import Place, disposition
-from bulkfetch.stores.local.temp_files import Temp
-from bulkfetch.stores.local.tree import Archive, seal
+from bulkfetch.stores.local.temp_files import TempFile
+from bulkfetch.stores.local.tree import Tree, seal
 
 GROUP_LIMIT = 64
 
@@ -32,7 +32,7 @@ class Commit:
 
     path: KeyPath
     chunks: Sequence[bytes]
-    temp: Temp | None
+    temp: TempFile | None
     outcome: PutResult | BulkfetchError
     """The result that is promised, or the error that came instead."""
     committed: Committed
@@ -53,7 +53,7 @@ class GroupCommitter:
     Mutable: `_waiting` and `_broken`, on the event loop only.
     """
 
-    def __init__(self, tree: Archive, place: Place) -> None:
+    def __init__(self, tree: Tree, place: Place) -> None:
         self._tree = tree
         self._place = place
         self._loop = asyncio.get_running_loop()
@@ -99,7 +99,7 @@ class GroupCommitter:
     def _write(self, commit: Commit) -> None:
         try:
             if commit.temp is None:
-                commit.temp = self._tree.scratch.create()
+                commit.temp = self._tree.temp_files.create()
             commit.temp.write(commit.chunks)
         except OSError as error:
             self._fail(commit, error)
@@ -147,7 +147,7 @@ class GroupCommitter:
         commit.outcome = disposition(error, self._place)
         commit.outcome.__cause__ = error
         if commit.temp:
-            self._tree.scratch.discard(commit.temp)
+            self._tree.temp_files.discard(commit.temp)
 
     def _settle(self, group: Sequence[Commit]) -> None:
         for commit in group:

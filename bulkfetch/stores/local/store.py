@@ -15,8 +15,8 @@ from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.stores.local.errors import Place, disposition, local_errors, unusable
 from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
-from bulkfetch.stores.local.temp_files import Temp
-from bulkfetch.stores.local.tree import BLOCK, Archive
+from bulkfetch.stores.local.temp_files import TempFile
+from bulkfetch.stores.local.tree import BLOCK, Tree
 
 _HEAD_GROUP = 64
 """Keys that share the descriptors of their directories, so that these stay few."""
@@ -27,7 +27,7 @@ class LocalStore:
 
     cheap_head = True
 
-    def __init__(self, tree: Archive, committer: GroupCommitter, place: Place) -> None:
+    def __init__(self, tree: Tree, committer: GroupCommitter, place: Place) -> None:
         self.name = tree.name
         self._tree = tree
         self._committer = committer
@@ -45,7 +45,7 @@ class LocalStore:
         """
         place = Place(str(root))
         try:
-            tree = await to_thread.run_sync(Archive, root, run)
+            tree = await to_thread.run_sync(Tree, root, run)
         except OSError as error:
             raise unusable(error, place) from error
         committer = GroupCommitter(tree, place).start()
@@ -132,15 +132,15 @@ class LocalStore:
     async def _abandon(self, incoming: "_Incoming") -> None:
         if incoming.temp:
             with CancelScope(shield=True):
-                await to_thread.run_sync(self._tree.scratch.discard, incoming.temp)
+                await to_thread.run_sync(self._tree.temp_files.discard, incoming.temp)
 
     async def _keep(self, incoming: "_Incoming", path: KeyPath) -> None:
         with CancelScope(shield=True), local_errors(self._place):
             await to_thread.run_sync(self._keep_now, incoming, path)
 
     def _keep_now(self, incoming: "_Incoming", path: KeyPath) -> None:
-        temp = incoming.temp or self._tree.scratch.create()
-        with self._tree.scratch.dropping(temp):
+        temp = incoming.temp or self._tree.temp_files.create()
+        with self._tree.temp_files.dropping(temp):
             temp.write(incoming.chunks)
             self._tree.quarantine(temp, path)
 
@@ -162,10 +162,10 @@ class _Incoming:
     """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks`, of `held` bytes, is
     what is not yet in it."""
 
-    def __init__(self, tree: Archive) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.chunks: list[bytes] = []
         self.held = 0
-        self.temp: Temp | None = None
+        self.temp: TempFile | None = None
         self._tree = tree
 
     async def fill(self, body: Body) -> None:
@@ -176,7 +176,7 @@ class _Incoming:
         self.held = sum(map(len, self.chunks))
 
     async def _spill(self, body: Body) -> None:
-        self.temp = await to_thread.run_sync(self._tree.scratch.create)
+        self.temp = await to_thread.run_sync(self._tree.temp_files.create)
         # A descriptor of its own: a write that was cancelled goes on in its thread while the temporary file is dropped.
         with CancelScope(shield=True):
             file = await aiofiles.open(os.dup(self.temp.fd), "wb")

@@ -20,9 +20,9 @@ _LOCK_TRIES = 8
 
 
 @dataclass(slots=True)
-class Temp:
-    """A temporary file. `fd` is -1 once it is closed. Where it is not `visible`, `name` is but a label. `ready` says
-    that it was created with the mode that objects have."""
+class TempFile:
+    """A temporary file. `fd` is -1 once the file is closed. A file that is not `visible` has no name on disk, and
+    `name` is a label only. `ready` says that the file was created with the mode of objects."""
 
     name: str
     fd: int
@@ -54,7 +54,7 @@ class Temp:
             os.close(fd)
 
 
-class Scratch:
+class TempFiles:
     """The temporary files of `run`, in the directory `fd`, which is owned from here on.
 
     Where the file system can, they have no name at all (Linux, O_TMPFILE): then a kill leaves nothing behind, and a
@@ -88,19 +88,19 @@ class Scratch:
         nameless, self._nameless = self._nameless, False
         return nameless
 
-    def create(self) -> Temp:
+    def create(self) -> TempFile:
         """A new, empty file that nobody else can read."""
         name = f"{self._run}.{next(self._numbers)}.part"
         if self._nameless:
             # Nobody can open it before it is linked, so it may have its final mode at once.
             fd = os.open(".", _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, OBJECT_MODE, dir_fd=self.fd)
             if self._mode is None:
-                # The umask takes away of it what it takes of each.
+                # The umask changes the mode of every file alike, so it is looked at once.
                 self._mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            return Temp(name, fd, visible=False, ready=self._mode == OBJECT_MODE)
-        return Temp(name, os.open(name, _CREATE, 0o600, dir_fd=self.fd), True)
+            return TempFile(name, fd, visible=False, ready=self._mode == OBJECT_MODE)
+        return TempFile(name, os.open(name, _CREATE, 0o600, dir_fd=self.fd), True)
 
-    def link(self, temp: Temp, name: str, directory: int) -> None:
+    def link(self, temp: TempFile, name: str, directory: int) -> None:
         """Give `temp` a second name, in the directory with that descriptor; a name that is taken stays taken.
 
         Raises:
@@ -112,16 +112,16 @@ class Scratch:
             # The way that open(2) gives for O_TMPFILE; by the descriptor itself it would need a capability.
             os.link(f"/proc/self/fd/{temp.fd}", name, dst_dir_fd=directory, follow_symlinks=True)
 
-    def discard(self, temp: Temp) -> None:
-        """Leave nothing of `temp`; where the disk refuses even that, the next run's sweep will."""
+    def discard(self, temp: TempFile) -> None:
+        """Close and remove `temp`. If the disk refuses to remove it, the next run's sweep does."""
         temp.close()
         if temp.visible:
             with suppress(OSError):
                 os.unlink(temp.name, dir_fd=self.fd)
 
     @contextmanager
-    def dropping(self, temp: Temp) -> Iterator[Temp]:
-        """Leave nothing of `temp` afterwards, whatever happens."""
+    def dropping(self, temp: TempFile) -> Iterator[TempFile]:
+        """Discard `temp` when the block ends, whatever happens."""
         try:
             yield temp
         finally:

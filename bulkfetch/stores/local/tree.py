@@ -10,7 +10,7 @@ from bulkfetch.durable import make_directory
 from bulkfetch.errors import FatalError, PermanentError, Reason
 from bulkfetch.keys import STATE, KeyPath
 from bulkfetch.stores.local.directories import Directories
-from bulkfetch.stores.local.temp_files import OBJECT_MODE, Scratch, Temp
+from bulkfetch.stores.local.temp_files import OBJECT_MODE, TempFile, TempFiles
 from bulkfetch.text import safe
 
 BLOCK = 1024 * 1024
@@ -22,7 +22,7 @@ FREE_FLOOR = 64 * BLOCK
 _PROBE = f"{STATE}-probe"
 
 
-class Archive:
+class Tree:
     """A root directory, by descriptor, with this run's temporary files and quarantine in its private directory."""
 
     def __init__(self, root: Path, run: str) -> None:
@@ -33,11 +33,11 @@ class Archive:
             opened.callback(os.close, self.root_fd)
             with self.directories() as directories:
                 directories.make((STATE,))
-                scratch_fd = os.dup(directories.make((STATE, "tmp"), 0o700))
-                self.scratch = Scratch(scratch_fd, run)
-                opened.callback(self.scratch.close)
+                temp_fd = os.dup(directories.make((STATE, "tmp"), 0o700))
+                self.temp_files = TempFiles(temp_fd, run)
+                opened.callback(self.temp_files.close)
                 directories.sync()
-            self.scratch.sweep()
+            self.temp_files.sweep()
             self._probe(root)
             self._opened = opened.pop_all()
         self.name = str(root)
@@ -56,26 +56,26 @@ class Archive:
         """The file URI of `key`."""
         return f"{self._uri}/{quote(key)}"
 
-    def publish(self, temp: Temp, path: KeyPath, directories: Directories) -> bool:
+    def publish(self, temp: TempFile, path: KeyPath, directories: Directories) -> bool:
         """Give `temp` its final name, unless something has it: then False, and `temp` is still there.
 
         The new entry is durable once `directories` are synced.
         """
         try:
             parent = directories.make(path[:-1])
-            self.scratch.link(temp, path[-1], parent)
+            self.temp_files.link(temp, path[-1], parent)
         except (FileExistsError, NotADirectoryError):
             return False
-        self.scratch.discard(temp)
+        self.temp_files.discard(temp)
         return True
 
-    def adopt(self, temp: Temp, path: KeyPath, sha256: str) -> None:
+    def adopt(self, temp: TempFile, path: KeyPath, sha256: str) -> None:
         """Drop `temp`, since something is under `path` already: the same content, which is made durable.
 
         Raises:
             PermanentError: `conflict`: the content differs. What is there stays, `temp` is kept in quarantine.
         """
-        with self.scratch.dropping(temp), self.directories() as directories:
+        with self.temp_files.dropping(temp), self.directories() as directories:
             found = self._digest(path, directories)
             if found != sha256:
                 kept = self.quarantine(temp, path)
@@ -87,7 +87,7 @@ class Archive:
             _raise_first(directories.sync())
 
     def secure(self, path: KeyPath) -> None:
-        """Make the object at `path` and its name durable: whoever put it there may have died before."""
+        """Make the object at `path` and its name durable: the run that put it there may have died before it did so."""
         with self.directories() as directories:
             fd = directories.open_object(path)
             try:
@@ -96,8 +96,8 @@ class Archive:
                 os.close(fd)
             _raise_first(directories.sync())
 
-    def quarantine(self, temp: Temp, path: KeyPath) -> str:
-        """Keep `temp` aside, durably; where, relative to the root."""
+    def quarantine(self, temp: TempFile, path: KeyPath) -> str:
+        """Keep `temp` aside, durably, and return where, relative to the root."""
         temp.sync()
         with self.directories() as directories:
             for kept in ((*self._quarantine, *path), (*self._quarantine, temp.name)):
@@ -128,12 +128,12 @@ class Archive:
             self._publish_probe()
         except OSError:
             # Not every file system has nameless files, nor every system the /proc through which they get their name.
-            if not self.scratch.use_names():
+            if not self.temp_files.use_names():
                 raise
             self._publish_probe()
 
     def _publish_probe(self) -> None:
-        with self.scratch.dropping(self.scratch.create()) as temp, self.directories() as directories:
+        with self.temp_files.dropping(self.temp_files.create()) as temp, self.directories() as directories:
             try:
                 temp.write([b"bulkfetch"])
                 seal(temp)
@@ -144,7 +144,7 @@ class Archive:
                     os.unlink(_PROBE, dir_fd=self.root_fd)
 
 
-def seal(temp: Temp) -> None:
+def seal(temp: TempFile) -> None:
     """Make `temp` as readable as objects are, and its content durable."""
     if not temp.ready:
         os.fchmod(temp.fd, OBJECT_MODE)

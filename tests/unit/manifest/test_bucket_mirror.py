@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
-from bulkfetch.manifest import LocalManifest, verify_chain
+from bulkfetch.manifest import ManifestWriter, verify_chain
 from bulkfetch.models import Counts, ObjectMeta, Outcome, Row, RunResult
 
 pytestmark = pytest.mark.anyio
@@ -102,7 +102,7 @@ def summary(rows: int) -> RunResult:
     )
 
 
-Open = Callable[[Path], AbstractAsyncContextManager[LocalManifest]]
+Open = Callable[[Path], AbstractAsyncContextManager[ManifestWriter]]
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,7 @@ def bucket() -> Bucket:
 
 @pytest.fixture
 def opened(bucket: Bucket) -> Open:
-    return lambda root: LocalManifest.open(root, clock=lambda: datetime.now(UTC), objects=bucket)
+    return lambda root: ManifestWriter.open(root, clock=lambda: datetime.now(UTC), objects=bucket)
 
 
 async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
@@ -128,7 +128,7 @@ async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
         await first.append([row(3)])
         await first.finish(summary(3))
     async with opened(tmp_path / "b") as second:
-        stored = await second.stored(["id-1", "id-2", "id-3", "id-4"])
+        stored = await second.history.stored(["id-1", "id-2", "id-3", "id-4"])
 
     assert sorted(stored) == ["id-1", "id-2", "id-3"]
     assert not second.adopting
@@ -187,7 +187,7 @@ async def test_a_copy_that_is_ahead_or_damaged_is_brought_back(bucket, opened, t
     for wrong in (truth + b'{"torn', truth[:-7], truth[: len(truth) // 2], b""):
         path.write_bytes(wrong)
         async with opened(tmp_path) as again:
-            assert sorted(await again.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+            assert sorted(await again.history.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
         assert path.read_bytes() == truth
 
 
@@ -198,7 +198,7 @@ async def test_a_run_that_the_bucket_does_not_know_is_forgotten(bucket, opened, 
         await manifest.finish(summary(1))
     bucket.kept.clear()
     async with opened(tmp_path) as again:
-        assert not await again.stored(["id-1"])
+        assert not await again.history.stored(["id-1"])
 
 
 async def test_a_missing_segment_is_damage(bucket, opened, tmp_path):
@@ -218,7 +218,7 @@ def small_volumes(monkeypatch):
     monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.VOLUME_SEGMENTS", 3)
 
 
-async def appended(manifest: LocalManifest, numbers: Iterable[int]) -> None:
+async def appended(manifest: ManifestWriter, numbers: Iterable[int]) -> None:
     """A segment for each."""
     for number in numbers:
         await manifest.append([row(number)])
@@ -235,7 +235,7 @@ async def test_a_start_lists_volumes_instead_of_segments(bucket, opened, tmp_pat
     bucket.listed.clear()
     bucket.reads.clear()
     async with opened(tmp_path / "b") as manifest:
-        assert len(await manifest.stored([f"id-{number}" for number in range(20)])) == 16
+        assert len(await manifest.history.stored([f"id-{number}" for number in range(20)])) == 16
 
     of_ended, of_died = f"manifests/{ended.run}", f"manifests/{died.run}"
     volumes = [f"{of_ended}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6), (7, 8))]
@@ -267,7 +267,7 @@ async def test_a_copy_goes_on_from_the_middle_of_a_volume(bucket, opened, tmp_pa
             pass
         await appended(manifest, range(6, 12))
         async with opened(tmp_path / "b") as again:
-            assert len(await again.stored([f"id-{number}" for number in range(20)])) == 11
+            assert len(await again.history.stored([f"id-{number}" for number in range(20)])) == 11
         await manifest.finish(summary(11))
     async with opened(tmp_path / "b"):
         name = f"manifests/{manifest.run}.jsonl"
@@ -283,7 +283,7 @@ async def test_the_segments_of_a_run_that_ended_may_go(bucket, opened, tmp_path,
     for key in [key for key in bucket.kept if f"{manifest.run}/" in key]:
         del bucket.kept[key]
     async with opened(tmp_path / "b") as again:
-        assert len(await again.stored([f"id-{number}" for number in range(8)])) == 8
+        assert len(await again.history.stored([f"id-{number}" for number in range(8)])) == 8
 
 
 async def test_a_missing_volume_is_damage(bucket, opened, tmp_path, small_volumes):
@@ -370,11 +370,11 @@ async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, t
     assert not list((tmp_path / "manifests").glob("*.json"))
     async with opened(tmp_path) as again:
         assert again.adopting
-        assert sorted(await again.stored(["id-1", "id-2", "id-3"])) == ["id-1"]
+        assert sorted(await again.history.stored(["id-1", "id-2", "id-3"])) == ["id-1"]
 
 
 async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_path, monkeypatch):
-    """`hurry` ends an append that waits for the bucket, and what comes after it."""
+    """`stop_waiting` ends an append that waits for the bucket, and what comes after it."""
     monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.RUNNING", 20.0)
     async with opened(tmp_path) as manifest:
         bucket.trouble = 1_000_000
@@ -382,7 +382,7 @@ async def test_haste_ends_the_wait_for_a_bucket_in_trouble(bucket, opened, tmp_p
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_refused, manifest.append, [row(1)])
                 await anyio.to_thread.run_sync(bucket.failed.wait)
-                manifest.hurry()
+                manifest.stop_waiting()
             await _refused(manifest.append, [row(2)])
             await _refused(manifest.finish, summary(0))
     assert bucket.kept == {}
@@ -396,8 +396,8 @@ async def test_a_run_has_more_patience_than_its_beginning(bucket, opened, tmp_pa
         async with opened(tmp_path / "b") as second:
             await first.append([row(2)])
             bucket.trouble = 2
-            await second.refresh()
-            assert sorted(await second.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+            await second.history.refresh()
+            assert sorted(await second.history.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
         bucket.trouble = 1
         with pytest.raises(FatalError, match="busy"):
             async with opened(tmp_path / "c"):
@@ -405,9 +405,9 @@ async def test_a_run_has_more_patience_than_its_beginning(bucket, opened, tmp_pa
 
 
 async def test_haste_does_not_harm_what_the_bucket_takes(bucket, opened, tmp_path):
-    """After `hurry` rows and summary are still put, where that works at once."""
+    """After `stop_waiting` rows and summary are still put, where that works at once."""
     async with opened(tmp_path) as manifest:
-        manifest.hurry()
+        manifest.stop_waiting()
         await manifest.append([row(1)])
         await manifest.finish(summary(1))
     assert f"manifests/{manifest.run}.json" in bucket.kept
@@ -435,7 +435,7 @@ async def test_a_copy_with_the_right_size_and_the_wrong_bytes_is_pulled_again(bu
             file.write_bytes(bytes(10) + data[10:])
     (tmp_path / ".bulkfetch" / "ledger.sqlite3").unlink()
     async with opened(tmp_path) as again:
-        assert sorted(await again.stored(["id-0", "id-1", "id-2"])) == ["id-0", "id-1", "id-2"]
+        assert sorted(await again.history.stored(["id-0", "id-1", "id-2"])) == ["id-0", "id-1", "id-2"]
         await again.append([row(9)])
         await again.finish(summary(1))
     assert await anyio.to_thread.run_sync(verify_chain, tmp_path) == []
@@ -453,7 +453,7 @@ async def test_a_copy_of_a_run_that_died_is_no_torn_end(bucket, opened, tmp_path
     truth = path.read_bytes()
     path.write_bytes(truth[: len(truth) // 2] + bytes(len(truth) // 2))
     async with opened(tmp_path) as again:
-        assert sorted(await again.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
+        assert sorted(await again.history.stored(["id-1", "id-2"])) == ["id-1", "id-2"]
     assert path.read_bytes() == truth
     assert len(bucket.reads) == 1
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest.duplicates import Seen
+from bulkfetch.manifest.duplicates import SeenIds
 
 IDS = st.text("abAB-é€", max_size=3)
 
@@ -13,7 +13,7 @@ IDS = st.text("abAB-é€", max_size=3)
 @given(st.lists(st.lists(st.tuples(IDS, st.none() | st.integers(1, 99)), max_size=12), max_size=6))
 def test_repeats_are_what_a_dictionary_says(tmp_path_factory, batches):
     """Over any batches the rows that repeat an ID, and the line it came first in, are those of a plain dictionary."""
-    seen = Seen(tmp_path_factory.mktemp("state") / "seen")
+    seen = SeenIds(tmp_path_factory.mktemp("state") / "seen")
     first = {}
     for batch in batches:
         expected = {}
@@ -21,28 +21,28 @@ def test_repeats_are_what_a_dictionary_says(tmp_path_factory, batches):
             if invoice_id in first:
                 expected[index] = first[invoice_id]
             first.setdefault(invoice_id, line)
-        assert seen.repeats(batch) == expected
+        assert seen.find_repeats(batch) == expected
     seen.close()
 
 
 def test_nothing_is_left_behind(tmp_path):
     """The file has no name even while it is in use, so a process that is killed leaves nothing."""
-    seen = Seen(tmp_path / "seen")
-    seen.repeats([(f"INV-{number}", number) for number in range(20_000)])
+    seen = SeenIds(tmp_path / "seen")
+    seen.find_repeats([(f"INV-{number}", number) for number in range(20_000)])
     assert list(tmp_path.iterdir()) == []
-    assert seen.repeats([("INV-7", 1)]) == {0: 7}
+    assert seen.find_repeats([("INV-7", 1)]) == {0: 7}
     seen.close()
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     """Where the file cannot be made the run stops with a word about it."""
     with pytest.raises(FatalError, match="IDs met"):
-        Seen(tmp_path / "missing" / "seen")
+        SeenIds(tmp_path / "missing" / "seen")
 
 
 def test_a_full_disk_says_what_to_do(tmp_path):
     """When SQLite finds the disk full, the error says how to go on, as it does for every other file."""
-    seen = Seen(tmp_path / "seen")
+    seen = SeenIds(tmp_path / "seen")
     seen._connection.execute("PRAGMA max_page_count = 4")
     with pytest.raises(FatalError, match=r"cannot be used: the disk is full; free some space"):
-        seen.repeats([(f"INV-{number}", number) for number in range(20_000)])
+        seen.find_repeats([(f"INV-{number}", number) for number in range(20_000)])

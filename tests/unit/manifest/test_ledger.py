@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest import Ledger, encode_rows
+from bulkfetch.manifest import LedgerIndex, encode_rows
 from bulkfetch.models import Entry, Outcome, Reason, Row
 
 RUN = "20250101T000000Z-000001"
@@ -36,7 +36,7 @@ def write(root, run, *rows):
 
 
 def ask(root, *ids):
-    ledger = Ledger.open(root)
+    ledger = LedgerIndex.open(root)
     try:
         return ledger.stored(ids)
     finally:
@@ -89,7 +89,7 @@ def test_damage_met_while_running_is_mended(root):
     write(root, RUN, *(row(name) for name in names))
     ask(root)
     file = root / ".bulkfetch" / "ledger.sqlite3"
-    ledger = Ledger.open(root)
+    ledger = LedgerIndex.open(root)
     data = bytearray(file.read_bytes())
     data[8192:-4096] = b"\xff" * (len(data) - 12288)
     file.write_bytes(data)
@@ -113,7 +113,7 @@ def test_a_manifest_that_shrank_starts_the_ledger_anew(root, change):
 def test_the_owner_of_a_key(root):
     """A key leads to the invoice that is stored under it."""
     write(root, RUN, row("a"))
-    ledger = Ledger.open(root)
+    ledger = LedgerIndex.open(root)
     assert ledger.owner("a.pdf") == "a"
     assert ledger.owner("b.pdf") is None
     ledger.close()
@@ -123,7 +123,7 @@ def test_the_owner_is_looked_up_by_an_index(root):
     """A look-up by key walks no table, after a rebuild as after an update."""
     write(root, RUN, row("a"))
     for _ in range(2):
-        ledger = Ledger.open(root)
+        ledger = LedgerIndex.open(root)
         plan = ledger._connection.execute(
             "EXPLAIN QUERY PLAN SELECT invoice_id FROM entries WHERE key = 'a' LIMIT 1"
         ).fetchall()
@@ -139,7 +139,7 @@ def test_a_snapshot_changes_nothing(root):
     ask(root)
     write(root, RUN, row("b"))
     assert snapshot(root, "a", "b") == {"a", "b"}
-    running = Ledger.open(root)
+    running = LedgerIndex.open(root)
     write(root, RUN, row("c"))
     with (root / "manifests" / f"{RUN}.jsonl").open("ab") as file:
         file.write(b'{"v":1,"run"')
@@ -149,7 +149,7 @@ def test_a_snapshot_changes_nothing(root):
 
 def snapshot(root, *ids):
     before = listing(root)
-    ledger = Ledger.snapshot(root)
+    ledger = LedgerIndex.snapshot(root)
     found = set(ledger.stored(ids))
     ledger.close()
     assert listing(root) == before
@@ -163,7 +163,7 @@ def listing(root):
 
 def test_a_snapshot_needs_no_archive(tmp_path):
     """Where there is no archive nothing is stored, and none is made."""
-    ledger = Ledger.snapshot(tmp_path / "nowhere")
+    ledger = LedgerIndex.snapshot(tmp_path / "nowhere")
     assert ledger.stored(["a"]) == {}
     ledger.close()
     assert list(tmp_path.iterdir()) == []
@@ -173,7 +173,7 @@ def test_a_ledger_that_cannot_be_written_stops_the_run(root):
     """A directory in the ledger's place is an error with a name, no traceback of SQLite's."""
     (root / ".bulkfetch" / "ledger.sqlite3" / "x").mkdir(parents=True)
     with pytest.raises(FatalError, match="ledger"):
-        Ledger.open(root)
+        LedgerIndex.open(root)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), unique=True))

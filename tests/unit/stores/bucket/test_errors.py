@@ -5,7 +5,7 @@ import pytest
 from obstore.exceptions import GenericError, InvalidPathError, UnauthenticatedError
 
 from bulkfetch.errors import FatalError, OriginError, PermanentError
-from bulkfetch.stores.bucket.errors import BucketErrors
+from bulkfetch.stores.bucket.errors import bucket_errors
 
 HEAD = "Generic S3 error: Error performing PUT {uri} in 1ms - HTTP error\n\nDebug source:\n"
 REQUEST = "RetryErrorImpl {{ method: PUT, uri: Some(\n  {uri},\n), retries: 0, inner: {inner} }}"
@@ -33,7 +33,7 @@ def text(inner: str, uri: str = "https://s3.example/b/a.pdf") -> str:
 )
 def test_errors_without_an_answer(error, kind, says) -> None:
     """What went wrong on the way is told from obstore's text, and nothing of that text but our own words is shown."""
-    with pytest.raises(kind, match=says) as caught, BucketErrors("s3://b").mapping():
+    with pytest.raises(kind, match=says) as caught, bucket_errors("s3://b"):
         raise error
     assert "://s3.example" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -43,12 +43,12 @@ def test_errors_without_an_answer(error, kind, says) -> None:
 def test_a_key_cannot_pass_for_an_answer(name) -> None:
     """Words of a key that stand in the error's text do not decide what the error is."""
     error = GenericError(text("Status { status: 500, body: None }", f"https://s3.example/b/{name}"))
-    with pytest.raises(OriginError, match="HTTP 500"), BucketErrors("s3://b").mapping():
+    with pytest.raises(OriginError, match="HTTP 500"), bucket_errors("s3://b"):
         raise error
 
 
 @pytest.mark.anyio
 async def test_a_deadline_is_the_stores_failure() -> None:
     """A deadline that passes counts against the store."""
-    with pytest.raises(OriginError, match="in time"), BucketErrors("s3://b").mapping(), anyio.fail_after(0.01):
+    with pytest.raises(OriginError, match="in time"), bucket_errors("s3://b"), anyio.fail_after(0.01):
         await anyio.sleep_forever()

@@ -21,7 +21,7 @@ from support.puts import put as put_body
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.models import PutResult
 from bulkfetch.stores import LocalStore
-from bulkfetch.stores.local import temp_files as scratch
+from bulkfetch.stores.local import temp_files
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +110,7 @@ async def test_a_read_only_disk_is_told_before_the_first_put(mount: Mount) -> No
 
 @AS_ROOT
 async def test_private_directory_on_another_disk(mount: Mount) -> None:
-    """Where `.bulkfetch` is on another file system than the archive, the probe says so."""
+    """Where `.bulkfetch` is on another file system than the tree, the probe says so."""
     with pytest.raises(FatalError, match="another file system"):
         async with LocalStore.open(mount("size=80m", ".bulkfetch").parent, "run-1"):
             pass
@@ -452,7 +452,7 @@ async def test_temporary_files_have_names_only_where_they_must(
     """Nothing is seen of a body on its way where the file system has nameless files; where it has not (EISDIR is its
     answer to the flag), the store falls back to names by itself, and takes them away."""
     if flag is not None:
-        monkeypatch.setattr(scratch, "_NAMELESS", flag)
+        monkeypatch.setattr(temp_files, "_NAMELESS", flag)
     seen: list[int] = []
     async with LocalStore.open(root, "run-1") as store:
         look = partial(anyio.to_thread.run_sync, lambda: seen.append(len(temps(root))))
