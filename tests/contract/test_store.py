@@ -12,11 +12,11 @@ import pytest
 from obstore.store import MemoryStore
 from support.buckets import connected, open_bucket
 from support.doubles import GivenBody, chunks
-from support.puts import put
+from support.puts import landing, put
 from support.seaweed import Seaweed
 
 from bulkfetch.config import Destination
-from bulkfetch.errors import Aborted, PermanentError, Reason, TransientError
+from bulkfetch.errors import Aborted, BulkfetchError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Store
 from bulkfetch.models import ObjectMeta, PutResult
 from bulkfetch.stores import LocalStore
@@ -95,9 +95,7 @@ async def test_what_became_of_a_body_is_told_once_after_the_put_returned(open_st
         in_memory = await store.put("INV-1.pdf", body, committed=told.append)
         assert told == []
         assert 0 <= in_memory <= max(size, MIB)
-        with anyio.fail_after(10):
-            while not told:
-                await anyio.sleep(0.001)
+        await landing(told)
         assert await stored(store, "INV-1.pdf") == content(size)
     (landed,) = told
     assert isinstance(landed, PutResult)
@@ -184,7 +182,7 @@ async def _outcomes(store: Store, bodies: list[bytes]) -> list[PutResult | Reaso
     """What concurrent puts of `bodies` under one key come to."""
     outcomes: list[PutResult | Reason] = []
 
-    async def put(data: bytes) -> None:
+    async def one(data: bytes) -> None:
         try:
             outcomes.append(await put(store, "INV-1.pdf", chunked(data)))
         except PermanentError as error:
@@ -192,7 +190,7 @@ async def _outcomes(store: Store, bodies: list[bytes]) -> list[PutResult | Reaso
 
     async with anyio.create_task_group() as puts:
         for data in bodies:
-            puts.start_soon(put, data)
+            puts.start_soon(one, data)
     return outcomes
 
 
@@ -287,9 +285,10 @@ async def test_a_put_cancelled_at_its_last_byte_ends_in_its_object_or_leaves_not
 
             await store.put("INV-1.pdf", GivenBody(content(size), cancel), committed=told.append)
             returned = True
-        with anyio.move_on_after(10 if returned else 0.2):
-            while not told:
-                await anyio.sleep(0.001)
+        if returned:
+            await landing(told)
+        else:
+            await anyio.sleep(0.2)
         assert [type(each) for each in told] == [PutResult] * returned
         assert (await store.head(["INV-1.pdf"]) == [None]) is not returned
 
@@ -303,8 +302,6 @@ async def test_a_body_in_the_stores_hands_ends_in_its_object(open_store: OpenSto
             await store.put("INV-1.pdf", chunked(data), committed=told.append)
             scope.cancel()
             await anyio.lowlevel.checkpoint()
-        with anyio.fail_after(10):
-            while not told:
-                await anyio.sleep(0.001)
+        await landing(told)
         assert await stored(store, "INV-1.pdf") == data
     assert [each.size for each in told if isinstance(each, PutResult)] == [size]

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from support.edges import LOCAL, PDF, SIGNATURE, assert_keeps_secrets, downloading, everything_said, link_to, new_gate
 from support.fault_server import CLOSE, RESET, chunked, fault_server, head, reply
-from support.puts import opened, read
+from support.puts import opened, read_body
 
 from bulkfetch.errors import (
     BadBody,
@@ -52,7 +52,7 @@ async def read(downloader, link, **options):
     """All bytes of `link`, or the error that came instead; no error may hold a secret."""
     try:
         async with opened(downloader, link, **options) as body:
-            data = await read(body)
+            data = await read_body(body)
             assert body.sha256 == hashlib.sha256(data).hexdigest()
             return data
     except BulkfetchError as error:
@@ -448,7 +448,7 @@ async def test_a_slow_reader_is_not_the_hosts_fault():
         files.on("/", [head(200, CHUNKED) + chunked(PDF[:100], last=False), 0.01, chunked(PDF[100:])])
         async with opened(downloader, link_to(f"{files.url}/a")) as body:
             chunks = []
-            while await body.gather(chunks, 0):
+            while await body.gather(chunks, 0):  # noqa: ASYNC110 - it is the reader who is slow
                 await anyio.sleep(0.35)
         assert b"".join(chunks) == PDF
 
@@ -544,7 +544,7 @@ async def test_the_host_is_free_once_the_last_byte_is_here():
             with anyio.move_on_after(0.1):
                 await read(downloader, link_to(f"{files.url}/b"))
             assert files.targets == ["/a"]
-            assert await read(body) == PDF
+            assert await read_body(body) == PDF
             with anyio.fail_after(10):
                 assert await read(downloader, link_to(f"{files.url}/c")) == PDF
 

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.interfaces import Body, Downloader, Store
 from bulkfetch.models import Link, PutResult
@@ -13,7 +15,7 @@ from bulkfetch.models import Link, PutResult
 async def put(
     store: Store, key: str, body: Body, *, taken: Callable[[], None] = lambda: None, **more: Any
 ) -> PutResult:
-    """What the store says of `body`, once it does; an error of its is raised. `taken` is called when it has the body."""
+    """The object that the store makes of `body`; its error is raised. `taken` is called when it has the body."""
     told: asyncio.Future[PutResult | BulkfetchError] = asyncio.get_running_loop().create_future()
     await store.put(key, body, committed=told.set_result, **more)
     taken()
@@ -23,12 +25,19 @@ async def put(
     return landed
 
 
-async def read(body: Body) -> bytes:
+async def read_body(body: Body) -> bytes:
     """All of `body`."""
     chunks: list[bytes] = []
     while await body.gather(chunks, 1 << 20):
         pass
     return b"".join(chunks)
+
+
+async def landing(told: list[Any]) -> None:
+    """Wait until something is `told`."""
+    with anyio.fail_after(10):
+        while not told:  # noqa: ASYNC110 - a store calls from wherever it is
+            await anyio.sleep(0.001)
 
 
 @asynccontextmanager

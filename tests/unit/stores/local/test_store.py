@@ -360,7 +360,7 @@ async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
 
     keys = [f"INV-{n}.pdf" for n in range(8)]
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-committer", "fsync:error=EIO:when=1"):
+        with failing("bulkfetch-store", "fsync:error=EIO:when=1"):
             async with anyio.create_task_group() as puts:
                 for key in keys:
                     puts.start_soon(attempt, key)
@@ -377,10 +377,10 @@ async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
 async def test_the_third_io_error_in_a_row_stops_the_run(root: Path) -> None:
     """EIO from fsync is transient twice; the third in a row is fatal, and a success in between starts anew."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-committer", "fsync:error=EIO:when=1"):
+        with failing("bulkfetch-store", "fsync:error=EIO:when=1"):
             assert isinstance(await failure(store, "INV-0.pdf", b"%PDF-"), TransientError)
         await put(store, "INV-0.pdf", b"%PDF-")
-        with failing("bulkfetch-committer", "fsync:error=EIO"):
+        with failing("bulkfetch-store", "fsync:error=EIO"):
             kinds = [type(await failure(store, f"INV-{n}.pdf", b"%PDF-")) for n in (1, 2, 3)]
 
     assert kinds == [TransientError, TransientError, FatalError]
@@ -391,7 +391,7 @@ async def test_the_third_io_error_in_a_row_stops_the_run(root: Path) -> None:
 async def test_an_unsynced_directory_is_no_success(root: Path, key: str, failing_sync: int) -> None:
     """When a directory on the way to the object cannot be synced the put fails; the next try adopts what is there."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-committer", f"fsync:error=EIO:when={failing_sync}"):
+        with failing("bulkfetch-store", f"fsync:error=EIO:when={failing_sync}"):
             assert isinstance(await failure(store, key, b"%PDF-"), TransientError)
         assert (await put(store, key, b"%PDF-")).adopted
 
@@ -413,12 +413,12 @@ async def test_what_is_adopted_is_synced(root: Path, failing_sync: int) -> None:
 @pytest.mark.parametrize(
     ("thread", "injection", "kind", "words"),
     [
-        ("bulkfetch-committer", "linkat:error=EROFS", FatalError, "read-only"),
-        ("bulkfetch-committer", "linkat:error=EPERM", FatalError, "hard links"),
-        ("bulkfetch-committer", "linkat:error=EXDEV", FatalError, "another file system"),
-        ("bulkfetch-writer", "writev:error=EDQUOT", FatalError, "quota"),
-        ("bulkfetch-writer", "openat:error=EMFILE", TransientError, "Too many open files"),
-        ("bulkfetch-writer", "writev:error=EFBIG", TransientError, "File too large"),
+        ("bulkfetch-store", "linkat:error=EROFS", FatalError, "read-only"),
+        ("bulkfetch-store", "linkat:error=EPERM", FatalError, "hard links"),
+        ("bulkfetch-store", "linkat:error=EXDEV", FatalError, "another file system"),
+        ("bulkfetch-store", "writev:error=EDQUOT", FatalError, "quota"),
+        ("bulkfetch-store", "openat:error=EMFILE", TransientError, "Too many open files"),
+        ("bulkfetch-store", "writev:error=EFBIG", TransientError, "File too large"),
     ],
 )
 async def test_system_errors_are_mapped(
@@ -439,7 +439,7 @@ async def test_system_errors_are_mapped(
 async def test_after_a_short_write_the_rest_follows(root: Path) -> None:
     """When the system says that it took five bytes (and here took none), exactly the others are written next."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-writer", "writev:retval=5"):
+        with failing("bulkfetch-store", "writev:retval=5"):
             await put(store, "INV-1.pdf", b"abc", b"defg", b"hi")
 
     assert (root / "INV-1.pdf").read_bytes() == b"fghi"
