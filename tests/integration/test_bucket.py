@@ -347,7 +347,7 @@ async def test_slow_down_pauses_and_charges_nobody(seaweed: Seaweed, tmp_path: P
 
     assert not caught.value.charged
     assert not result.adopted
-    assert (gate.refused, gate.requests, len(paused)) == (1, 2, 1)
+    assert (gate.requests.refused, gate.requests.sent, len(paused)) == (1, 2, 1)
     assert paused[0] >= 1.0
 
 

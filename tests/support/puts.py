@@ -17,7 +17,12 @@ async def put(
 ) -> PutResult:
     """The object that the store makes of `body`; its error is raised. `taken` is called when it has the body."""
     told: asyncio.Future[PutResult | BulkfetchError] = asyncio.get_running_loop().create_future()
-    await store.put(key, body, committed=told.set_result, **more)
+
+    def committed(landed: PutResult | BulkfetchError) -> None:
+        if not told.done():  # whoever waited may have been cancelled
+            told.set_result(landed)
+
+    await store.put(key, body, committed=committed, **more)
     taken()
     landed = await told
     if isinstance(landed, BulkfetchError):

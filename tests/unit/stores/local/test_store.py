@@ -397,12 +397,12 @@ async def test_an_unsynced_directory_is_no_success(root: Path, key: str, failing
 
 
 @WITH_STRACE
-@pytest.mark.parametrize("failing_sync", [1, 2])
+@pytest.mark.parametrize("failing_sync", [3, 4])  # the new bytes and their directory are synced before
 async def test_what_is_adopted_is_synced(root: Path, failing_sync: int) -> None:
     """An object that another run may have left unsynced is adopted once file and directory are durable, not before."""
     async with LocalStore.open(root, "run-1") as store:
         (root / "INV-1.pdf").write_bytes(b"%PDF-")
-        with failing("AnyIO worker thread", f"fsync:error=EIO:when={failing_sync}"):
+        with failing("bulkfetch-store", f"fsync:error=EIO:when={failing_sync}"):
             assert isinstance(await failure(store, "INV-1.pdf", b"%PDF-"), TransientError)
 
         assert temps(root) == []
