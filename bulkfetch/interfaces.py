@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
+from bulkfetch.errors import BulkfetchError
 from bulkfetch.models import (
     NO_FIELDS,
     DeadLetter,
@@ -18,15 +20,34 @@ from bulkfetch.models import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a source is like.
+
+    `comes_again`: what is nacked or released is handed out again while the run lasts. `repeats`: a second row with the
+    same ID is no duplicate in the input. `shared`: other processes take from it, too, and share the archive.
+    `telling_blocks`: ack, nack and release wait for a server.
+    """
+
+    comes_again: bool = False
+    repeats: bool = False
+    shared: bool = False
+    telling_blocks: bool = False
+
+
 class Source(Protocol):
     """Where invoice IDs come from."""
 
     name: str
     """How the source is called in logs and summaries; holds no credentials."""
 
-    redelivers: bool
-    """Whether a row that is handed back comes again while the run lasts, and any row may come twice: a queue. Else a
-    second row with the same ID is a duplicate in the input, and what is to be tried again later stays with the run."""
+    capabilities: Capabilities
+
+    handed_out: int
+    """How many rows `batches` has handed out so far."""
+
+    returned: int
+    """How many of them came back by `nack` or `release`."""
 
     def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         """Hand out what is available, in order, each input row exactly once (a queue: at least once).
@@ -65,8 +86,8 @@ class Source(Protocol):
 class LinkMinter(Protocol):
     """Asks the billing API for a download link."""
 
-    async def mint(self, invoice_id: str) -> Link:
-        """A fresh link for `invoice_id`.
+    async def mint(self, invoice_id: str, *, fresh: bool = True) -> Link:
+        """A new link for `invoice_id`; `fresh` says that it has not failed in a pass of its own before.
 
         Raises:
             TransientError, PermanentError, FatalError: by disposition; nothing of the token is in them.
@@ -75,14 +96,15 @@ class LinkMinter(Protocol):
 
 
 class Body(Protocol):
-    """An open download. Iterating yields chunks of bytes; the checks (length, digest, PDF head and tail) are part of
-    the iteration: a body that fails one raises *instead of ending*, so whoever reads to the end holds verified bytes.
+    """An open download. The checks (length, digest, PDF head and tail) are part of the reading: a body that fails one
+    raises *instead of ending*, so whoever reads to the end holds verified bytes.
     """
 
     content_type: str | None
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Chunks, in order, never empty.
+    async def gather(self, chunks: list[bytes], limit: int) -> bool:
+        """Append what comes to `chunks`, none of it empty, until more than `limit` bytes came, then True; or until the
+        verified end, then False.
 
         Raises:
             TransientError: the body is not what was promised (cut, not a PDF, wrong digest), or stopped coming.
@@ -91,22 +113,36 @@ class Body(Protocol):
         ...
 
     @property
+    def size(self) -> int:
+        """Bytes so far."""
+        ...
+
+    @property
     def sha256(self) -> str:
-        """Lower-case hex of all bytes; valid once the iteration has ended."""
+        """Lower-case hex of all bytes so far."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection up, if the body was not read to its end; once more is harmless."""
         ...
 
 
 class Downloader(Protocol):
     """Opens a link. Knows no token."""
 
-    def open(self, link: Link, *, suspect: str | None = None) -> AbstractAsyncContextManager[Body]:
-        """The link's body, closed on exit. `suspect` is the SHA-256 of a body that failed the PDF check before: if the
-        same bytes come again, the error carries `hold`.
+    async def open(self, link: Link, *, suspect: str | None = None) -> Body:
+        """The link's body, which the caller closes. `suspect` is the SHA-256 of a body that failed the PDF check
+        before: if the same bytes come again, the error carries `hold`.
 
         Raises:
             TransientError, PermanentError: by disposition; nothing of the link but its host is in them.
         """
         ...
+
+
+Committed = Callable[[PutResult | BulkfetchError], None]
+"""Told once, on the event loop, what became of a body that a store has taken: its object, now durable, or why there is
+none: TransientError, PermanentError (`conflict`), FatalError."""
 
 
 class Store(Protocol):
@@ -123,24 +159,24 @@ class Store(Protocol):
         key: str,
         body: Body,
         *,
-        received: Callable[[], None],
+        committed: Committed,
         fields: Mapping[str, str] = NO_FIELDS,
-        tried: dict[str, int] | None = None,
-    ) -> PutResult:
-        """Read `body` to its end, then publish it under `key`: on return the object is durable.
+        put_before: dict[str, int] | None = None,
+    ) -> int:
+        """Read `body` to its end and take it over; how many bytes of it are in memory until `committed` is called.
 
-        An object that exists is never replaced: with the same content it is adopted, with other content the new bytes
-        are kept aside and the put fails. `received` is called once when `body` is read to its end and out of memory.
-        From there on a cancellation waits: the put ends in an object or an error, not in between. `fields` are the
-        input's other columns, from which a store may take how long the object is to be kept.
+        That call comes after this one has returned, and no cancellation comes between a body's end and it.
 
-        `tried` is kept by the caller from one put of an invoice to the next: a store where the answer to a put can get
-        lost notes in it what it has put (SHA-256 and size), and takes any of that for the invoice's own content. So it
-        must not be shared by two invoices.
+        What `committed` is told of as an object is durable under `key`. An object that exists is never replaced: with
+        the same content it is adopted, with other content the new bytes are kept aside. `fields` are the input's other
+        columns, from which a store may take how long the object is to be kept.
+
+        `put_before` is kept by the caller from one put of an invoice to the next: a store where the answer to a put can
+        get lost notes in it what it has put (SHA-256 and size), and takes any of that for the invoice's own content. So
+        it must not be shared by two invoices.
 
         Raises:
-            PermanentError: `conflict`.
-            TransientError: the store failed for this object; also whatever `body` raises, unchanged.
+            InvoiceError: whatever `body` raises, unchanged; or the store failed for this object.
             FatalError: the store is unusable (full, read-only, credentials refused).
         """
         ...

@@ -72,13 +72,15 @@ class Secret:
 class Link:
     """A minted download link. The URL is a credential, so it is in no repr.
 
-    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for. `invoice_id` is for whom.
+    `minted_at` is monotonic seconds, `valid_seconds` the life that was asked for. `invoice_id` is for whom;
+    `fresh` says that this has not failed in a pass of its own before.
     """
 
     url: str = field(repr=False)
     minted_at: float
     valid_seconds: int
     invoice_id: str | None = None
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Effort:
     links: int = 0
     charged: int = 0
     suspect: str | None = None
-    tried: dict[str, int] = field(default_factory=dict)
+    put_before: dict[str, int] = field(default_factory=dict)
     """Every body that was put for this invoice, SHA-256 → size: a put whose answer was lost may have succeeded."""
     met: dict[type[InvoiceError], int] = field(default_factory=dict)
 

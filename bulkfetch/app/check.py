@@ -24,6 +24,7 @@ from bulkfetch.net.server_time import server_time
 from bulkfetch.queues import open_queue
 
 CLOCK_TOLERANCE = 60.0
+BLOCK = 1 << 20
 NOBODYS_INVOICE = "bulkfetch-check"
 
 
@@ -117,9 +118,13 @@ async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
             return f"answers in {time.monotonic() - started:.2f} s and takes the token ({error})"
         if probe is None:
             return f"answers in {time.monotonic() - started:.2f} s and takes the token"
-        async with connections.downloader.open(link) as body:
-            size = sum([len(chunk) async for chunk in body])
-        return f"{probe}: a PDF of {size:,} bytes in {time.monotonic() - started:.2f} s"
+        body = await connections.downloader.open(link)
+        try:
+            while await body.gather([], BLOCK):
+                pass
+        finally:
+            body.close()
+        return f"{probe}: a PDF of {body.size:,} bytes in {time.monotonic() - started:.2f} s"
 
 
 async def _destination(config: Config) -> str:

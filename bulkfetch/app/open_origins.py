@@ -33,16 +33,6 @@ class Connections:
     api_gate: Gate
     download_gate: Gate
 
-    def disarm(self) -> None:
-        """Switch both breakers off, for the second pass: a few invoices that always fail are no outage."""
-        self.api_gate.disarm()
-        self.download_gate.disarm()
-
-    def arm(self) -> None:
-        """Switch them on again."""
-        self.api_gate.arm()
-        self.download_gate.arm()
-
 
 @asynccontextmanager
 async def connect(

@@ -11,6 +11,7 @@ import anyio
 from bulkfetch.app.open_archive import open_archive, utc_now
 from bulkfetch.app.open_input import Input, open_input
 from bulkfetch.app.open_origins import Connections, connect, token_source
+from bulkfetch.app.open_pipeline import open_pipeline
 from bulkfetch.app.summary import run_result
 from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
 from bulkfetch.config import Config
@@ -20,10 +21,7 @@ from bulkfetch.interfaces import Manifest, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret, Summary
-from bulkfetch.pipeline.canary import RunGuard
 from bulkfetch.pipeline.fetcher import Fetcher
-from bulkfetch.pipeline.pool import Pool
-from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.service.health import Health, supervised
@@ -74,23 +72,21 @@ async def _archive(
         connect(config, token, rng=rng, notify=notify, queue=given.queue) as connections,
         _heeding_signals(stop) as tasks,
     ):
-        pool = Pool(
+        pool = open_pipeline(
+            manifest.run,
             source=given.source,
             manifest=manifest,
-            ledger=manifest.history,
+            history=manifest.history,
             store=store,
             fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
-            rows=RowWriter(manifest.run, utc_now),
             keys=keys,
-            guard=RunGuard(max_failed_ratio=config.limits.max_failed_ratio),
             stop=stop,
             notify=notify,
             utc_now=utc_now,
             workers=config.limits.workers,
             drain=config.timeouts.drain,
+            max_failed_ratio=config.limits.max_failed_ratio,
             adopting=manifest.adopting,
-            before_first_pass=connections.arm,
-            before_second_pass=connections.disarm,
         )
         tasks.start_soon(_tell_of_stop, stop, health)
         began, started = utc_now(), anyio.current_time()
@@ -98,19 +94,17 @@ async def _archive(
         await pool.run()
         tasks.start_soon(_stop_waiting, manifest, stop, config.timeouts.drain)
         try:
-            shortfall = (
-                None if stop.cause else await find_shortfall(config.source.expect, given, pool, manifest, notify)
-            )
+            shortfall = None if stop.cause else await find_shortfall(config.source.expect, given, manifest, notify)
         except FatalError as error:
             # Of another run's manifest, or the broker's: this run still ends in order, with a summary that says so.
             stop.request(error)
             shortfall = None
         summary = await manifest.finish(
             run_result(
-                pool.account,
+                pool.tally,
                 given.source,
                 connections,
-                verdict=verdict_on(pool.account, stop.cause, shortfall),
+                verdict=verdict_on(pool.tally, given.source, stop.cause, shortfall),
                 destination=store.name,
                 began=began,
                 finished=utc_now(),
@@ -169,7 +163,7 @@ async def _stop_waiting(manifest: Manifest, stop: Stop, drain: float) -> None:
     """What the pool does while it runs, for the summary: a bucket in trouble gets no more time than work in hand."""
     await stop.requested.wait()
     with anyio.move_on_after(drain):
-        await stop.hurried.wait()
+        await stop.forced.wait()
     manifest.stop_waiting()
 
 
@@ -178,7 +172,7 @@ async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) 
         task_status.started()
         async for signum in signals:
             if stop.requested.is_set():
-                stop.hurry()
+                stop.force()
             stop.request(Interrupted(signum))
 
 

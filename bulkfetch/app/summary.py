@@ -9,11 +9,11 @@ from bulkfetch.app.open_origins import Connections
 from bulkfetch.errors import ExitCode
 from bulkfetch.interfaces import Source
 from bulkfetch.models import RunResult, utc_iso
-from bulkfetch.pipeline.tally import Account
+from bulkfetch.pipeline.tally import Tally
 
 
 def run_result(
-    account: Account,
+    tally: Tally,
     source: Source,
     connections: Connections,
     *,
@@ -34,14 +34,14 @@ def run_result(
         started_at=utc_iso(began),
         finished_at=utc_iso(finished),
         seconds=round(seconds, 3),
-        counts=account.counts,
-        reasons=dict(account.reasons),
-        bytes_stored=account.bytes_stored,
+        counts=tally.counts(source),
+        reasons=dict(tally.reasons),
+        bytes_stored=tally.bytes_stored,
         requests={
-            "links": api.requests,
-            "links_refused": api.refused,
-            "downloads": links.requests,
-            "downloads_refused": links.refused,
+            "links": api.requests.sent,
+            "links_refused": api.requests.refused,
+            "downloads": links.requests.sent,
+            "downloads_refused": links.requests.refused,
         },
         source=source.name,
         input_sha256=digest[0] if digest else None,

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from bulkfetch.app.open_input import Input
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, TransientError
 from bulkfetch.events import Event, Note
-from bulkfetch.interfaces import Queue
+from bulkfetch.interfaces import Queue, Source
 from bulkfetch.manifest import ManifestWriter
-from bulkfetch.pipeline.pool import Pool
-from bulkfetch.pipeline.tally import Account
+from bulkfetch.pipeline.tally import Tally
 from bulkfetch.retrying import persisting
 
 LAST_LOOK = 30.0
@@ -25,7 +24,7 @@ class Interrupted(Aborted):
 
 
 async def find_shortfall(
-    expect: int, given: Input, pool: Pool, manifest: ManifestWriter, notify: Callable[[Event], None]
+    expect: int, given: Input, manifest: ManifestWriter, notify: Callable[[Event], None]
 ) -> str | None:
     """What speaks against "complete" beside the run's own rows: not `expect` invoices came (0 takes any), or a queue
     has dead letters, whoever gave them up. Of a queue, what all its workers have accounted for since it was last
@@ -34,7 +33,7 @@ async def find_shortfall(
     Raises:
         FatalError: it cannot be found out.
     """
-    read = pool.account.counts.read
+    read = given.source.handed_out - given.source.returned
     if given.queue is None and not read:
         notify(Note("warning", f"{given.source.name} holds no invoice"))
     if expect and given.queue is not None:
@@ -55,14 +54,16 @@ async def _dead(queue: Queue) -> int:
         raise FatalError(f"whether there are dead letters is not known: {error}") from error
 
 
-def verdict_on(account: Account, cause: BulkfetchError | None, shortfall: str | None) -> tuple[ExitCode, str | None]:
+def verdict_on(
+    tally: Tally, source: Source, cause: BulkfetchError | None, shortfall: str | None
+) -> tuple[ExitCode, str | None]:
     """The exit code and, where the run did not simply finish, why it ended."""
-    counts = account.counts
+    counts = tally.counts(source)
     if not counts.balanced():
         return ExitCode.BUG, f"the account does not add up: {counts}"
     if isinstance(cause, FatalError | Interrupted):
         return cause.exit_code, str(cause)
-    if account.retryable_failures:
+    if tally.retryable_failures:
         return ExitCode.FAILED_RETRYABLE, shortfall
     if counts.failed or counts.rejected or shortfall:
         return ExitCode.FAILED, shortfall

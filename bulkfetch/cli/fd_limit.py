@@ -3,7 +3,7 @@
 import resource
 
 from bulkfetch.errors import UsageError
-from bulkfetch.pipeline.pool import COMMIT_BACKLOG
+from bulkfetch.pipeline.in_hand import MOST_AWAITING
 
 _OWN = 64  # manifest, ledger, lock, input, directories, the interpreter's own
 
@@ -16,7 +16,7 @@ def raise_fd_limit(workers: int) -> None:
     Raises:
         UsageError: the hard limit is below that.
     """
-    needed = 2 * workers + (workers + COMMIT_BACKLOG) + _OWN
+    needed = 2 * workers + (workers + MOST_AWAITING) + _OWN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return

@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import math
 from dataclasses import dataclass
 
 import aiohttp
 
 from bulkfetch.errors import BadBody, OriginError, PermanentError, Reason, TransientError
 from bulkfetch.links.digests import promised_digests
+from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Permit
 from bulkfetch.net.http_errors import http_errors
 from bulkfetch.pdf import PdfCheck
@@ -49,14 +50,14 @@ class HttpBody:
         response: aiohttp.ClientResponse,
         permit: Permit,
         *,
-        limits: BodyLimits,
+        arrival: "Arrival",
         suspect: str | None,
         expected: str | None,
     ) -> None:
         kind = response.headers.get("Content-Type")
         self.content_type = safe(kind, 100) if kind else None
         self._response = response
-        self._arrival = Arrival(response, limits)
+        self._arrival = arrival
         self._permit = permit
         self._suspect = suspect
         self._expected = expected
@@ -65,19 +66,40 @@ class HttpBody:
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     @property
+    def size(self) -> int:
+        """See `interfaces.Body.size`."""
+        return self._check.size
+
+    @property
     def sha256(self) -> str:
-        """Lower-case hex of all bytes read so far."""
+        """See `interfaces.Body.sha256`."""
         return self._check.sha256
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def gather(self, chunks: list[bytes], limit: int) -> bool:
+        """See `interfaces.Body.gather`."""
+        enough = self._check.size + limit
         hash_md5 = any(promise.algorithm == "md5" for promise in self._promised)
-        while chunk := await self._arrival.next():
-            self._check.take(chunk)
-            if hash_md5:
-                self._md5.update(chunk)
-            yield chunk
-        self._verify()
+        try:
+            while chunk := self._arrival.at_hand() or await self._arrival.next():
+                self._check.take(chunk)
+                if hash_md5:
+                    self._md5.update(chunk)
+                chunks.append(chunk)
+                if self._check.size > enough:
+                    return True
+            self._verify()
+        except BaseException as error:
+            self._permit.close(error)
+            raise
+        # The last byte is here: the next download may start while this one is being made durable.
         self._permit.close()
+        return False
+
+    def close(self) -> None:
+        """See `interfaces.Body.close`."""
+        # Closes a connection with unread bytes in it; a body read to its end has given it back already.
+        self._response.close()
+        self._permit.abandon()
 
     def _verify(self) -> None:
         promised = self._response.content_length
@@ -100,28 +122,33 @@ class HttpBody:
 class Arrival:
     """The chunks of a body as they come from the network, within the limits of time, speed and size."""
 
-    def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, limits: BodyLimits, deadlines: Deadlines) -> None:
         self._content = response.content
         self._limits = limits
+        self._deadlines = deadlines
         self._time = asyncio.get_running_loop().time
+        self._until = self._time() + (limits.total or math.inf)
         self._size = 0
         self._waited = 0.0
         self._mark = 0
 
-    async def next(self) -> bytes:
-        """The next chunk; empty at the end.
-
-        Raises:
-            OriginError: the host is silent, or too slow.
-            PermanentError: the body is larger than allowed.
-            TransientError: the connection ended in the middle.
-        """
-        limits = self._limits
-        # A timeout costs more than the read itself, so only bytes that are not here yet are read under one.
+    def at_hand(self) -> bytes:
+        """What has come already; empty if nothing has."""
         with _HTTP_ERRORS:
             chunk = self._content.read_nowait()
-        if not chunk and not self._content.at_eof():
-            chunk = await self._wait()
+        self._size += len(chunk)
+        check_size(self._size, self._limits.max_size)
+        return chunk
+
+    async def next(self) -> bytes:
+        """The next chunk, which is waited for; empty at the end."""
+        if self._content.at_eof():
+            return b""
+        limits = self._limits
+        asked = self._time()
+        with _HTTP_ERRORS, self._deadlines.within(min(limits.idle, self._until - asked)):
+            chunk = await self._content.readany()
+        self._waited += self._time() - asked
         self._size += len(chunk)
         check_size(self._size, limits.max_size)
         # A host that drips keeps every single read in time: only its speed over a while gives it away. Only waiting
@@ -130,14 +157,6 @@ class Arrival:
             if chunk and self._size - self._mark < limits.min_speed * self._waited:
                 raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
             self._waited, self._mark = 0.0, self._size
-        return chunk
-
-    async def _wait(self) -> bytes:
-        began = self._time()
-        with _HTTP_ERRORS:
-            async with asyncio.timeout(self._limits.idle):
-                chunk = await self._content.readany()
-        self._waited += self._time() - began
         return chunk
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import aiohttp
@@ -21,6 +20,7 @@ from bulkfetch.errors import (
 from bulkfetch.links.body import ORIGIN, Arrival, BodyLimits, HttpBody, check_size
 from bulkfetch.links.digests import promised_digests
 from bulkfetch.models import Link
+from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.http_errors import NEVER_MENDED, http_errors, transient_status
 from bulkfetch.net.link_rules import LinkRules
@@ -48,35 +48,38 @@ class HttpDownloader:
         self._gate = gate
         self._rules = rules
         self._limits = limits
-        self._timeout = aiohttp.ClientTimeout(total=limits.total or None, sock_connect=limits.connect)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
+        self._deadlines = Deadlines()
         self._kept: set[tuple[str, str]] = set()
         self._utc_now = utc_now
         self._time = asyncio.get_running_loop().time
 
-    @asynccontextmanager
-    async def open(self, link: Link, *, suspect: str | None = None) -> AsyncIterator["HttpBody"]:
+    async def open(self, link: Link, *, suspect: str | None = None) -> HttpBody:
         """The link's body; see `interfaces.Downloader`."""
-        with await self._gate.enter(link.invoice_id) as permit:
+        permit = await self._gate.enter(link.invoice_id, fresh=link.fresh)
+        try:
             if self._time() - link.minted_at > 0.8 * link.valid_seconds:
                 raise LinkAged("the link aged while waiting for its host")
             response = await self._get(link)
-            try:
-                digest = None
-                if _is_weakly_framed(response):
-                    # Nothing in HTTP tells a cut body from a whole one here, so two downloads must be alike.
-                    digest = await self._digest_once(response)
-                    response.close()
-                    response = await self._get(link)
-                yield HttpBody(response, permit, limits=self._limits, suspect=suspect, expected=digest)
-            finally:
-                # Closes a connection with unread bytes in it; a body read to its end has given it back already.
-                response.close()
+            digest = None
+            if _is_weakly_framed(response):
+                # Nothing in HTTP tells a cut body from a whole one here: two identical downloads must.
+                digest = await self._digest_once(response)
+                response = await self._get(link)
+        except BaseException as error:
+            permit.close(error)
+            raise
+        arrival = Arrival(response, self._limits, self._deadlines)
+        return HttpBody(response, permit, arrival=arrival, suspect=suspect, expected=digest)
 
     async def _digest_once(self, response: aiohttp.ClientResponse) -> str:
         sha256 = hashlib.sha256()
-        arrival = Arrival(response, self._limits)
-        while chunk := await arrival.next():
-            sha256.update(chunk)
+        arrival = Arrival(response, self._limits, self._deadlines)
+        try:
+            while chunk := arrival.at_hand() or await arrival.next():
+                sha256.update(chunk)
+        finally:
+            response.close()
         return sha256.hexdigest()
 
     async def _get(self, link: Link) -> aiohttp.ClientResponse:
@@ -85,11 +88,8 @@ class HttpDownloader:
             url = URL(link.url, encoded=True)
         for _hop in range(1 + MAX_REDIRECTS):
             headers = self._headers_for(url)
-            with _HTTP_ERRORS:
-                async with asyncio.timeout(self._limits.connect + self._limits.first_byte):
-                    response = await self._session.get(
-                        url, headers=headers, allow_redirects=False, timeout=self._timeout
-                    )
+            with _HTTP_ERRORS, self._deadlines.within(self._limits.connect + self._limits.first_byte):
+                response = await self._session.get(url, headers=headers, allow_redirects=False, timeout=self._timeout)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 break

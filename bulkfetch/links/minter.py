@@ -24,6 +24,7 @@ from bulkfetch.errors import (
 from bulkfetch.links.answers import error_detail, link_in, read_answer, refuses_seconds_valid, target_host
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
+from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.http_errors import NEVER_MENDED, fatal_if_certificate, http_errors, transient_status
 
@@ -78,21 +79,23 @@ class ApiMinter:
         self._gate = gate
         self._base = base_url.rstrip("/")
         self._link_seconds = link_seconds
-        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._seconds = timeout
+        self._deadlines = Deadlines()
         self._utc_now = utc_now
         # ID → how often it was refused while others were answered, and the gate's count of answers at its last refusal.
         # An entry stays until a link is granted, so that one refusal is enough in the second pass.
         self._refused: dict[str, tuple[int, int]] = {}
         self._time = asyncio.get_running_loop().time
 
-    async def mint(self, invoice_id: str) -> Link:
+    async def mint(self, invoice_id: str, *, fresh: bool = True) -> Link:
         """A fresh link; a refused token is renewed once. See `interfaces.LinkMinter`."""
         token = await self._token.current()
-        answer = await self._ask(invoice_id, token)
+        answer = await self._ask(invoice_id, token, fresh=fresh)
         if answer is None:
             renewed = await self._token.renewed(token)
             if renewed is not None:
-                answer = await self._ask(invoice_id, renewed)
+                answer = await self._ask(invoice_id, renewed, fresh=fresh)
         if answer is None:
             raise FatalError(
                 "the API refuses the token (HTTP 401); no invoice was marked as failed: put a valid token in place and "
@@ -100,7 +103,7 @@ class ApiMinter:
             )
         return answer
 
-    async def _ask(self, invoice_id: str, token: Secret) -> Link | None:
+    async def _ask(self, invoice_id: str, token: Secret, *, fresh: bool) -> Link | None:
         """The link by one request; None if the token was refused."""
         # The ID is one path segment, whatever characters it holds, and is sent exactly as encoded here.
         url = URL(
@@ -108,14 +111,18 @@ class ApiMinter:
             encoded=True,
         )
         headers = {"Authorization": f"Bearer {token.reveal()}"}
-        with await self._gate.enter(invoice_id):
+        with await self._gate.enter(invoice_id, fresh=fresh):
             try:
-                with _HTTP_ERRORS:
+                with _HTTP_ERRORS, self._deadlines.within(self._seconds):
                     minted_at = self._time()
-                    async with self._session.put(
+                    response = await self._session.put(
                         url, headers=headers, allow_redirects=False, timeout=self._timeout
-                    ) as response:
+                    )
+                    try:
                         body = await read_answer(response)
+                    finally:
+                        # Closes a connection with unread bytes in it; an answer read whole has given it back already.
+                        response.close()
             except InvoiceError as error:
                 fatal_if_certificate(error)
                 raise
@@ -127,17 +134,17 @@ class ApiMinter:
                     raise SingledOut(refusal.reason, f"{refusal} (only this invoice)", http_status=refusal.http_status)
                 raise refusal
             self._refused.pop(invoice_id, None)
-            return Link(link_in(response, body), minted_at, self._link_seconds, invoice_id)
+            return Link(link_in(response, body), minted_at, self._link_seconds, invoice_id, fresh)
 
     def _is_singled_out(self, invoice_id: str) -> bool:
         """Count a refusal of `invoice_id`. Whether the invoice must be put off, because it alone is refused: each more
         refusal would stop all others."""
         times, answered = self._refused.get(invoice_id, (0, -1))
-        if self._gate.answered > answered:
+        if self._gate.requests.answered > answered:
             times += 1
         if len(self._refused) >= MAX_REFUSED:
             self._refused.clear()  # each of them costs a few more pauses, and memory stays bounded
-        self._refused[invoice_id] = (times, self._gate.answered)
+        self._refused[invoice_id] = (times, self._gate.requests.answered)
         return times >= SINGLED_OUT
 
     def _refusal(self, response: aiohttp.ClientResponse, body: bytes, token: Secret) -> Exception:

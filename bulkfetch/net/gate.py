@@ -1,46 +1,44 @@
 """Protects an origin from us: one gate per origin decides when a request may start.
 
 A gate holds three brakes. `Retry-After` closes it for every worker until the time the server named, then lets one
-probe through. A breaker closes it when the origin fails many times in a row. In between, concurrency follows AIMD
-(additive increase, multiplicative decrease), and after a refusal the pace follows what the server was seen to allow:
-concurrency alone cannot find a limit in requests a second when one request takes a few milliseconds.
+probe through. A breaker closes it when the origin fails many times in a row. In between, concurrency follows a window
+(slow start, then AIMD), and after a refusal the pace follows what the server was seen to allow: concurrency alone
+cannot find a limit in requests a second when one request takes a few milliseconds.
 """
 
 import asyncio
-from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Self
 
 import anyio
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
-from bulkfetch.events import Event, GateClosed, GateOpened
+from bulkfetch.events import GateClosed, GateOpened, Listener
 from bulkfetch.interfaces import SharedRate
+from bulkfetch.net.breaker import Breaker, probe_wait
 from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.net.pace import Pace
+from bulkfetch.net.window import Window
 
-START_LIMIT = 4.0
-DECREASE = 0.7
-BREAKER_FAILURES = 20
-"""So many different invoices must fail in a row, without an answer in between, before the origin counts as down. A few
-invoices that always fail, at the end of a list, are no outage: their failures are many, but they are few."""
-
-PROBE_WAIT_FIRST = 1.0  # 1 s, 2 s, 4 s … between the probes of an outage
-PROBE_WAIT_MAX = 30.0
 FRUITLESS_THROTTLES = 20
 
 
 class Permit:
-    """The right to have one request under way. It ends once: by `close`, or at the end of its `with` block, whose error
-    tells the gate how the request went."""
+    """One request under way; closed once, with what became of it: by `close`, or as a context, by an error inside.
 
-    __slots__ = ("_gate", "_open", "invoice", "probe", "started")
+    `invoice` is what it is for; `fresh`, that this has not failed in a pass of its own before; `probe`, that it asks
+    whether the origin is there again.
+    """
 
-    def __init__(self, gate: "Gate", invoice: str | None, *, started: float, probe: bool) -> None:
+    __slots__ = ("_gate", "_open", "began", "fresh", "invoice", "probe")
+
+    def __init__(self, gate: "Gate", invoice: str | None, *, began: float, fresh: bool, probe: bool) -> None:
         self._gate = gate
         self._open = True
         self.invoice = invoice
-        self.started = started
+        self.began = began
+        self.fresh = fresh
         self.probe = probe
 
     def __enter__(self) -> Self:
@@ -50,23 +48,41 @@ class Permit:
         self.close(error)
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the request. `error` says how it went; None, like an error of the invoice's own, means that the origin is
-        well. Further calls do nothing."""
+        """Say how the request ended: None or an answer about the invoice means that the origin is well."""
         if self._open:
             self._open = False
             self._gate._left(self, error)  # noqa: SLF001 - a permit is the gate's own half
 
+    def abandon(self) -> None:
+        """Say that the request was given up from here, which says nothing about the origin."""
+        self.close(_ABANDONED)
+
+
+_ABANDONED = asyncio.CancelledError()
+
+
+@dataclass(slots=True)
+class Requests:
+    """What a gate has let through: `sent`, and `refused` among them. `answered` are the answers to requests that began
+    after the latest refusal or failure: those under way at that moment prove nothing."""
+
+    sent: int = 0
+    refused: int = 0
+    answered: int = 0
+
 
 class Gate:
-    """Decides when a request to one origin may start.
+    """When may a request to one origin start? In the order of entry, as window, pace, and the pauses allow.
+
+    Mutable: `_closed_until`, `_half_open` and `_probing` are the pause and its probe. `_throttles`, `_trouble_since`
+    and `_given_up` tell for how long it has been refused. The head of the queue waits for `_changed` and `_reserving`.
+    All of them change without awaiting.
 
     Args:
         origin: what the origin is called in messages.
         ceiling: requests in flight at most.
-        max_outage: seconds of total outage after which the run is stopped.
-        rng: spreads the ends of pauses, so that many clients do not come back as one.
-        notify: told when the gate closes and opens.
         rate: starts a second at most; 0 = no fixed rate.
+        max_outage: seconds of total outage after which the run is stopped.
     """
 
     def __init__(
@@ -76,51 +92,43 @@ class Gate:
         ceiling: int,
         max_outage: float,
         rng: Random,
-        notify: Callable[[Event], None],
+        notify: Listener,
         rate: float = 0.0,
     ) -> None:
         self.origin = origin
         # Bound once: to find the running loop costs more than to ask it, and it is asked ten times a file.
         self._time = asyncio.get_running_loop().time
-        self._ceiling = float(ceiling)
         self._max_outage = max_outage
         self._rng = rng
         self._notify = notify
-        self._limit = min(START_LIMIT, self._ceiling)
-        self._in_flight = 0
+        self._window = Window(ceiling)
         self._pace = Pace(rate, self._time())
-        self._fleet: SharedRate | None = None
+        self._breaker = Breaker()
+        self._shared_rate: SharedRate | None = None
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._reserving = anyio.CancelScope()
         self._changed = anyio.Event()
         self._closed_until = 0.0
         self._half_open = False
         self._probing = False
-        self._last_cut = 0.0
-        self._armed = True
-        self._failing: set[object] = set()
-        self._failed_probes = 0
         self._throttles = 0
         self._trouble_since: float | None = None
         self._given_up: str | None = None
-        self.requests = 0
-        self.refused = 0
-        self.answered = 0
-        """Answers to requests that began after the latest refusal or failure; those under way at that moment prove
-        nothing."""
+        self.requests = Requests()
 
-    def join(self, fleet: SharedRate) -> None:
-        """From now on `fleet` says when each request may start, and its other workers are told of every pause."""
-        self._fleet = fleet
+    def join(self, shared_rate: SharedRate) -> None:
+        """From now on `shared_rate` says when each request may start, and its other workers are told of every pause."""
+        self._shared_rate = shared_rate
 
     def pause(self, seconds: float) -> None:
-        """Close the gate for `seconds`, because another worker was told to wait."""
+        """Close the gate for `seconds`, as another worker was told to wait."""
         self._close(self._time(), seconds, "another worker was asked for a pause")
 
-    async def enter(self, invoice: str | None = None) -> Permit:
-        """Wait, in order of arrival, until a request may start; it counts as under way until the permit ends.
+    async def enter(self, invoice: str | None = None, *, fresh: bool = True) -> Permit:
+        """Wait, in order of arrival, until a request may start; the permit is a place for it until it is closed.
 
-        Failures of the same `invoice` count as one towards an outage; None stands for an invoice of its own.
+        Requests for the same `invoice` (None: one of its own) that fail are no sign of an outage, and neither are those
+        that are not `fresh`: what has failed in a pass of its own before, while others did not.
 
         Raises:
             FatalError: the outage lasted too long, or the server asked for a pause of over an hour.
@@ -128,27 +136,29 @@ class Gate:
         if not self._may_start_now():
             async with self._turnstile:
                 await self._until_it_may_start()
-        self._in_flight += 1
+        self._window.in_flight += 1
         self._probing = self._half_open
-        self.requests += 1
-        return Permit(self, invoice, started=self._time(), probe=self._half_open)
+        self.requests.sent += 1
+        return Permit(self, invoice, began=self._time(), fresh=fresh, probe=self._half_open)
 
     def _may_start_now(self) -> bool:
-        """Whether nobody waits and nothing holds a request back. That is the usual case, and spares it the queue."""
-        held_back = self._closed or self._half_open or self._full or self._pace.binds or self._fleet is not None
+        """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
+        held_back = (
+            self._half_open or self._closed or self._window.full or self._pace.binds or self._shared_rate is not None
+        )
         return not (held_back or self._turnstile.locked())
 
     async def _until_it_may_start(self) -> None:
         while True:
             await self._until_open()
-            if self._full:
+            if self._window.full:
                 await self._until_changed()
                 continue
-            # The fleet may be out of reach for long, or a slot far away: `_give_up` cancels either wait.
+            # The shared rate may be out of reach for long, and a slot far away: `_give_up` need not wait for either.
             with anyio.CancelScope() as self._reserving:
                 start = self._pace.reserve(self._time())
-                if self._fleet is not None:
-                    start = max(start, await self._fleet.reserve())
+                if self._shared_rate is not None:
+                    start = max(start, await self._shared_rate.reserve())
                 if start > (now := self._time()):
                     await anyio.sleep(start - now)
             if not self._closed:
@@ -156,22 +166,8 @@ class Gate:
 
     @property
     def outage(self) -> bool:
-        """Whether the breaker is open. A failure is then the origin's, and no invoice is charged with it."""
-        return self._armed and len(self._failing) >= BREAKER_FAILURES
-
-    def disarm(self) -> None:
-        """Switch the breaker off: from here on only invoices are asked for that failed before, while others did not."""
-        self._armed = False
-
-    def arm(self) -> None:
-        """Switch the breaker on again, for invoices that were not asked for before."""
-        if not self._armed:
-            self._armed = True
-            self._failing.clear()
-
-    @property
-    def _full(self) -> bool:
-        return self._in_flight >= max(1, int(self._limit))
+        """Whether the breaker is open: what fails now is the origin's fault, and charged to nobody."""
+        return self._breaker.open
 
     @property
     def _closed(self) -> bool:
@@ -196,7 +192,7 @@ class Gate:
         await self._changed.wait()
 
     def _left(self, permit: Permit, error: BaseException | None) -> None:
-        self._in_flight -= 1
+        self._window.in_flight -= 1
         if permit.probe:
             self._probing = False
         now = self._time()
@@ -208,9 +204,10 @@ class Gate:
             case OriginError():
                 self._failed(permit, error, now)
             case SingledOut():
-                self.refused += 1  # says nothing about the others, neither that they may go on nor that they must wait
+                # It says nothing about the others, neither that they may go on nor that they must wait.
+                self.requests.refused += 1
             case LinkAged():
-                self.requests -= 1  # nothing was sent, so nothing is known of the origin
+                self.requests.sent -= 1  # nothing was sent, so nothing is known of the origin
             case Exception():
                 self._well(permit, now)  # an answer about the invoice
             case _:
@@ -218,27 +215,25 @@ class Gate:
         self._changed.set()
 
     def _well(self, permit: Permit, now: float) -> None:
-        if permit.started >= self._last_cut:
-            self.answered += 1
+        if permit.began >= self._window.cut_at:
+            self.requests.answered += 1
         self._pace.passed()
-        self._failing.clear()
-        self._throttles = self._failed_probes = 0
+        self._breaker.answered()
+        self._throttles = 0
         self._trouble_since = None
         if self._half_open and now >= self._closed_until:
             self._half_open = False
             self._notify(GateOpened(self.origin))
-        if self._in_flight + 1 >= self._limit / 2:
-            self._limit = min(self._ceiling, self._limit + 1.0 / self._limit)
+        self._window.answered()
 
     def _throttled(self, permit: Permit, error: Throttled, now: float) -> None:
-        self.refused += 1
+        self.requests.refused += 1
         if error.retry_after is not None and error.retry_after > MAX_RETRY_AFTER:
             self._give_up(f"{self.origin} asks for a pause of {error.retry_after:.0f} s: run again after that")
             return
         # What started before the last cut was refused for the same reason: cut once, not once a request.
-        if permit.started >= self._last_cut:
+        if self._window.cut(now, permit.began):
             self._throttles += 1
-            self._cut(now)
             self._pace.refused(now)
         self._trouble_since = self._trouble_since or now
         lasted = now - self._trouble_since
@@ -247,33 +242,27 @@ class Gate:
         if lasted > patience:
             self._give_up(f"{self.origin} has refused every request for {lasted:.0f} s")
             return
-        own = min(PROBE_WAIT_MAX, PROBE_WAIT_FIRST * 2.0 ** min(self._throttles - 1, 10))
-        pause = max(own, error.retry_after or 0.0)
+        pause = max(probe_wait(self._throttles - 1), error.retry_after or 0.0)
         # Up to a quarter more, so that many clients do not come back as one.
         self._close(now, pause * self._rng.uniform(1.0, 1.25), f"HTTP {error.http_status}")
-        if self._fleet is not None:
-            self._fleet.pause(pause)
+        if self._shared_rate is not None:
+            self._shared_rate.pause(pause)
 
     def _failed(self, permit: Permit, error: OriginError, now: float) -> None:
-        if len(self._failing) < BREAKER_FAILURES:
-            self._failing.add(permit.invoice or permit)
-        if permit.started >= self._last_cut:
-            self._cut(now)
-        if not self.outage:
+        if permit.fresh:
+            self._breaker.failed(permit.invoice or permit)
+        self._window.failed(now, permit.began)
+        if not self._breaker.open:
             return
+        # What fails now is the origin's fault, and charged to nobody.
         error.charged = False
         self._trouble_since = self._trouble_since or now
         lasted = now - self._trouble_since
         if lasted > self._max_outage:
             self._give_up(f"{self.origin} has been out of service for {lasted:.0f} s (last: {error})")
         elif permit.probe or not self._half_open:
-            wait = min(PROBE_WAIT_MAX, PROBE_WAIT_FIRST * 2.0 ** min(self._failed_probes, 10))
-            self._failed_probes += 1
+            wait = self._breaker.next_wait()
             self._close(now, wait * self._rng.uniform(0.5, 1.0), f"out of service: {error}")
-
-    def _cut(self, now: float) -> None:
-        self._last_cut = now
-        self._limit = max(1.0, self._limit * DECREASE)
 
     def _close(self, now: float, seconds: float, why: str) -> None:
         self._half_open = True

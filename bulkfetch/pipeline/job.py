@@ -1,44 +1,30 @@
-"""One invoice in a worker's hands, and the worker's permit to burden the servers with it."""
+"""One invoice on its way: what is known of it, and what it has cost."""
 
 from dataclasses import dataclass, field
 
-import anyio
-
-from bulkfetch.models import Delivery
+from bulkfetch.errors import BulkfetchError
+from bulkfetch.models import Delivery, PutResult
 from bulkfetch.retrying import Effort
 
 
-class Slot:
-    """A worker's place among those that may burden the servers: held from request to last byte, free while the
-    object is being made durable, so that the next invoice need not wait for this one's disk."""
-
-    def __init__(self, places: anyio.Semaphore) -> None:
-        self._places = places
-        self._held = False
-
-    async def hold(self) -> None:
-        """Wait for a place, unless one is held."""
-        if not self._held:
-            await self._places.acquire()
-            self._held = True
-
-    def take_over(self) -> None:
-        """Hold a place that was acquired for this worker."""
-        self._held = True
-
-    def release(self) -> None:
-        """Give the place up, if it is held."""
-        if self._held:
-            self._held = False
-            self._places.release()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
-    """One delivery in a worker's hands, with the key its object will have and the account of its cost."""
+    """A delivery on its way to its row, with the key its object will have.
+
+    Mutable are `final`, `landed`, `in_memory` and what is in `effort`. The job is in one place at a time: with a
+    worker, with the store, or among the jobs that were put off.
+
+    Args:
+        adopt: look for an object without a row before fetching.
+        final: a failure is the last word; the invoice is not put off again.
+        in_memory: bytes of its body that are in memory until the store says what became of it.
+        landed: what the store said after it had taken the body: an object that was there before, or why there is none.
+    """
 
     delivery: Delivery
     key: str
-    effort: Effort = field(default_factory=Effort)
     adopt: bool = False
-    last: bool = False
+    final: bool = False
+    in_memory: int = 0
+    landed: PutResult | BulkfetchError | None = None
+    effort: Effort = field(default_factory=Effort)

@@ -3,125 +3,136 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import anyio
+from anyio.abc import TaskGroup
 
-from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
-from bulkfetch.events import Estimated, Event
-from bulkfetch.interfaces import History, Manifest, Source, Store
-from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Entry, InputRow, PutResult, Row
-from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, RunGuard
+from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, TransientError
+from bulkfetch.events import Estimated, Listener
+from bulkfetch.interfaces import Source
+from bulkfetch.models import InputRow, PutResult, Row
+from bulkfetch.pipeline.adoption import Adoption
+from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
-from bulkfetch.pipeline.handoff import Handoff
-from bulkfetch.pipeline.job import Job, Slot
-from bulkfetch.pipeline.recorder import Settlement
+from bulkfetch.pipeline.in_hand import InHand
+from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.recorder import Recorder
+from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.second_pass import SecondPass
 from bulkfetch.pipeline.stop import Stop
-from bulkfetch.pipeline.triage import Admission
-from bulkfetch.text import safe
-
-COMMIT_BACKLOG = 128
-"""Invoices that may wait for the disk beside those being downloaded: a group commit is quick only with many."""
-
-MAX_PARKED = 10_000
-"""Invoices put off to a second pass; past it one fails at once, as an input's length must not set our memory."""
+from bulkfetch.pipeline.tally import Tally
+from bulkfetch.pipeline.triage import Triage
 
 
 class Pool:
     """Moves every input row to its one manifest row.
 
+    A worker has an invoice from the request for its link to the body's last byte. What follows comes by callback: the
+    store says that the object is durable, its row joins the next group, and the group is acknowledged. What goes wrong
+    on that way comes back to a worker, and so does an object that was there before.
+
+    Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
+
     Args:
+        in_hand: the count of what is on its way, which `recorder` keeps, too.
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
-        before_first_pass: called when an invoice is taken up for the first time after `before_second_pass`.
-        before_second_pass: called when everything but the parked invoices is done; on a queue, whenever none is in hand
-            but those that have failed here before.
-        adopting: look for objects without a row before fetching (after a run that died).
     """
 
     def __init__(
         self,
         *,
         source: Source,
-        manifest: Manifest,
-        ledger: History,
-        store: Store,
+        triage: Triage,
         fetcher: Fetcher,
+        adoption: Adoption,
         rows: RowWriter,
-        keys: KeyTemplate,
-        guard: RunGuard,
+        recorder: Recorder,
+        second_pass: SecondPass,
+        canary: Canary,
+        in_hand: InHand,
         stop: Stop,
-        notify: Callable[[Event], None],
+        notify: Listener,
         utc_now: Callable[[], datetime],
         workers: int,
         drain: float,
-        adopting: bool,
-        before_first_pass: Callable[[], None],
-        before_second_pass: Callable[[], None],
     ) -> None:
         self._source = source
-        self._manifest = manifest
-        self._ledger = ledger
-        self._admission = Admission(source=source, ledger=ledger, store=store, rows=rows, keys=keys, adopting=adopting)
-        self._settlement = Settlement(source=source, manifest=manifest, guard=guard, stop=stop, notify=notify)
-        self.account = self._settlement.account
-        self._store = store
+        self._triage = triage
         self._fetcher = fetcher
+        self._adoption = adoption
         self._rows = rows
-        self._keys = keys
-        self._guard = guard
+        self._recorder = recorder
+        self._second_pass = second_pass
+        self._canary = canary
+        self._in_hand = in_hand
         self._stop = stop
         self._notify = notify
         self._utc_now = utc_now
-        self._time = asyncio.get_running_loop().time
-        self._workers = workers
+        self._to_start = workers
         self._drain = drain
-        self._before_first_pass = before_first_pass
-        self._before_second_pass = before_second_pass
-        # Without a turn of the loop for each: there is a place to take more often than not.
-        self._places = anyio.Semaphore(min(CANARY_IN_FLIGHT, workers), fast_acquire=True)
-        self._withheld = max(0, workers - CANARY_IN_FLIGHT)
-        self._parked: deque[Job] = deque()
-        # ID → how many invoices had been answered for when it was put off.
-        self._put_off: dict[str, int] = {}
-        self._handoff = Handoff[Job]()
-        self._in_hand = 0
-        self._first_passes = 0
-        self._all_settled = anyio.Event()
-        self._producing = anyio.CancelScope()
-        self._working = anyio.CancelScope()
+        self._rendezvous = Rendezvous[Job]()
+        self._crew: TaskGroup | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What became of the rows so far."""
+        return self._recorder.tally
 
     async def run(self) -> None:
         """Until every row is accounted for, or until stopped; then nothing is in flight.
 
         A stop is not an error here: its cause is in the `Stop`.
         """
+        producing, working = anyio.CancelScope(), anyio.CancelScope()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._heed_stop, name="stop")
-            tasks.start_soon(self._settlement.watch_doubts, lambda: self._in_hand > 0, name="doubts")
-            with self._working:
-                async with anyio.create_task_group() as workers:
-                    for number in range(self._workers + COMMIT_BACKLOG):
-                        workers.start_soon(self._work, name=f"worker-{number}")
-                    with self._producing:
-                        await self._produce()
-                    self._handoff.close()
+            tasks.start_soon(self._heed_stop, producing, working, name="stop")
+            tasks.start_soon(self._recorder.run, name="recorder")
+            tasks.start_soon(self._recorder.watch_canary, lambda: self._in_hand.invoices > 0, name="canary")
+            try:
+                with working:
+                    async with anyio.create_task_group() as self._crew:
+                        self._start_workers(CANARY_IN_FLIGHT)
+                        with producing:
+                            await self._produce()
+                        self._rendezvous.close()
+            finally:
+                self._crew = None
+                with anyio.CancelScope(shield=True):
+                    await self._come_to_rest()
             tasks.cancel_scope.cancel()
-        # Parked and then stopped: they go back like everything else that was not finished.
-        self.account.counts.read -= len(self._parked)
-        await self._settlement.give_back([job.delivery for job in self._parked])
-        await self._settlement.close()
 
-    async def _heed_stop(self) -> None:
+    async def _heed_stop(self, producing: anyio.CancelScope, working: anyio.CancelScope) -> None:
         await self._stop.requested.wait()
-        self._producing.cancel()
+        producing.cancel()
         with anyio.move_on_after(self._drain):
-            await self._stop.hurried.wait()
-        self._working.cancel()
-        self._manifest.stop_waiting()
+            await self._stop.forced.wait()
+        working.cancel()
+        self._recorder.stop_waiting()
+
+    def _start_workers(self, number: int) -> None:
+        """Start up to `number` more of the workers. Few are at work until the first success: see `Canary`."""
+        if self._crew is None:
+            return
+        for _ in range(min(number, self._to_start)):
+            self._to_start -= 1
+            self._crew.start_soon(self._work, name=f"worker-{self._to_start}")
+
+    async def _come_to_rest(self) -> None:
+        """Bring what is past its last byte to its row, and hand back what was put off and is not done."""
+        left = self._second_pass.take()
+        while True:
+            for job in self._rendezvous.take_returned():
+                await self._process(job)
+            if not self._in_hand.awaiting_row or self._recorder.ended:
+                break
+            await self._in_hand.change()
+        await self._recorder.release([job.delivery for job in left])
+        await self._recorder.settle_held_back()
+        self._recorder.close()
 
     async def _produce(self) -> None:
         estimate = None
@@ -130,24 +141,25 @@ class Pool:
                 if estimate != (estimate := self._source.estimate()):
                     self._notify(Estimated(estimate))
                 await self._take(batch)
-            # What was parked is tried once more when everything else is done: the trouble may have passed.
-            await self._settled()
-            self._before_second_pass()
-            self.account.counts.read -= len(self._parked)
-            second = [replace(job, last=True) for job in self._parked]
-            self._parked.clear()
-            await self._hand_out(second)
+            # What was put off is tried once more when everything else is done: the trouble may have passed.
+            await self._in_hand.none()
+            await self._hand_out(self._second_pass.take())
+            await self._in_hand.none()
         except FatalError as error:
             self._stop.request(error)
 
     async def _take(self, batch: Sequence[InputRow]) -> None:
         try:
-            settled, jobs = await self._admission.admit(batch)
-            with anyio.CancelScope(shield=True):
-                await self._settle(settled)
-                self.account.counts.read += len(settled)
+            sorted_ = await self._triage.sort(batch)
+            known = self._rows.known(sorted_)
+            jobs = [Job(delivery, key, adopt=adopt, final=delivery.final) for delivery, key, adopt in sorted_.to_fetch]
         except BaseException as error:
-            await self._settlement.give_back(batch, error)
+            await self._recorder.release(batch, error)
+            raise
+        try:
+            await self._recorder.record(known)
+        except BaseException:
+            await self._recorder.release([job.delivery for job in jobs])
             raise
         await self._hand_out(jobs)
 
@@ -155,136 +167,98 @@ class Pool:
         waiting = deque(jobs)
         try:
             while waiting:
-                # Each job gets a place before a worker gets the job. Idle workers hold none, nor is one held for them:
-                # they would starve a job that gave its own up while it was made durable, and has to try again.
-                await self._handoff.wanted()
-                await self._places.acquire()
-                if self._handoff.give(waiting[0]):
+                if self._canary.passed:
+                    self._start_workers(self._to_start)
+                await self._rendezvous.wait_receiver()
+                if self._rendezvous.send_nowait(waiting[0]):
                     waiting.popleft()
-                    self._in_hand += 1
-                    self.account.counts.read += 1
-                else:
-                    self._places.release()
+                    self._in_hand.taken()
         except BaseException:
-            await self._settlement.give_back([job.delivery for job in waiting])
+            await self._recorder.release([job.delivery for job in waiting])
             raise
 
-    async def _settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
-        await self._settlement.settle(settled)
-        for _, row in settled:
-            self._put_off.pop(row.invoice_id, None)
-        while self._guard.proven and self._withheld:
-            self._withheld -= 1
-            self._places.release()
-
-    async def _settled(self) -> None:
-        while self._in_hand:
-            self._all_settled = anyio.Event()
-            await self._all_settled.wait()
-
     async def _work(self) -> None:
-        slot = Slot(self._places)
-        try:
-            while (job := await self._handoff.take()) is not None:
-                slot.take_over()
-                await self._process(job, slot)
-                slot.release()
-        finally:
-            slot.release()
+        while True:
+            await self._in_hand.room()
+            job = await self._rendezvous.receive()
+            if job is None:
+                return
+            await self._process(job)
 
-    async def _process(self, job: Job, slot: Slot) -> None:
-        """Bring one job to its row, put it off, or hand it back; never neither."""
-        job.effort.begin(self._utc_now(), self._time())
-        first = not (job.last or job.delivery.invoice_id in self._put_off)
-        if first:
-            self._first_passes += 1
-            self._before_first_pass()
+    async def _process(self, job: Job) -> None:
+        """Bring one job to its row or into the store's hands, put it off, or release it; never neither."""
         try:
-            row = await self._outcome(job, slot)
-            if row is not None:
-                # There is an object that waits for its row: no cancellation may come in between.
-                with anyio.CancelScope(shield=True):
-                    await self._settle([(job.delivery, row)])
+            row = await self._outcome(job)
         except BaseException as error:
-            self.account.counts.read -= 1
-            await self._settlement.give_back([job.delivery], error)
+            await self._recorder.release([job.delivery], error)
+            self._in_hand.ended()
             if isinstance(error, FatalError):
                 self._stop.request(error)
             elif not isinstance(error, Aborted):
                 raise
-        finally:
-            self._in_hand -= 1
-            self._all_settled.set()
-            if first:
-                self._first_passes -= 1
-                if self._source.redelivers and not self._first_passes:
-                    # What failed comes back at any time: a few that always fail are no outage there either.
-                    self._before_second_pass()
+            return
+        if row is not None:
+            self._in_hand.passed_on()
+            self._end(job, row)
 
-    async def _outcome(self, job: Job, slot: Slot) -> Row | None:
-        """The row for `job`; None if it was put off."""
-        await slot.hold()
-        if self._stop.requested.is_set():
-            raise Aborted("the run is ending")
+    async def _outcome(self, job: Job) -> Row | None:
+        """The row for `job`; None if the store has it now, or it was put off."""
+        landed, job.landed = job.landed, None
         try:
-            result = await self._store.adopt(job.key) if job.adopt else None
-            if result is None:
-                result = await self._fetched(job, slot)
-            if result.adopted:
-                if entry := await self._recorded_meanwhile(job, result):
-                    return self._rows.already_stored(job.delivery, entry, self._store.uri(entry.key))
-                await self._check_owner(job)
-            return self._rows.stored(job, result)
+            if landed is None:
+                job.effort.begin(self._utc_now(), asyncio.get_running_loop().time())
+                landed = await self._adoption.look(job) if job.adopt else None
+            if isinstance(landed, PutResult):
+                return await self._adoption.row(job, landed)
+            await self._fetch(job, landed)
         except TransientError as error:
-            if error.second_pass and not job.last and await self._postponed(job):
+            if error.second_pass and not job.final and await self._second_pass.put_off(job):
+                self._in_hand.ended()
                 return None
             return self._rows.failed(job, error)
         except PermanentError as error:
+            return await self._refused(job, error)
+        return None
+
+    async def _fetch(self, job: Job, failed: BulkfetchError | None) -> None:
+        """Bring the body of `job` into the store's hands; `failed` is why the store did not keep the last one.
+
+        Raises:
+            Aborted: the run is ending.
+            BulkfetchError: as `Fetcher.fetch`.
+        """
+        if failed is not None and not isinstance(failed, TransientError):
+            raise failed
+        if self._stop.requested.is_set():
+            raise Aborted("the run is ending")
+        fresh = not (job.final or self._second_pass.was_put_off(job.delivery.invoice_id))
+        committed = partial(self._committed, job)
+        if failed is None:
+            size = await self._fetcher.fetch(job, committed, fresh=fresh)
+        else:
+            size = await self._fetcher.try_again(job, failed, committed, fresh=fresh)
+        job.in_memory = size
+        self._in_hand.passed_on(size)
+
+    def _committed(self, job: Job, landed: PutResult | BulkfetchError) -> None:
+        """Take what the store says of the body that it was given."""
+        self._in_hand.written(job.in_memory)
+        if isinstance(landed, PutResult) and not landed.adopted:
+            self._end(job, self._rows.stored(job, landed))
+            return
+        self._in_hand.came_back()
+        job.landed = landed
+        self._rendezvous.put_back(job)
+
+    async def _refused(self, job: Job, error: PermanentError) -> Row:
+        found = await self._adoption.instead_of_conflict(job, error)
+        if found is None:
             return self._rows.failed(job, error)
-
-    async def _fetched(self, job: Job, slot: Slot) -> PutResult:
-        """The object of `job`, fetched; on a queue the one that is there, as it may be another delivery's of the same
-        invoice, and some servers render a document anew for every download."""
         try:
-            return await self._fetcher.fetch(job, slot)
-        except PermanentError as error:
-            if error.reason is not Reason.CONFLICT or not self._source.redelivers or not self._keys.injective:
-                raise
-            result = await self._store.adopt(job.key)
-            if result is None:
-                raise
-            return result
+            return await self._adoption.row(job, found)
+        except PermanentError as conflict:
+            return self._rows.failed(job, conflict)
 
-    async def _postponed(self, job: Job) -> bool:
-        """Put `job` off until time may have mended it: each is given two passes. Of a queue's, the second one counts if
-        others were answered for in between: else it is not the invoice that failed."""
-        if not self._source.redelivers:
-            if room := len(self._parked) < MAX_PARKED:
-                self._parked.append(job)
-            return room
-        invoice_id = job.delivery.invoice_id
-        if self._put_off.get(invoice_id, self.account.answered) < self.account.answered:
-            return False
-        if len(self._put_off) >= MAX_PARKED:
-            # Most likely another worker got it; if not, it is given one pass more than others.
-            del self._put_off[next(iter(self._put_off))]
-        self._put_off[invoice_id] = self.account.answered
-        self.account.counts.read -= 1
-        with anyio.CancelScope(shield=True):
-            await self._source.nack(job.delivery)
-        return True
-
-    async def _recorded_meanwhile(self, job: Job, result: PutResult) -> Entry | None:
-        """What another worker of this queue has written down of the object that was there already. A row of an object
-        that has been lost since, and was fetched anew, is not about this one."""
-        if not self._source.redelivers:
-            return None
-        await self._ledger.refresh()
-        entry = (await self._ledger.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
-        return entry if entry == Entry(result.key, result.size, result.sha256) else None
-
-    async def _check_owner(self, job: Job) -> None:
-        """Two invoices with the same bytes under the same key are one too few, whatever the template."""
-        owner = await self._ledger.owner(job.key)
-        if owner not in (None, job.delivery.invoice_id):
-            raise PermanentError(Reason.CONFLICT, f"{safe(job.key, 120)} is the object of invoice {safe(owner, 120)}")
+    def _end(self, job: Job, row: Row) -> None:
+        self._second_pass.forget(job.delivery.invoice_id)
+        self._recorder.add(job.delivery, row)

@@ -1,26 +1,32 @@
-"""From what became of a row to its place in the manifest: durable, counted, told, acknowledged, in this order."""
+"""From the end of an input row to its place in the manifest: durable, counted, told, acknowledged, in this order."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import anyio
 
-from bulkfetch.errors import BulkfetchError, FatalError, Reason
-from bulkfetch.events import Event, RowRecorded
+from bulkfetch.errors import BulkfetchError, FatalError
+from bulkfetch.events import Listener, RowRecorded
 from bulkfetch.interfaces import Manifest, Source
-from bulkfetch.models import Delivery, InputRow, Outcome, Row
-from bulkfetch.pipeline.canary import CANARY_OUTCOMES, RunGuard
+from bulkfetch.models import InputRow, Row
+from bulkfetch.pipeline.canary import Canary, Pair
+from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.stop import Stop
-from bulkfetch.pipeline.tally import Account
+from bulkfetch.pipeline.tally import Tally
 
-DOUBT_SECONDS = 2.0
-"""Seconds after which failures that were kept back are looked at again, while nothing has succeeded yet."""
+HELD_BACK_SECONDS = 2.0
+"""Seconds after which failures that were held back are looked at again, while nothing has succeeded yet."""
 
 
-class Settlement:
-    """Settles input rows, or gives them back, and keeps the `account`.
+class Recorder:
+    """One task for the whole run: it appends the rows that have gathered while the last append went on.
 
-    While nothing has succeeded, failures are kept back: they may be the run's own.
+    Mutable: the rows that wait, the futures of those who wait for them, and whether more may come. All change on the
+    event loop, without awaiting.
+
+    Args:
+        in_hand: told how many rows of `add` need no more care: they are recorded, held back, or released.
     """
 
     def __init__(
@@ -28,100 +34,144 @@ class Settlement:
         *,
         source: Source,
         manifest: Manifest,
-        guard: RunGuard,
+        canary: Canary,
         stop: Stop,
-        notify: Callable[[Event], None],
+        notify: Listener,
+        in_hand: InHand,
     ) -> None:
+        self.tally = Tally()
         self._source = source
         self._manifest = manifest
-        self._guard = guard
+        self._canary = canary
         self._stop = stop
         self._notify = notify
-        self._doubtful: list[tuple[InputRow, Row]] = []
-        self.account = Account()
+        self._in_hand = in_hand
+        self._waiting: list[Pair] = []
+        self._judged: list[Pair] = []
+        self._of_jobs = 0
+        self._told: list[asyncio.Future[None]] = []
+        self._wanted: asyncio.Future[None] | None = None
+        self._closed = False
+        self.ended = False
+        """Whether nothing will be recorded any more."""
 
-    async def settle(self, settled: Sequence[tuple[InputRow, Row]]) -> None:
-        """Record rows, but keep failures back while nothing has succeeded: it may be the run that is wrong (its URL,
-        token or key template), and then they are none of the invoices'."""
-        doubtful = [] if self._guard.proven else [pair for pair in settled if self._may_be_ours(*pair)]
-        await self._record([pair for pair in settled if pair not in doubtful] if doubtful else settled)
-        self._doubtful += doubtful
-        for _, row in doubtful:
-            self._suspect(row)
-        if self._guard.proven or len(self._doubtful) >= CANARY_OUTCOMES:
-            await self.end_doubts()
+    def add(self, input_row: InputRow, row: Row) -> None:
+        """Record `row`, which ends `input_row`, soon."""
+        self._waiting.append((input_row, row))
+        self._of_jobs += 1
+        self._wake()
 
-    def _may_be_ours(self, input_row: InputRow, row: Row) -> bool:
-        # Where rows are rejected by a queue's worker, others could have taken them.
-        unusable_here = row.outcome is Outcome.REJECTED and self._source.redelivers and isinstance(input_row, Delivery)
-        return row.outcome is Outcome.FAILED or unusable_here
-
-    async def watch_doubts(self, busy: Callable[[], bool]) -> None:
-        """Record what was kept back when nothing else is in hand: a queue does not end, and may never prove the run."""
-        while True:
-            await anyio.sleep(DOUBT_SECONDS)
-            if not busy():
-                await self.end_doubts()
-
-    async def end_doubts(self) -> None:
-        """Record what was kept back, unless the run is to stop: then it is handed back."""
-        if not self._doubtful or self._stop.requested.is_set():
+    async def record(self, pairs: Sequence[Pair]) -> None:
+        """Record all of `pairs`, of rows that need no fetching. On return they are recorded, held back, or, where the
+        manifest cannot be written, released."""
+        if not pairs:
             return
-        doubtful, self._doubtful = self._doubtful, []
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._record(doubtful, watched=True)
-        except FatalError as error:
-            self._doubtful += doubtful
-            self._stop.request(error)
+        self._waiting += pairs
+        done = asyncio.get_running_loop().create_future()
+        self._told.append(done)
+        self._wake()
+        with anyio.CancelScope(shield=True):
+            await done
 
-    async def _record(self, settled: Sequence[tuple[InputRow, Row]], *, watched: bool = False) -> None:
+    async def run(self) -> None:
+        """Record what comes until `close`. No cancellation reaches it: what is an object gets its row."""
+        with anyio.CancelScope(shield=True):
+            try:
+                while await self._more():
+                    await self._commit()
+            finally:
+                self.ended = True
+
+    def stop_waiting(self) -> None:
+        """Have no more patience with a manifest in trouble: see `Manifest.stop_waiting`."""
+        self._manifest.stop_waiting()
+
+    def close(self) -> None:
+        """Let `run` end when nothing waits."""
+        self._closed = True
+        self._wake()
+
+    async def release(self, rows: Sequence[InputRow], error: BaseException | None = None) -> None:
+        """Hand `rows` back untried, as of `error` if there was one. After a bug they count as tried: an invoice that
+        brings a bug about must not take down worker after worker for ever."""
+        bug = isinstance(error, Exception) and not isinstance(error, BulkfetchError)
+        with anyio.CancelScope(shield=True):
+            await self._tell(self._source.nack if bug else self._source.release, [(row,) for row in rows])
+
+    async def watch_canary(self, busy: Callable[[], bool]) -> None:
+        """Record what was held back when nothing else is in hand: a queue does not end, and may never prove the run."""
+        while True:
+            await anyio.sleep(HELD_BACK_SECONDS)
+            if not busy():
+                await self.settle_held_back()
+
+    async def settle_held_back(self) -> None:
+        """Record what was held back soon or, where the run is to stop, release it."""
+        held = self._canary.let_go()
+        if self._stop.requested.is_set():
+            await self.release([input_row for input_row, _ in held])
+        elif held:
+            self._judged += held
+            self._wake()
+
+    async def _more(self) -> bool:
+        while not (self._waiting or self._judged):
+            if self._closed:
+                return False
+            self._wanted = asyncio.get_running_loop().create_future()
+            await self._wanted
+        return True
+
+    def _wake(self) -> None:
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+
+    async def _commit(self) -> None:
+        pairs, self._waiting = self._waiting, []
+        told, self._told = self._told, []
+        of_jobs, self._of_jobs = self._of_jobs, 0
+        judged, self._judged = self._judged, []
+        try:
+            ready, problem = self._canary.sift(pairs)
+            if problem is not None:
+                self._stop.request(problem)
+            if ready or judged:
+                await self._append([*judged, *ready] if judged else ready)
+            if self._canary.held_back and self._canary.over:
+                await self.settle_held_back()
+        finally:
+            for done in told:
+                done.set_result(None)
+            self._in_hand.recorded(of_jobs)
+
+    async def _append(self, pairs: Sequence[Pair]) -> None:
         """Make the rows durable, then count, tell and acknowledge them."""
-        await self._manifest.append([row for _, row in settled])
-        await self._told(self._acknowledge, settled)
-        for _, row in settled:
-            self.account.add(row)
-            if not watched:
-                self._watch(row)
+        try:
+            await self._manifest.append([row for _, row in pairs])
+        except FatalError as error:
+            self._stop.request(error)
+            await self.release([input_row for input_row, _ in pairs])
+            return
+        except BaseException as error:
+            await self.release([input_row for input_row, _ in pairs], error)
+            raise
+        for _, row in pairs:
+            self.tally.add(row)
+        await self._tell(self._acknowledge, pairs)
+        if not self._canary.passed:
+            self._canary.recorded(pairs)
 
     async def _acknowledge(self, input_row: InputRow, row: Row) -> None:
         await self._source.ack(input_row, row)
         self._notify(RowRecorded(row))
 
-    def _watch(self, row: Row) -> None:
-        if row.outcome is Outcome.STORED or row.reason is Reason.ALREADY_STORED:
-            self._guard.succeeded()
-        elif row.outcome is Outcome.FAILED:
-            self._suspect(row)
-
-    def _suspect(self, row: Row) -> None:
-        try:
-            if row.reason is not None:
-                self._guard.failed(row.reason)
-        except FatalError as error:
-            self._stop.request(error)
-
-    async def give_back(self, rows: Sequence[InputRow], error: BaseException | None = None) -> None:
-        """Hand `rows` back, as of `error` if there was one. After a bug they count as tried: if it is one of them that
-        brings it about, it must not take down worker after worker for ever."""
-        bug = isinstance(error, Exception) and not isinstance(error, BulkfetchError)
-        with anyio.CancelScope(shield=True):
-            await self._told(self._source.nack if bug else self._source.release, [(row,) for row in rows])
-
-    async def _told(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
-        """Call `tell` with each of `each`: at the same time where a broker is told, that may be silent. Nothing ends
-        this early, so a whole batch must not take longer than one row."""
-        if not self._source.redelivers or len(each) == 1:
-            for args in each:
-                await tell(*args)
+    async def _tell(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
+        """Call `tell` with the arguments in `each`: at the same time where telling takes a server's time, which may be
+        silent. Nothing ends this early, so a whole batch must not take longer than one row."""
+        if not self._source.capabilities.telling_blocks or len(each) == 1:
+            for arguments in each:
+                await tell(*arguments)
             return
         async with anyio.create_task_group() as tasks:
-            for args in each:
-                tasks.start_soon(tell, *args)
-
-    async def close(self) -> None:
-        """Record what is still kept back, or, if the run was stopped, give it back."""
-        await self.end_doubts()
-        left = [row for row, _ in self._doubtful]
-        self.account.counts.read -= len(left)
-        await self.give_back(left)
+            for arguments in each:
+                tasks.start_soon(tell, *arguments)

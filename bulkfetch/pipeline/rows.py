@@ -1,20 +1,31 @@
-"""The terms in which the manifest tells what became of an input row."""
+"""How the manifest tells what happened to an input row."""
 
 from collections.abc import Callable
 from datetime import datetime
 
 from bulkfetch.errors import InvoiceError, PermanentError, Reason, TransientError
-from bulkfetch.models import Delivery, Entry, Malformed, Outcome, PutResult, Row, utc_iso
+from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row, utc_iso
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.triage import Sorted
 from bulkfetch.text import safe
 
 
 class RowWriter:
     """Words what happened to an input row as its manifest row."""
 
-    def __init__(self, run: str, utc_now: Callable[[], datetime]) -> None:
+    def __init__(self, run: str, utc_now: Callable[[], datetime], uri: Callable[[str], str]) -> None:
         self._run = run
         self._utc_now = utc_now
+        self._uri = uri
+
+    def known(self, known: Sorted) -> list[tuple[InputRow, Row]]:
+        """What needs no fetching, each input row with its manifest row."""
+        return [
+            *((row, self.malformed(row)) for row in known.malformed),
+            *((delivery, self.unusable(delivery, error)) for delivery, error in known.unusable),
+            *((delivery, self.duplicate(delivery, line)) for delivery, line in known.duplicates),
+            *((delivery, self.already_stored(delivery, entry)) for delivery, entry in known.stored),
+        ]
 
     def stored(self, job: Job, result: PutResult) -> Row:
         """The object is there: just now, or adopted."""
@@ -45,14 +56,14 @@ class RowWriter:
             message=safe(str(error)),
         )
 
-    def already_stored(self, delivery: Delivery, entry: Entry, uri: str) -> Row:
+    def already_stored(self, delivery: Delivery, entry: Entry) -> Row:
         """An earlier run stored it, and the object is in its place."""
         return self._at_once(
             delivery,
             Outcome.SKIPPED,
             Reason.ALREADY_STORED,
             key=entry.key,
-            uri=uri,
+            uri=self._uri(entry.key),
             size=entry.size,
             sha256=entry.sha256,
         )

@@ -11,7 +11,7 @@ class Stop:
     def __init__(self) -> None:
         self.cause: BulkfetchError | None = None
         self.requested = anyio.Event()
-        self.hurried = anyio.Event()
+        self.forced = anyio.Event()
 
     def request(self, cause: BulkfetchError) -> None:
         """Take no more work, finish what is in hand."""
@@ -19,6 +19,6 @@ class Stop:
             self.cause = cause
             self.requested.set()
 
-    def hurry(self) -> None:
+    def force(self) -> None:
         """Hand back at once what is in hand; `request` comes first."""
-        self.hurried.set()
+        self.forced.set()

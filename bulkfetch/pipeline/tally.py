@@ -2,22 +2,38 @@
 
 from collections import Counter
 
+from bulkfetch.interfaces import Source
 from bulkfetch.models import Counts, Outcome, Row
 
 
-class Account:
-    """The sum of the rows that were recorded. `counts.read` is kept by whoever reads the input.
+class Tally:
+    """The sum of the rows that were recorded.
 
     `reasons` are counted by the manifest's words. `answered` counts the invoices of which something is known for good:
     they are stored, or no retry would mend their failure.
     """
 
     def __init__(self) -> None:
-        self.counts = Counts()
+        self.stored = self.skipped = self.failed = self.rejected = 0
         self.reasons: Counter[str] = Counter()
         self.bytes_stored = 0
         self.retryable_failures = 0
         self.answered = 0
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return self.stored + self.skipped + self.failed + self.rejected
+
+    def counts(self, source: Source) -> Counts:
+        """The rows by outcome beside those that `source` handed out and did not get back."""
+        return Counts(
+            read=source.handed_out - source.returned,
+            stored=self.stored,
+            skipped=self.skipped,
+            failed=self.failed,
+            rejected=self.rejected,
+        )
 
     def add(self, row: Row) -> None:
         """Count one row."""
@@ -25,14 +41,14 @@ class Account:
             self.reasons[row.reason] += 1
         match row.outcome:
             case Outcome.STORED:
-                self.counts.stored += 1
+                self.stored += 1
                 self.bytes_stored += row.size or 0
                 self.answered += 1
             case Outcome.SKIPPED:
-                self.counts.skipped += 1
+                self.skipped += 1
             case Outcome.REJECTED:
-                self.counts.rejected += 1
+                self.rejected += 1
             case Outcome.FAILED:
-                self.counts.failed += 1
+                self.failed += 1
                 self.retryable_failures += row.retryable
                 self.answered += not row.retryable

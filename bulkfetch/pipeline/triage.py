@@ -1,86 +1,110 @@
-"""What has to be fetched of what a source hands out, and what is known already."""
+"""Which rows need no fetching, and why: the one answer that `run`, `plan` and `queue push` share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bulkfetch.errors import PermanentError
-from bulkfetch.interfaces import History, Source, Store
+from bulkfetch.interfaces import History
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Row
-from bulkfetch.pipeline.job import Job
-from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.models import Delivery, Entry, InputRow, Malformed, ObjectMeta
+
+Head = Callable[[Sequence[str]], Awaitable[Sequence[ObjectMeta | None]]]
 
 
-class Admission:
-    """Tells rows that need no fetching from jobs.
+@dataclass(slots=True)
+class Sorted:
+    """A batch of input rows by what is to become of them, each list in the input's order.
 
-    Args:
-        adopting: look for objects without a row before fetching (after a run that died).
+    `duplicates` carry the line where their ID came first; `to_fetch` the key, and whether an object without a row may
+    lie there already.
     """
 
-    def __init__(
-        self, *, source: Source, ledger: History, store: Store, rows: RowWriter, keys: KeyTemplate, adopting: bool
-    ) -> None:
-        self._source = source
-        self._ledger = ledger
-        self._store = store
-        self._rows = rows
-        self._keys = keys
-        self._adopting = adopting
+    malformed: list[Malformed] = field(default_factory=list)
+    unusable: list[tuple[Delivery, PermanentError]] = field(default_factory=list)
+    duplicates: list[tuple[Delivery, int | None]] = field(default_factory=list)
+    stored: list[tuple[Delivery, Entry]] = field(default_factory=list)
+    to_fetch: list[tuple[Delivery, str, bool]] = field(default_factory=list)
 
-    async def admit(self, batch: Sequence[InputRow]) -> tuple[list[tuple[InputRow, Row]], list[Job]]:
-        """What needs no fetching, with its rows, and what does, in order. Changes nothing."""
-        settled: list[tuple[InputRow, Row]] = []
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """When the store itself is asked.
+
+    `head` is `Store.head`. `stored`: whether what the manifests call stored is looked for. `unrecorded`: whether every
+    key is looked at before it is fetched, as an object without a row may lie there; a row that was handed out before
+    always is.
+    """
+
+    head: Head
+    stored: bool
+    unrecorded: bool
+
+
+class Triage:
+    """Sorts batches of input rows. Changes nothing but what `history` remembers of the IDs that it has met.
+
+    Args:
+        repeats: the same ID may come twice without being a duplicate: a queue may deliver a message again.
+        looks: None where the manifests' word is all there is.
+    """
+
+    def __init__(self, *, history: History, keys: KeyTemplate, repeats: bool, looks: Looks | None) -> None:
+        self._history = history
+        self._keys = keys
+        self._repeats = repeats
+        self._looks = looks
+
+    async def sort(self, batch: Sequence[InputRow]) -> Sorted:
+        """What is to become of each row of `batch`."""
+        result = Sorted()
         deliveries: list[Delivery] = []
         for row in batch:
             if isinstance(row, Malformed):
-                settled.append((row, self._rows.malformed(row)))
+                result.malformed.append(row)
             else:
                 deliveries.append(row)
-        repeats = await self._repeats(deliveries)
+        repeated = await self._repeated(deliveries)
         stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
         to_fetch: list[tuple[Delivery, str]] = []
         for index, delivery in enumerate(deliveries):
-            if index in repeats:
-                settled.append((delivery, self._rows.duplicate(delivery, repeats[index])))
+            if index in repeated:
+                result.duplicates.append((delivery, repeated[index]))
             elif entry := stored.get(delivery.invoice_id):
-                settled.append((delivery, self._rows.already_stored(delivery, entry, self._store.uri(entry.key))))
+                result.stored.append((delivery, entry))
             else:
                 try:
                     to_fetch.append((delivery, self._keys.key_for(delivery.invoice_id, delivery.fields)))
                 except PermanentError as error:
-                    settled.append((delivery, self._rows.unusable(delivery, error)))
-        return settled, await self._jobs(to_fetch)
+                    result.unusable.append((delivery, error))
+        there = await self._unrecorded(to_fetch)
+        result.to_fetch = [(delivery, key, key in there) for delivery, key in to_fetch]
+        return result
 
-    async def _repeats(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
-        """Which of `deliveries` are duplicates; none where a second one may be the first one's redelivery."""
-        if self._source.redelivers:
+    async def _repeated(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
+        """Which of `deliveries` are duplicates, by their index."""
+        if self._repeats:
             return {}
-        return await self._ledger.find_repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
+        return await self._history.find_repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
 
-    async def _still_stored(self, ids: Sequence[str]) -> dict[str, Entry]:
+    async def _still_stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Which of `ids` an earlier run stored, and the store still holds as far as that can be asked in time: a row
         alone is not an object."""
-        stored = await self._ledger.stored(ids)
-        if not self._store.cheap_head:
-            return dict(stored)
+        stored = await self._history.stored(ids)
+        if not stored or self._looks is None or not self._looks.stored:
+            return stored
         entries = list(stored.items())
-        found = await self._store.head([entry.key for _, entry in entries])
+        found = await self._looks.head([entry.key for _, entry in entries])
         return {
             invoice_id: entry
             for (invoice_id, entry), meta in zip(entries, found, strict=True)
             if meta is not None and meta.size == entry.size
         }
 
-    async def _jobs(self, to_fetch: Sequence[tuple[Delivery, str]]) -> list[Job]:
-        looked = [(delivery, key) for delivery, key in to_fetch if self._may_be_there(delivery)]
-        found = await self._store.head([key for _, key in looked]) if looked else []
-        there = {key for (_, key), meta in zip(looked, found, strict=True) if meta is not None}
-        return [Job(delivery, key, adopt=key in there, last=delivery.final) for delivery, key in to_fetch]
-
-    def _may_be_there(self, delivery: Delivery) -> bool:
-        """Whether to look for an object that nothing known here tells of, before it is fetched."""
-        if not self._keys.injective:
-            # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
-            return False
-        others_at_work = self._source.redelivers and self._store.cheap_head
-        return self._adopting or delivery.redelivered or others_at_work
+    async def _unrecorded(self, to_fetch: Sequence[tuple[Delivery, str]]) -> set[str]:
+        """The keys under which an object lies that nothing known here tells of."""
+        # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
+        if self._looks is None or not self._keys.injective:
+            return set()
+        looked = [key for delivery, key in to_fetch if self._looks.unrecorded or delivery.redelivered]
+        found = await self._looks.head(looked) if looked else []
+        return {key for key, meta in zip(looked, found, strict=True) if meta is not None}

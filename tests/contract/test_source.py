@@ -142,8 +142,8 @@ async def test_every_row_is_handed_out_with_its_fields_and_then_it_ends(kind, tm
         assert sorted(map(named, rows)) == sorted(ids)
         assert all(dict(row.fields) == kind.fields for row in rows)
         assert not any(row.redelivered or row.final for row in rows)
-        assert source.estimate() == (None if source.redelivers else len(ids))
-        if source.redelivers:
+        assert source.estimate() == (None if source.capabilities.comes_again else len(ids))
+        if source.capabilities.comes_again:
             assert await taken(source) == []
 
 
@@ -173,7 +173,7 @@ async def test_what_is_handed_back_comes_again_from_a_queue(kind, tmp_path):
                 for row in batch:
                     seen.append(row)
                     await (source.release(row) if len(seen) == 1 else source.ack(row, account(row)))
-    assert [row.redelivered for row in seen] == ([False, True] if source.redelivers else [False])
+    assert [row.redelivered for row in seen] == ([False, True] if source.capabilities.comes_again else [False])
 
 
 async def test_a_failure_leaves_the_input(kind, tmp_path):

@@ -12,10 +12,11 @@ import pytest
 from obstore.store import MemoryStore
 from support.buckets import connected, open_bucket
 from support.doubles import GivenBody, chunks
+from support.puts import landing, put
 from support.seaweed import Seaweed
 
 from bulkfetch.config import Destination
-from bulkfetch.errors import Aborted, PermanentError, Reason, TransientError
+from bulkfetch.errors import Aborted, BulkfetchError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import Store
 from bulkfetch.models import ObjectMeta, PutResult
 from bulkfetch.stores import LocalStore
@@ -65,7 +66,7 @@ async def test_what_was_put_is_what_is_got(open_store: OpenStore, size: int) -> 
     """A body of any size comes back byte for byte, and the result tells its size and SHA-256."""
     data = content(size)
     async with open_store() as store:
-        result = await store.put("INV-1.pdf", chunked(data), received=nothing)
+        result = await put(store, "INV-1.pdf", chunked(data))
 
         assert await stored(store, "INV-1.pdf") == data
         assert await store.head(["INV-1.pdf"]) == [ObjectMeta("INV-1.pdf", size)]
@@ -78,28 +79,33 @@ async def test_chunks_of_any_size_are_kept_in_order(open_store: OpenStore) -> No
     """Thousands of small chunks, and one chunk larger than any buffer, end up as the bytes they were."""
     data = content(40_001)
     async with open_store() as store:
-        await store.put("small.pdf", chunked(data, 7), received=nothing)
-        await store.put("large.pdf", GivenBody(b"%", content(3 * MIB), b"E"), received=nothing)
+        await put(store, "small.pdf", chunked(data, 7))
+        await put(store, "large.pdf", GivenBody(b"%", content(3 * MIB), b"E"))
 
         assert await stored(store, "small.pdf") == data
         assert await stored(store, "large.pdf") == b"%" + content(3 * MIB) + b"E"
 
 
 @pytest.mark.parametrize("size", [10, 2 * MIB])
-async def test_received_is_told_once_before_the_put_returns(open_store: OpenStore, size: int) -> None:
-    """`received` is called exactly once, after the body's end and before the put returns."""
-    told: list[str] = []
+async def test_what_became_of_a_body_is_told_once_after_the_put_returned(open_store: OpenStore, size: int) -> None:
+    """`committed` is called exactly once, after the put has returned, with an object that is there."""
+    told: list[PutResult | BulkfetchError] = []
     body = chunked(content(size))
     async with open_store() as store:
-        await store.put("INV-1.pdf", body, received=lambda: told.append(body.sha256))
-
-        assert told == [body.sha256]
+        in_memory = await store.put("INV-1.pdf", body, committed=told.append)
+        assert told == []
+        assert 0 <= in_memory <= max(size, MIB)
+        await landing(told)
+        assert await stored(store, "INV-1.pdf") == content(size)
+    (landed,) = told
+    assert isinstance(landed, PutResult)
+    assert (landed.sha256, landed.size, landed.adopted) == (body.sha256, size, False)
 
 
 async def test_objects_outlive_the_store(open_store: OpenStore) -> None:
     """Whoever opens the destination again finds what was put before."""
     async with open_store() as store:
-        await store.put("INV-1.pdf", chunked(b"%PDF-1"), received=nothing)
+        await put(store, "INV-1.pdf", chunked(b"%PDF-1"))
     async with open_store() as store:
         assert await stored(store, "INV-1.pdf") == b"%PDF-1"
 
@@ -109,8 +115,8 @@ async def test_the_same_content_is_adopted(open_store: OpenStore, size: int) -> 
     """A second put of equal bytes says that it adopted what was there."""
     data = content(size)
     async with open_store() as store:
-        first = await store.put("INV-1.pdf", chunked(data), received=nothing)
-        again = await store.put("INV-1.pdf", chunked(data), received=nothing)
+        first = await put(store, "INV-1.pdf", chunked(data))
+        again = await put(store, "INV-1.pdf", chunked(data))
 
     assert not first.adopted
     assert again.adopted
@@ -122,9 +128,9 @@ async def test_other_content_conflicts_and_never_replaces(open_store: OpenStore,
     """A put of other bytes under a taken key fails as `conflict`, names both hashes, and leaves the first copy."""
     data = content(10)
     async with open_store() as store:
-        await store.put("INV-1.pdf", chunked(data), received=nothing)
+        await put(store, "INV-1.pdf", chunked(data))
         with pytest.raises(PermanentError) as caught:
-            await store.put("INV-1.pdf", chunked(other), received=nothing)
+            await put(store, "INV-1.pdf", chunked(other))
 
         assert await stored(store, "INV-1.pdf") == data
     assert caught.value.reason is Reason.CONFLICT
@@ -149,12 +155,12 @@ async def test_a_body_that_raises_leaves_nothing_under_its_key(
     told: list[None] = []
     async with open_store() as store:
         with pytest.raises(type(error)) as caught:
-            await store.put("INV-1.pdf", GivenBody(content(size) or b"%", error), received=lambda: told.append(None))
+            await put(store, "INV-1.pdf", GivenBody(content(size) or b"%", error), taken=lambda: told.append(None))
 
         assert caught.value is error
         assert not told
         assert await store.head(["INV-1.pdf"]) == [None]
-        assert not (await store.put("INV-1.pdf", chunked(b"%PDF-"), received=nothing)).adopted
+        assert not (await put(store, "INV-1.pdf", chunked(b"%PDF-"))).adopted
 
 
 async def test_hundreds_at_once(open_store: OpenStore) -> None:
@@ -164,7 +170,7 @@ async def test_hundreds_at_once(open_store: OpenStore) -> None:
     async with open_store() as store:
         async with anyio.create_task_group() as puts:
             for key, data in bodies.items():
-                puts.start_soon(partial(store.put, key, chunked(data), received=partial(received.append, key)))
+                puts.start_soon(partial(put, store, key, chunked(data), taken=partial(received.append, key)))
 
         assert sorted(received) == sorted(bodies)
         assert [meta and meta.size for meta in await store.head(list(bodies))] == [len(d) for d in bodies.values()]
@@ -176,15 +182,15 @@ async def _outcomes(store: Store, bodies: list[bytes]) -> list[PutResult | Reaso
     """What concurrent puts of `bodies` under one key come to."""
     outcomes: list[PutResult | Reason] = []
 
-    async def put(data: bytes) -> None:
+    async def one(data: bytes) -> None:
         try:
-            outcomes.append(await store.put("INV-1.pdf", chunked(data), received=nothing))
+            outcomes.append(await put(store, "INV-1.pdf", chunked(data)))
         except PermanentError as error:
             outcomes.append(error.reason)
 
     async with anyio.create_task_group() as puts:
         for data in bodies:
-            puts.start_soon(put, data)
+            puts.start_soon(one, data)
     return outcomes
 
 
@@ -211,7 +217,7 @@ async def test_different_bodies_race_for_one_key(open_store: OpenStore) -> None:
 async def test_head_answers_in_the_order_asked(open_store: OpenStore) -> None:
     """`head` has one answer a key, in order: None for what is absent, for a prefix of a key, and beyond a key."""
     async with open_store() as store:
-        await store.put("2024/INV-1.pdf", chunked(b"12345"), received=nothing)
+        await put(store, "2024/INV-1.pdf", chunked(b"12345"))
 
         asked = ["absent.pdf", "2024/INV-1.pdf", "2024", "2024/INV-1.pdf/x", "2025/INV-1.pdf", "2024/INV-1.pdf"]
         found = ObjectMeta("2024/INV-1.pdf", 5)
@@ -231,7 +237,7 @@ async def test_keys_may_have_directories(open_store: OpenStore) -> None:
     """Keys with several components, spaces and non-ASCII letters are kept apart, and their URIs are encoded."""
     keys = ["a.pdf", "2024/a.pdf", "2024/03/a.pdf", "2024/03 März/a#1.pdf"]
     async with open_store() as store:
-        results = [await store.put(key, chunked(key.encode()), received=nothing) for key in keys]
+        results = [await put(store, key, chunked(key.encode())) for key in keys]
 
         for key in keys:
             assert await stored(store, key) == key.encode()
@@ -245,7 +251,7 @@ async def test_keys_that_could_lead_outside_are_refused(open_store: OpenStore, k
     """A key that would leave the destination, or meet bulkfetch's own files, is refused as `invalid_id`."""
     async with open_store() as store:
         with pytest.raises(PermanentError) as caught:
-            await store.put(key, chunked(b"%PDF-"), received=nothing)
+            await put(store, key, chunked(b"%PDF-"))
 
     assert caught.value.reason is Reason.INVALID_ID
 
@@ -257,7 +263,7 @@ async def test_a_put_cancelled_while_its_body_arrives_leaves_nothing(open_store:
     body = GivenBody(content(size), anyio.Event().wait)
     async with open_store() as store:
         with anyio.move_on_after(0.05) as scope:
-            await store.put("INV-1.pdf", body, received=lambda: told.append(None))
+            await put(store, "INV-1.pdf", body, taken=lambda: told.append(None))
 
         assert scope.cancelled_caught
         assert not told
@@ -265,13 +271,37 @@ async def test_a_put_cancelled_while_its_body_arrives_leaves_nothing(open_store:
 
 
 @pytest.mark.parametrize("size", [10, 2 * MIB])
-async def test_a_put_cancelled_once_received_ends_in_its_object(open_store: OpenStore, size: int) -> None:
-    """From `received` on a cancellation waits until the object is there."""
-    data = content(size)
+async def test_a_put_cancelled_at_its_last_byte_ends_in_its_object_or_leaves_nothing(
+    open_store: OpenStore, size: int
+) -> None:
+    """A put that returns is told of its object, whatever is cancelled meanwhile; one that does not has left nothing."""
+    told: list[PutResult | BulkfetchError] = []
+    returned = False
     async with open_store() as store:
         with anyio.CancelScope() as scope:
-            result = await store.put("INV-1.pdf", chunked(data), received=scope.cancel)
 
-            assert result.size == size
-        assert scope.cancel_called
+            async def cancel() -> None:
+                scope.cancel()
+
+            await store.put("INV-1.pdf", GivenBody(content(size), cancel), committed=told.append)
+            returned = True
+        if returned:
+            await landing(told)
+        else:
+            await anyio.sleep(0.2)
+        assert [type(each) for each in told] == [PutResult] * returned
+        assert (await store.head(["INV-1.pdf"]) == [None]) is not returned
+
+
+@pytest.mark.parametrize("size", [10, 2 * MIB])
+async def test_a_body_in_the_stores_hands_ends_in_its_object(open_store: OpenStore, size: int) -> None:
+    """Once a put has returned, no cancellation keeps the object from being told of."""
+    data, told = content(size), []
+    async with open_store() as store:
+        with anyio.CancelScope() as scope:
+            await store.put("INV-1.pdf", chunked(data), committed=told.append)
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+        await landing(told)
         assert await stored(store, "INV-1.pdf") == data
+    assert [each.size for each in told if isinstance(each, PutResult)] == [size]

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 from support.doubles import GivenBody, chunks
+from support.puts import put
 
 from bulkfetch.stores import LocalStore
 
@@ -40,7 +41,7 @@ async def put_all(root: Path, run: str) -> None:
     """Put every invoice at once, and say the number of each one whose put returned."""
 
     async def put(number: int) -> None:
-        await store.put(key(number), body(number), received=lambda: None)
+        await put(store, key(number), body(number))
         os.write(1, f"{number}\n".encode())
 
     async with LocalStore.open(root, run) as store:
@@ -85,7 +86,7 @@ async def test_kill_leaves_whole_objects_only(tmp_path: Path) -> None:
         assert [path.name for path in (root / ".bulkfetch/tmp").iterdir()] == ["last.lock"]
         async with anyio.create_task_group() as puts:
             for number in range(OBJECTS):
-                puts.start_soon(partial(store.put, key(number), body(number), received=lambda: None))
+                puts.start_soon(partial(put, store, key(number), body(number)))
         assert None not in await store.head([key(n) for n in range(OBJECTS)])
 
 

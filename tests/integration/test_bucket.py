@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from support.buckets import a_gate, connected
 from support.doubles import GivenBody, Part, chunks
+from support.puts import put as put_body
 from support.s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
 from support.seaweed import SECRET_KEY, Seaweed
 
@@ -47,7 +48,7 @@ def pdf(data: bytes = PDF, *then: Part) -> GivenBody:
 
 
 async def put(store: BucketStore, key: str = "INV-1.pdf", body: Body | None = None, **fields: str):
-    return await store.put(key, body or pdf(), received=lambda: None, fields=fields)
+    return await put_body(store, key, body or pdf(), fields=fields)
 
 
 def large(size: int = 20 * MIB) -> bytes:
@@ -139,7 +140,7 @@ async def test_a_put_cancelled_in_mid_upload_ends_whole(seaweed: Seaweed, tmp_pa
     bucket = seaweed.bucket()
     async with connected(at(bucket), seaweed, spool=tmp_path) as store:
         with anyio.CancelScope() as scope:
-            result = await store.put("INV-1.pdf", pdf(large()), received=scope.cancel)
+            result = await put_body(store, "INV-1.pdf", pdf(large()), taken=scope.cancel)
 
         assert scope.cancel_called
         assert await store.head(["INV-1.pdf"]) == [ObjectMeta("INV-1.pdf", result.size)]
@@ -346,7 +347,7 @@ async def test_slow_down_pauses_and_charges_nobody(seaweed: Seaweed, tmp_path: P
 
     assert not caught.value.charged
     assert not result.adopted
-    assert (gate.refused, gate.requests, len(paused)) == (1, 2, 1)
+    assert (gate.requests.refused, gate.requests.sent, len(paused)) == (1, 2, 1)
     assert paused[0] >= 1.0
 
 
@@ -399,10 +400,10 @@ async def test_an_earlier_body_of_the_same_invoice_is_its_own(seaweed: Seaweed, 
     async with proxied(seaweed, tmp_path, bucket=bucket, kind=Forgetful) as (proxy, store):
         proxy.forget = True
         with pytest.raises(OriginError):
-            await store.put("INV-1.pdf", pdf(), received=lambda: None, tried=tried)
+            await put_body(store, "INV-1.pdf", pdf(), put_before=tried)
         with pytest.raises(PermanentError):
-            await store.put("INV-1.pdf", pdf(PDF + b"of another"), received=lambda: None, tried={})
-        result = await store.put("INV-1.pdf", pdf(PDF + b"changed"), received=lambda: None, tried=tried)
+            await put_body(store, "INV-1.pdf", pdf(PDF + b"of another"), put_before={})
+        result = await put_body(store, "INV-1.pdf", pdf(PDF + b"changed"), put_before=tried)
 
     assert (result.adopted, result.sha256, result.size) == (True, hashlib.sha256(PDF).hexdigest(), len(PDF))
     assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1

@@ -1,6 +1,6 @@
 """A disk in trouble is told in the same words, fix included, by everything that writes to it."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 from support.disks import AS_ROOT, Mount
+from support.puts import put
 
 from bulkfetch.errors import FatalError
 from bulkfetch.manifest import ManifestWriter
@@ -30,9 +31,15 @@ class Zeros:
     content_type = None
     sha256 = "0" * 64
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for _ in range(12):
-            yield bytes(MIB)
+    size = 0
+
+    async def gather(self, chunks: list[bytes], limit: int) -> bool:
+        chunks.append(bytes(limit + 1))
+        self.size += limit + 1
+        return self.size < 12 * MIB
+
+    def close(self) -> None:
+        pass
 
 
 def a_row() -> Row:
@@ -69,7 +76,7 @@ async def test_a_full_disk_is_one_story(mount: Mount) -> None:
         spool = await to_thread.run_sync(Spool, disk / "spool", manifest.run)
         fill(disk)
         told = [
-            await advice_of(store.put("INV-1.pdf", Zeros(), received=lambda: None)),
+            await advice_of(put(store, "INV-1.pdf", Zeros())),
             await advice_of(receive(spool)),
             await advice_of(manifest.append([a_row()] * 100)),
         ]

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from support.edges import LOCAL, PDF, SIGNATURE, assert_keeps_secrets, downloading, everything_said, link_to, new_gate
 from support.fault_server import CLOSE, RESET, chunked, fault_server, head, reply
+from support.puts import opened, read_body
 
 from bulkfetch.errors import (
     BadBody,
@@ -50,8 +51,8 @@ SINGLE_BYTES = [chunked(bytes([byte]), last=False) for byte in PDF]
 async def read(downloader, link, **options):
     """All bytes of `link`, or the error that came instead; no error may hold a secret."""
     try:
-        async with downloader.open(link, **options) as body:
-            data = b"".join([chunk async for chunk in body])
+        async with opened(downloader, link, **options) as body:
+            data = await read_body(body)
             assert body.sha256 == hashlib.sha256(data).hexdigest()
             return data
     except BulkfetchError as error:
@@ -285,7 +286,7 @@ async def test_what_is_told_of_the_body():
     """The content type is passed on, shown safely."""
     async with fault_server() as files, downloading() as downloader:
         files.on("/", reply(200, PDF, {"Content-Type": "application/pdf; x=\x9b" + "y" * 200}))
-        async with downloader.open(link_to(f"{files.url}/a")) as body:
+        async with opened(downloader, link_to(f"{files.url}/a")) as body:
             assert body.content_type.startswith("application/pdf; x=")
             assert len(body.content_type) <= 100
 
@@ -445,12 +446,11 @@ async def test_a_slow_reader_is_not_the_hosts_fault():
     """Only time spent waiting for the host counts against its speed, not what the disk takes."""
     async with fault_server() as files, downloading(idle=0.3, min_speed=100_000.0) as downloader:
         files.on("/", [head(200, CHUNKED) + chunked(PDF[:100], last=False), 0.01, chunked(PDF[100:])])
-        async with downloader.open(link_to(f"{files.url}/a")) as body:
-            received = b""
-            async for chunk in body:
-                received += chunk
+        async with opened(downloader, link_to(f"{files.url}/a")) as body:
+            chunks = []
+            while await body.gather(chunks, 0):  # noqa: ASYNC110 - it is the reader who is slow
                 await anyio.sleep(0.35)
-        assert received == PDF
+        assert b"".join(chunks) == PDF
 
 
 async def test_the_first_byte_has_a_time_of_its_own():
@@ -530,7 +530,7 @@ async def test_a_body_left_unread_frees_its_connection():
     async with fault_server() as files, downloading() as downloader:
         files.on("/long", [head(200, CHUNKED) + chunked(PDF, last=False), 30.0])
         files.on("/", reply(200, PDF))
-        async with downloader.open(link_to(f"{files.url}/long")):
+        async with opened(downloader, link_to(f"{files.url}/long")):
             pass
         assert await read(downloader, link_to(f"{files.url}/a")) == PDF
         assert files.connections == 2
@@ -540,11 +540,11 @@ async def test_the_host_is_free_once_the_last_byte_is_here():
     """A place at the host's gate is held while the body comes, and given up at its end, not when it is put away."""
     async with fault_server() as files, downloading(gate=new_gate("download host", ceiling=1)) as downloader:
         files.on("/", reply(200, PDF))
-        async with downloader.open(link_to(f"{files.url}/a")) as body:
+        async with opened(downloader, link_to(f"{files.url}/a")) as body:
             with anyio.move_on_after(0.1):
                 await read(downloader, link_to(f"{files.url}/b"))
             assert files.targets == ["/a"]
-            assert b"".join([chunk async for chunk in body]) == PDF
+            assert await read_body(body) == PDF
             with anyio.fail_after(10):
                 assert await read(downloader, link_to(f"{files.url}/c")) == PDF
 

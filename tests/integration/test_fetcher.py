@@ -1,5 +1,6 @@
 """The retried unit on real sockets and a real disk: mint, open and put as one, with an account of what it cost."""
 
+import asyncio
 import gc
 import hashlib
 import json
@@ -21,7 +22,7 @@ from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, 
 from bulkfetch.events import RetryScheduled
 from bulkfetch.models import Delivery, Outcome
 from bulkfetch.pipeline.fetcher import Fetcher
-from bulkfetch.pipeline.job import Job, Slot
+from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.stores import LocalStore
@@ -44,7 +45,6 @@ class Bench:
     events: list = field(default_factory=list)
     stop: bool = False
     links: int = 0
-    limiter: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
 
     def grant(self, request):
         """A new link for each request, under the invoice's name."""
@@ -57,14 +57,15 @@ class Bench:
         """The result or the error, and the job with its account."""
         job = job or Job(Delivery(invoice_id, 1), f"{invoice_id}.pdf")
         job.effort.begin(datetime.now(UTC), anyio.current_time())
-        slot = Slot(self.limiter)
+        told = asyncio.get_running_loop().create_future()
         try:
-            return await self.fetcher.fetch(job, slot), job
+            await self.fetcher.fetch(job, told.set_result)
+            landed = await told
         except BulkfetchError as error:
-            assert_keeps_secrets(error)
-            return error, job
-        finally:
-            slot.release()
+            landed = error
+        if isinstance(landed, BulkfetchError):
+            assert_keeps_secrets(landed)
+        return landed, job
 
     def stored(self):
         """The objects in the archive: name → content."""
@@ -158,7 +159,7 @@ async def test_when_a_download_is_given_up(tmp_path, answer, reason, tries, retr
         made.files.on("/", answer)
         error, job = await made.fetch()
         assert isinstance(error, InvoiceError)
-        row = RowWriter("run-1", lambda: datetime.now(UTC)).failed(job, error)
+        row = RowWriter("run-1", lambda: datetime.now(UTC), str).failed(job, error)
         assert (row.outcome, row.reason, row.retryable) == (Outcome.FAILED, reason, retryable)
         assert (row.attempts, row.links) == (tries, tries)
         assert len(made.files.requests) == tries
@@ -244,46 +245,33 @@ async def test_an_archived_invoice_is_never_replaced(tmp_path):
         assert made.quarantined() == [other]
 
 
-class WatchedStore:
-    """A store that is slow with the first invoice: it has its body, and waits until it is told to go on."""
+class LosesTheFirst:
+    """A store that takes every body, and says of the first that it could not keep it."""
 
     def __init__(self, store):
-        self._store = store
-        self.received = anyio.Event()
-        self.go_on = anyio.Event()
+        self._store, self._lost = store, False
 
-    async def put(self, key, body, *, received, **more):
-        def noted():
-            received()
-            self.received.set()
-
-        result = await self._store.put(key, body, received=noted, **more)
-        if key == "INV-1.pdf":
-            await self.go_on.wait()
-        return result
+    async def put(self, key, body, *, committed, **more):
+        if self._lost:
+            return await self._store.put(key, body, committed=committed, **more)
+        self._lost = True
+        await body.gather([], 1 << 20)
+        asyncio.get_running_loop().call_soon(committed, TransientError(Reason.STORE_ERROR, "lost"))
+        return body.size
 
 
-async def test_the_place_is_free_once_the_body_is_received(tmp_path):
-    """While an object is being made durable, the next invoice may burden the servers; before, it may not."""
-    stores = []
-
-    def watched(store):
-        stores.append(WatchedStore(store))
-        return stores[0]
-
-    async with bench(tmp_path, store=watched) as made:
-        made.files.on("/INV-1", [0.1, WHOLE])
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(made.fetch, "INV-1")
-            await made.files.asked.wait()
-            assert made.limiter.value == 0
-            await stores[0].received.wait()
-            assert made.limiter.value == 1
-            with anyio.fail_after(10):
-                result, _ = await made.fetch("INV-2")
-            assert result.size == len(PDF)
-            stores[0].go_on.set()
-        assert made.limiter.value == 1
+async def test_what_the_store_could_not_keep_is_fetched_again_and_its_tries_are_counted(tmp_path):
+    """A failure that comes after the body was taken is one of the invoice's tries: the next one is the second."""
+    async with bench(tmp_path, attempts=2, store=LosesTheFirst) as made:
+        lost, job = await made.fetch()
+        assert (type(lost), lost.reason) == (TransientError, Reason.STORE_ERROR)
+        told = asyncio.get_running_loop().create_future()
+        await made.fetcher.try_again(job, lost, told.set_result)
+        assert (await told).size == len(PDF)
+        assert (job.effort.attempts, job.effort.links, job.effort.charged) == (2, 2, 1)
+        made.files.on("/", CUT)
+        with pytest.raises(TransientError, match="again"):
+            await made.fetcher.try_again(job, TransientError(Reason.STORE_ERROR, "lost again"), told.set_result)
 
 
 async def test_no_try_begins_once_the_run_is_ending(tmp_path):
@@ -305,7 +293,6 @@ async def test_a_cancelled_download_leaves_nothing(tmp_path):
             await made.files.asked.wait()
             await anyio.sleep(0.05)
             tasks.cancel_scope.cancel()
-        assert made.limiter.value == 1
         assert made.stored() == {}
         assert list((made.root / ".bulkfetch/tmp").rglob("*.part")) == []
 

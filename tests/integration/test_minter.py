@@ -355,8 +355,8 @@ async def test_a_refusal_closes_the_gate_for_everybody():
 @pytest.fixture
 def quick(monkeypatch):
     """A gate pauses for some ten milliseconds."""
-    monkeypatch.setattr("bulkfetch.net.gate.PROBE_WAIT_FIRST", 0.01)
-    monkeypatch.setattr("bulkfetch.net.gate.PROBE_WAIT_MAX", 0.02)
+    monkeypatch.setattr("bulkfetch.net.breaker.PROBE_WAIT_FIRST", 0.01)
+    monkeypatch.setattr("bulkfetch.net.breaker.PROBE_WAIT_MAX", 0.02)
 
 
 async def refused(minter, invoice_id="BAD"):
@@ -383,7 +383,7 @@ async def test_an_invoice_that_alone_is_refused_stops_nobody_any_more(quick):
             assert type(error) is SingledOut
             assert (error.tries, error.second_pass) == (1, True)
         assert len(events) == pauses
-        assert (gate.refused, gate.requests) == (4, 6)
+        assert (gate.requests.refused, gate.requests.sent) == (4, 6)
         await minter.mint("BAD")
         assert type(await refused(minter)) is Throttled
 

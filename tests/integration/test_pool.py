@@ -14,14 +14,13 @@ import anyio
 import pytest
 from support.doubles import GivenBody, GivenQueue, GivenSource, RecordingManifest
 
+from bulkfetch.app.open_pipeline import open_pipeline
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Delivery, Link, Malformed, Outcome, Row
-from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, CANARY_OUTCOMES, RunGuard
+from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, CANARY_OUTCOMES
 from bulkfetch.pipeline.fetcher import Fetcher
-from bulkfetch.pipeline.pool import Pool
-from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.retrying import RetryPolicy
 from bulkfetch.stores import LocalStore
@@ -29,6 +28,7 @@ from bulkfetch.stores import LocalStore
 pytestmark = pytest.mark.anyio
 
 WORKERS = 8
+KEYS = KeyTemplate.parse("{id}.pdf")
 BATCH = 9
 ROWS = 70  # the last one fails and is parked: the second pass must wait for it
 
@@ -79,21 +79,14 @@ class Server:
     def __init__(self, tick, fatal_at=0):
         self.most = self.most_before_success = self.asked = 0
         self.served = False
-        self.armed = True
-        self.asked_unarmed: list[str] = []
+        self.asked_again: list[str] = []
         self.busy: set[str] = set()
         self._tick, self._fatal_at = tick, fatal_at
 
-    def arm(self):
-        self.armed = True
-
-    def disarm(self):
-        self.armed = False
-
-    async def mint(self, invoice_id):
+    async def mint(self, invoice_id, *, fresh=True):
         self.asked = number = self.asked + 1
-        if not self.armed:
-            self.asked_unarmed.append(invoice_id)
+        if not fresh:
+            self.asked_again.append(invoice_id)
         self.busy.add(invoice_id)
         self.most = max(self.most, len(self.busy))
         if not self.served:
@@ -111,12 +104,8 @@ class Server:
             raise
         return Link(invoice_id, 0.0, 600)
 
-    @asynccontextmanager
     async def open(self, link, *, suspect=None):
-        try:
-            yield self._body(link.url, [f"{link.url} {part}".encode() * 50 for part in range(3)])
-        finally:
-            self.busy.discard(link.url)
+        return self._body(link.url, [f"{link.url} {part}".encode() * 50 for part in range(3)])
 
     def _body(self, invoice_id, chunks):
         """A body of `chunks`, with a moment before each; once it is read to its end the invoice is no burden."""
@@ -128,7 +117,9 @@ class Server:
         async def end():
             self.busy.discard(invoice_id)
 
-        return GivenBody(*(part for chunk in chunks for part in (moment, chunk)), end)
+        body = GivenBody(*(part for chunk in chunks for part in (moment, chunk)), end)
+        body.close = lambda: self.busy.discard(invoice_id)
+        return body
 
 
 class Moments:
@@ -155,20 +146,17 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
         tick()
 
     async with (
-        ManifestWriter.open(root, clock=clock, objects=objects, shared=source.redelivers) as manifest,
+        ManifestWriter.open(root, clock=clock, objects=objects, shared=source.capabilities.shared) as manifest,
         LocalStore.open(root, manifest.run) as store,
     ):
         fetcher = Fetcher(
             server, server, store, policy=RetryPolicy(attempts=2, wait_initial=1e-4, wait_max=1e-4, timeout=0),
             rng=Random(0), stopping=stop.requested.is_set, notify=notify,
         )  # fmt: skip
-        pool = Pool(
-            source=source, manifest=RecordingManifest(manifest, durable), ledger=manifest.history, store=store,
-            fetcher=fetcher,
-            rows=RowWriter(manifest.run, clock), keys=KeyTemplate.parse("{id}.pdf"),
-            guard=RunGuard(max_failed_ratio=1.0), stop=stop, notify=notify, utc_now=clock, workers=WORKERS,
-            drain=drain, adopting=manifest.adopting,
-            before_first_pass=server.arm, before_second_pass=server.disarm,
+        pool = open_pipeline(
+            manifest.run, source=source, manifest=RecordingManifest(manifest, durable), history=manifest.history,
+            store=store, fetcher=fetcher, keys=KEYS, stop=stop, notify=notify, utc_now=clock,
+            workers=WORKERS, drain=drain, max_failed_ratio=1.0, adopting=manifest.adopting,
         )  # fmt: skip
         yield pool, source, server, stop
     (written,) = (root / "manifests").glob(f"{manifest.run}.jsonl")
@@ -179,7 +167,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
 
 def account(pool, source, root):
     """Whatever happened: each row has one end, and rows and objects agree."""
-    counts = pool.account.counts
+    counts = pool.tally.counts(source)
     assert counts.balanced(), counts
     assert counts.read == len(source.acked)
     assert max(source.acked.values(), default=1) == max(source.nacked.values(), default=1) == 1
@@ -195,11 +183,11 @@ async def test_a_whole_run_settles_every_row(tmp_path):
         await pool.run()
     account(pool, source, tmp_path)
     assert not source.nacked
-    assert pool.account.counts.read == ROWS
+    assert pool.tally.counts(source).read == ROWS
     lines = [line for line in range(1, ROWS + 1) if line % 17 and line % 19]
-    assert pool.account.counts.failed == sum(flaw(line) is not None for line in lines)
-    assert pool.account.retryable_failures == sum(line % 11 != 3 and line % 13 == 5 for line in lines)
-    assert (pool.account.counts.rejected, pool.account.counts.skipped) == (ROWS // 17, ROWS // 19)
+    assert pool.tally.failed == sum(flaw(line) is not None for line in lines)
+    assert pool.tally.retryable_failures == sum(line % 11 != 3 and line % 13 == 5 for line in lines)
+    assert (pool.tally.rejected, pool.tally.skipped) == (ROWS // 17, ROWS // 19)
     assert stop.cause is None
     # How many are with the server at a time depends on how fast the disk is; that there are more after a success, not.
     assert server.most_before_success <= CANARY_IN_FLIGHT < server.most <= WORKERS
@@ -217,7 +205,7 @@ async def test_a_stop_at_any_moment_leaves_no_row_between(tmp_path, way):
             def act(stop=stop, cause=cause):
                 stop.request(cause)
                 if way == "hurry":
-                    stop.hurry()
+                    stop.force()
 
             tick.act = act
             tasks = len(asyncio.all_tasks())
@@ -245,12 +233,12 @@ async def test_what_a_stopped_run_left_is_done_by_the_next(tmp_path):
     stored = 0
     for moment in (40, 60, 80, 0):
         tick = Moments(moment)
-        async with pool_on(tmp_path, tick) as (pool, _, _, stop):
+        async with pool_on(tmp_path, tick) as (pool, source, _, stop):
             tick.act = lambda stop=stop: stop.request(Aborted("stopped"))
             await pool.run()
-        assert pool.account.counts.balanced()
-        stored += pool.account.counts.stored
-    assert pool.account.counts.read == ROWS
+        assert pool.tally.counts(source).balanced()
+        stored += pool.tally.stored
+    assert pool.tally.counts(source).read == ROWS
     assert stored == len(list(tmp_path.glob("*.pdf")))
     assert stored == sum(flaw(line) is None for line in range(1, ROWS + 1) if line % 17 and line % 19)
 
@@ -264,7 +252,7 @@ async def test_a_cancelled_run_has_a_row_for_each_object(tmp_path):
                 tick.act = scope.cancel
                 await pool.run()
         assert not source.acked.keys() & source.nacked.keys()
-        assert len(list(root.glob("*.pdf"))) == pool.account.counts.stored
+        assert len(list(root.glob("*.pdf"))) == pool.tally.stored
 
 
 LATE = invoice(67)  # the last but the one that is parked
@@ -279,22 +267,21 @@ class FailsOnceLate:
     def __getattr__(self, name):
         return getattr(self._inner, name)
 
-    async def put(self, key, body, *, received, **more):
+    async def put(self, key, body, *, committed, **more):
         if self.failed or not key.startswith(LATE):
-            return await self._inner.put(key, body, received=received, **more)
+            return await self._inner.put(key, body, committed=committed, **more)
         self.failed = True
-        async for _ in body:
-            pass
-        received()
-        await anyio.sleep(0.2)
-        raise TransientError(Reason.STORE_ERROR, "lost")
+        await body.gather([], 1 << 20)
+        lost = TransientError(Reason.STORE_ERROR, "lost")
+        asyncio.get_running_loop().call_later(0.2, committed, lost)
+        return body.size
 
 
 async def test_a_late_failure_of_the_store_finds_a_place_again(tmp_path):
     """An invoice that gave its place up while it was made durable, and has to be fetched again when all others are
     done, gets a place: idle workers hold none."""
     async with pool_on(tmp_path, lambda: None) as (pool, source, _server, _stop):
-        late = pool._store = pool._fetcher._store = pool._admission._store = FailsOnceLate(pool._store)
+        late = pool._fetcher._store = FailsOnceLate(pool._fetcher._store)
         with anyio.fail_after(10.0):
             await pool.run()
     assert late.failed
@@ -331,10 +318,10 @@ async def test_a_stopped_run_does_not_wait_for_its_manifest(tmp_path, monkeypatc
                 await anyio.to_thread.run_sync(bucket.asked.wait)
                 stop.request(Aborted("stopped"))
                 if way == "hurry":
-                    stop.hurry()
+                    stop.force()
     assert not source.acked
     assert set(source.nacked.values()) == {1}
-    assert pool.account.counts.read == 0
+    assert pool.tally.counts(source).read == 0
 
 
 class Queued(GivenQueue):
@@ -364,6 +351,7 @@ class Queued(GivenQueue):
         raise AssertionError("nothing comes back untried")
 
     async def nack(self, row):
+        self.returned += 1
         self.put_off.append(row.invoice_id)
         again = replace(row, redelivered=True)
         if len(self.put_off) < 3:
@@ -395,8 +383,8 @@ async def test_what_failed_goes_back_to_a_queue(tmp_path):
         (invoice(18), "failed", "server_error"),
     ]
     assert server.asked == 4 * 2 + 2 + 1
-    assert pool.account.counts.balanced()
-    assert (pool.account.counts.read, pool.account.counts.failed, pool.account.counts.stored) == (3, 2, 1)
+    assert pool.tally.counts(source).balanced()
+    assert (pool.tally.counts(source).read, pool.tally.failed, pool.tally.stored) == (3, 2, 1)
 
 
 class Returned(Queued):
@@ -404,15 +392,15 @@ class Returned(Queued):
 
     def __init__(self, durable, tick, rows):
         super().__init__(durable, tick, rows)
-        self.returned = {}
+        self.came_back = {}
 
     async def nack(self, row):
-        assert row.invoice_id not in self.returned
-        self.returned[row.invoice_id] = True
+        assert row.invoice_id not in self.came_back
+        self.came_back[row.invoice_id] = True
 
     async def release(self, row):
-        assert row.invoice_id not in self.returned
-        self.returned[row.invoice_id] = False
+        assert row.invoice_id not in self.came_back
+        self.came_back[row.invoice_id] = False
 
 
 async def test_only_what_may_have_met_a_bug_counts_as_tried(tmp_path):
@@ -424,7 +412,7 @@ async def test_only_what_may_have_met_a_bug_counts_as_tried(tmp_path):
     ) as (pool, source, server, _):  # fmt: skip
         mint = server.mint
 
-        async def broken(invoice_id):
+        async def broken(invoice_id, *, fresh=True):
             if invoice_id == invoice(2):
                 raise ValueError(invoice_id)
             await mint(invoice_id)
@@ -433,7 +421,7 @@ async def test_only_what_may_have_met_a_bug_counts_as_tried(tmp_path):
         server.mint = broken
         with anyio.fail_after(10.0), pytest.raises(ExceptionGroup):
             await pool.run()
-    assert source.returned == {row[0]: row[0] == invoice(2) for row in rows}
+    assert source.came_back == {row[0]: row[0] == invoice(2) for row in rows}
 
 
 async def test_what_no_retry_mends_is_given_up_at_once(tmp_path):
@@ -453,8 +441,8 @@ async def test_a_second_row_of_a_queue_is_no_duplicate(tmp_path):
     outcomes = Counter((outcome, reason) for _, outcome, reason in source.accounts)
     assert outcomes[("stored", None)] == 1
     assert set(outcomes) <= {("stored", None), ("stored", "adopted"), ("skipped", "already_stored")}
-    assert pool.account.counts.balanced()
-    assert pool.account.counts.read == 3
+    assert pool.tally.counts(source).balanced()
+    assert pool.tally.counts(source).read == 3
 
 
 async def test_what_another_worker_left_is_looked_for(tmp_path):
@@ -471,10 +459,10 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
         ManifestWriter.open(tmp_path, clock=clock, shared=True) as other,
     ):
         for each in (with_row, without_row):
-            await anyio.Path(tmp_path / pool._keys.key_for(each, {})).write_bytes(pdf)
+            await anyio.Path(tmp_path / KEYS.key_for(each, {})).write_bytes(pdf)
         await other.append(
             [
-                Row(run=other.run, invoice_id=with_row, outcome=Outcome.STORED, key=pool._keys.key_for(with_row, {}),
+                Row(run=other.run, invoice_id=with_row, outcome=Outcome.STORED, key=KEYS.key_for(with_row, {}),
                     size=len(pdf), sha256=hashlib.sha256(pdf).hexdigest(), started_at="", finished_at="")
             ]
         )  # fmt: skip
@@ -489,8 +477,8 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
 
 
 async def test_what_failed_on_a_queue_opens_no_breaker_while_it_is_alone(tmp_path):
-    """As in a second pass over a file the breakers rest when none but what failed before is in hand; whatever is asked
-    for the first time meets them armed, also after that."""
+    """What has failed in a pass of its own is asked for as such, so that it is no sign of an outage; whatever is asked
+    for the first time is not."""
     comes_late = [Delivery(invoice(1), 2), Delivery(invoice(2), 3)]
 
     class LateRows(Queued):
@@ -506,8 +494,8 @@ async def test_what_failed_on_a_queue_opens_no_breaker_while_it_is_alone(tmp_pat
     ) as (pool, source, server, _):
         with anyio.fail_after(10.0):
             await pool.run()
-    # Its first pass of two tries was armed, the others, until another invoice had fared better, were not.
-    assert server.asked_unarmed == [invoice(5)] * 6
+    # Its first pass of two tries could count towards an outage, the others, until another one had fared better, not.
+    assert server.asked_again == [invoice(5)] * 6
     assert sorted(name for name, outcome, _ in source.accounts if outcome == "stored") == [invoice(1), invoice(2)]
 
 
@@ -522,6 +510,7 @@ async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path)
 
         async def release(self, row):
             await anyio.sleep(0.5)
+            self.returned += 1
             self.nacked[row.line] += 1
 
         nack = release
@@ -540,19 +529,18 @@ async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path)
                 tasks.start_soon(pool.run)
                 await anyio.sleep(0.3)
                 stop.request(Aborted("stopped"))
-                stop.hurry()
-    assert pool.account.counts.balanced()
+                stop.force()
+    assert pool.tally.counts(source).balanced()
     assert len(source.acked) + len(source.nacked) == len(known) + len(new)
 
 
 class Rendering(Server):
     """A download host whose documents are whole PDFs, and differ each time."""
 
-    @asynccontextmanager
     async def open(self, link, *, suspect=None):
         self.rendered = getattr(self, "rendered", 0) + 1
         chunks = [b"%PDF-1.4\n", f"{link.url} {self.rendered}".encode(), b"\n%%EOF\n"]
-        yield self._body(link.url, chunks)
+        return self._body(link.url, chunks)
 
 
 async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monkeypatch):
@@ -566,7 +554,7 @@ async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monke
     assert {outcome for _, outcome, _ in source.accounts} <= {"stored", "skipped"}
     (row, *others) = [row for row in rows_in(tmp_path) if row["outcome"] == "stored"]
     assert {row["sha256"], *(other["sha256"] for other in others)} == {digest_in(tmp_path, row["key"])}
-    assert pool.account.counts.balanced()
+    assert pool.tally.counts(source).balanced()
 
 
 async def test_a_row_of_a_lost_object_is_not_taken_for_the_new_one(tmp_path):
@@ -600,6 +588,7 @@ async def test_failures_that_may_be_the_runs_own_fault_go_back_to_a_queue(tmp_pa
 
     class Back(Queued):
         async def release(self, row):
+            self.returned += 1
             self.nacked[row.line] += 1
 
         nack = release
@@ -615,7 +604,7 @@ async def test_failures_that_may_be_the_runs_own_fault_go_back_to_a_queue(tmp_pa
     assert "the first 20 invoices all failed" in str(stop.cause)
     assert source.accounts == []
     assert sorted(source.nacked) == list(range(1, 41))
-    assert pool.account.counts.read == 0
+    assert pool.tally.counts(source).read == 0
     assert server.asked < CANARY_OUTCOMES + CANARY_IN_FLIGHT
 
 
@@ -628,8 +617,8 @@ async def test_few_or_different_failures_are_given_up_all_the_same(tmp_path, cou
         with anyio.fail_after(10.0):
             await pool.run()
     assert Counter(reason for _, _, reason in source.accounts) == {"not_found": count - 1, "server_error": 1}
-    assert pool.account.counts.balanced()
-    assert pool.account.counts.failed == count
+    assert pool.tally.counts(source).balanced()
+    assert pool.tally.failed == count
 
 
 async def test_a_batch_that_ends_a_worker_in_an_unforeseen_way_was_tried(tmp_path, monkeypatch):
@@ -647,4 +636,4 @@ async def test_a_batch_that_ends_a_worker_in_an_unforeseen_way_was_tried(tmp_pat
     ):
         with anyio.fail_after(10.0), pytest.raises(ExceptionGroup):
             await pool.run()
-    assert source.returned == {row[0]: True for row in rows}
+    assert source.came_back == {row[0]: True for row in rows}

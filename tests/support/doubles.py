@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import anyio
 
-from bulkfetch.interfaces import Body, Manifest, Source
+from bulkfetch.interfaces import Body, Capabilities, Manifest, Source
 from bulkfetch.models import Delivery, InputRow, Row
 
 Part = bytes | Exception | Callable[[], Awaitable[object]]
@@ -20,21 +20,30 @@ class GivenBody:
 
     def __init__(self, *parts: Part, content_type: str | None = "application/pdf") -> None:
         self.content_type = content_type
-        self._parts = parts
+        self._left = iter(parts)
+        self.size = 0
         self._digest = hashlib.sha256()
         self._ended = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def gather(self, chunks: list[bytes], limit: int) -> bool:
         """The parts, in order."""
-        for part in self._parts:
+        enough = self.size + limit
+        for part in self._left:
             if isinstance(part, Exception):
                 raise part
             if isinstance(part, bytes):
                 self._digest.update(part)
-                yield part
+                self.size += len(part)
+                chunks.append(part)
+                if self.size > enough:
+                    return True
             else:
                 await part()
         self._ended = True
+        return False
+
+    def close(self) -> None:
+        """There is nothing to give up."""
 
     @property
     def sha256(self) -> str:
@@ -52,12 +61,12 @@ class GivenSource:
     """A source of the rows given, in batches, that counts by line what became of each."""
 
     name = "given"
-    redelivers = False
+    capabilities = Capabilities()
 
     def __init__(self, rows: Sequence[InputRow], *, batch: int = 9) -> None:
         self.acked: Counter[int | None] = Counter()
         self.nacked: Counter[int | None] = Counter()
-        self.given = 0
+        self.given = self.handed_out = self.returned = 0
         self._rows = list(rows)
         self._batch = batch
 
@@ -65,6 +74,7 @@ class GivenSource:
         """All rows, once."""
         while batch := self._rows[self.given : self.given + self._batch]:
             self.given += len(batch)
+            self.handed_out += len(batch)
             yield batch
 
     async def ack(self, input_row: InputRow, row: Row) -> None:
@@ -75,11 +85,13 @@ class GivenSource:
 
     async def nack(self, input_row: InputRow) -> None:
         """Count it."""
+        self.returned += 1
         self.nacked[input_row.line] += 1
         await anyio.lowlevel.checkpoint()
 
     async def release(self, input_row: InputRow) -> None:
         """Count it."""
+        self.returned += 1
         self.nacked[input_row.line] += 1
         await anyio.lowlevel.checkpoint()
 
@@ -95,7 +107,7 @@ class GivenSource:
 class GivenQueue(GivenSource):
     """A source that hands out again what comes back, and ends when all is acknowledged."""
 
-    redelivers = True
+    capabilities = Capabilities(comes_again=True, repeats=True, shared=True, telling_blocks=True)
 
     def __init__(self, rows: Sequence[InputRow], *, batch: int = 9) -> None:
         super().__init__(rows, batch=batch)
@@ -107,6 +119,7 @@ class GivenQueue(GivenSource):
         while self._left:
             batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
             if batch:
+                self.handed_out += len(batch)
                 yield batch
             await anyio.sleep(0.001)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio.lowlevel
 
+from bulkfetch.interfaces import Capabilities
 from bulkfetch.models import InputRow, Row
 from bulkfetch.sources.files.blocks import STDIN, Unpacker, open_blocks
 from bulkfetch.sources.files.lines import LineSplitter, Parser
@@ -16,24 +17,24 @@ ParserFactory = Callable[[], Parser]
 class FileSource:
     """Reads `path` block by block and hands out the rows that each block completes.
 
-    Nothing is kept of a row once it is handed out: what is accounted for is known from the manifest, so `ack`,
-    `nack` and `release` have nothing to do.
+    Nothing is kept of a row once it is handed out: what is accounted for is known from the manifest.
     """
 
-    redelivers = False
+    capabilities = Capabilities()
 
     def __init__(self, path: Path | int, parser: ParserFactory) -> None:
         self._spec = "-" if path == STDIN else str(path)
         self.name = "stdin" if path == STDIN else safe(self._spec)
         self._path = path
         self._parser = parser
-        self._rows = 0
+        self.handed_out = 0
+        self.returned = 0
         self._consumed = 0
         self._size: int | None = None
         self._digest: tuple[str, int] | None = None
 
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
-        self._rows = self._consumed = 0
+        self.handed_out = self.returned = self._consumed = 0
         self._digest = None
         unpacker, splitter, parser = Unpacker(self._spec), LineSplitter(self._spec), self._parser()
         async with open_blocks(self._path, self._spec) as reader:
@@ -42,32 +43,34 @@ class FileSource:
                 for part in unpacker.feed(block):
                     self._consumed = reader.count - unpacker.waiting
                     if rows := parser.parse(splitter.feed(part)):
-                        self._rows += len(rows)
+                        self.handed_out += len(rows)
                         yield rows
                     else:
                         # Packed blank lines unpack to a thousand times their size: let the others run meanwhile.
                         await anyio.lowlevel.checkpoint()
             for rows in _rest(unpacker, splitter, parser):
-                self._rows += len(rows)
+                self.handed_out += len(rows)
                 yield rows
             self._digest = reader.sha256(), reader.count
 
     async def ack(self, input_row: InputRow, row: Row) -> None:
         """Nothing to do."""
 
-    async def nack(self, input_row: InputRow) -> None:
-        """Nothing to do."""
+    async def nack(self, input_row: InputRow) -> None:  # noqa: ARG002 - nothing is kept of it
+        """Nothing to do but to count."""
+        self.returned += 1
 
-    async def release(self, input_row: InputRow) -> None:
-        """Nothing to do."""
+    async def release(self, input_row: InputRow) -> None:  # noqa: ARG002 - as above
+        """Nothing to do but to count."""
+        self.returned += 1
 
     def estimate(self) -> int | None:
         """Rows so far, scaled by how much of the file they took; exact at the end."""
         if self._digest is not None:
-            return self._rows
-        if not self._rows or self._size is None:
+            return self.handed_out
+        if not self.handed_out or self._size is None:
             return None
-        return max(self._rows, round(self._rows * self._size / self._consumed))
+        return max(self.handed_out, round(self.handed_out * self._size / self._consumed))
 
     def digest(self) -> tuple[str, int] | None:
         return self._digest

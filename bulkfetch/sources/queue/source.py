@@ -11,7 +11,7 @@ import anyio.lowlevel
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Backlog, GateClosed, GateOpened, Listener, Note
-from bulkfetch.interfaces import Queue
+from bulkfetch.interfaces import Capabilities, Queue
 from bulkfetch.models import DeadLetter, InputRow, Lease, Malformed, Outcome, Row, utc_iso
 from bulkfetch.retrying import persisting
 from bulkfetch.sources.queue.leases import HeldLeases
@@ -51,7 +51,7 @@ class QueueSource:
         max_outage: seconds without an answer of the broker after which the run is stopped.
     """
 
-    redelivers = True
+    capabilities = Capabilities(comes_again=True, repeats=True, shared=True, telling_blocks=True)
 
     def __init__(
         self,
@@ -66,6 +66,8 @@ class QueueSource:
         rng: Random,
     ) -> None:
         self.name = queue.name
+        self.handed_out = 0
+        self.returned = 0
         self._queue = queue
         self._limit = limit
         self._until_empty = until_empty
@@ -92,6 +94,7 @@ class QueueSource:
             leases = await self._persist(self._lease)
             if leases:
                 self._empty_since = None
+                self.handed_out += len(leases)
                 yield [_row(lease) for lease in leases]
             elif self._until_empty and await self._drained():
                 return
@@ -179,11 +182,13 @@ class QueueSource:
 
     async def nack(self, input_row: InputRow) -> None:
         """See `interfaces.Source.nack`: it comes again after a delay that doubles each time, up to two minutes."""
+        self.returned += 1
         lease = _lease_of(input_row)
         await self._leases.nack(lease, min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)))
 
     async def release(self, input_row: InputRow) -> None:
         """See `interfaces.Source.release`: it comes again at once."""
+        self.returned += 1
         await self._leases.release([(_lease_of(input_row), 0.0)])
 
     def _dead_letter(self, lease: Lease, row: Row) -> DeadLetter:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 MIB = 1024 * 1024
 LARGEST_IN_MEMORY = 8 * MIB
 MEMORY = 64 * MIB
+PIECE = 256 * 1024
+"""Bytes that are read before memory is claimed for them."""
 
 _NAME_LIMIT = 180
 
@@ -126,11 +128,14 @@ class _Arriving:
 
     async def fill(self, body: Body) -> None:
         """Read `body` to its end."""
-        async for chunk in body:
-            self._chunks.append(chunk)
-            self._held += len(chunk)
-            if self._file is None and self._held <= LARGEST_IN_MEMORY and self._spool.take(len(chunk)):
-                self._taken += len(chunk)
+        more = True
+        while more:
+            known = len(self._chunks)
+            more = await body.gather(self._chunks, PIECE)
+            came = sum(map(len, self._chunks[known:]))
+            self._held += came
+            if self._file is None and self._held <= LARGEST_IN_MEMORY and self._spool.take(came):
+                self._taken += came
             elif self._file is None or self._held >= MIB:
                 await self._spill()
 

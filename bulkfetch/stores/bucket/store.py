@@ -1,5 +1,6 @@
 """A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from obstore.store import S3Store
 from yarl import URL
 
 from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
-from bulkfetch.interfaces import Body
+from bulkfetch.interfaces import Body, Committed
 from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
@@ -134,25 +135,20 @@ class BucketStore:
         key: str,
         body: Body,
         *,
-        received: Callable[[], None],
+        committed: Committed,
         fields: Mapping[str, str] = NO_FIELDS,
-        tried: dict[str, int] | None = None,
-    ) -> PutResult:
-        """See `interfaces.Store.put`. A body counts as received when it is on disk, or as an object in the bucket."""
+        put_before: dict[str, int] | None = None,
+    ) -> int:
+        """See `interfaces.Store.put`. On return the object is in the bucket."""
         key_path(key)
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
         async with self._spool.receive(key, body) as content:
             # Half an upload is worth nothing, and its time is bounded.
             with await self._gate.enter(), CancelScope(shield=True):
-                in_memory = content.in_memory
-                if not in_memory:
-                    received()
-                result = await self._publish(key, content, body, retention, {} if tried is None else tried)
-                del content
-        if in_memory:
-            received()
-        return result
+                result = await self._publish(key, content, body, retention, {} if put_before is None else put_before)
+        asyncio.get_running_loop().call_soon(committed, result)
+        return 0
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """See `interfaces.Store.head`. Waits while the store is out of service, as a put does.
@@ -202,11 +198,11 @@ class BucketStore:
             yield chunk
 
     async def _publish(
-        self, key: str, content: Content, body: Body, retention: Retention | None, tried: dict[str, int]
+        self, key: str, content: Content, body: Body, retention: Retention | None, put_before: dict[str, int]
     ) -> PutResult:
         sha256, size = body.sha256, content.size
         # The answer may get lost on the way from a store that took it: the next try can then meet this body.
-        tried[sha256] = size
+        put_before[sha256] = size
         try:
             with bucket_errors(self.name), anyio.fail_after(self._answer_seconds + size / SLOWEST):
                 done = await obstore.put_async(
@@ -220,7 +216,7 @@ class BucketStore:
         except FileNotFoundError:
             raise no_bucket(self.name) from None
         except FileExistsError:
-            found, there = await self._compare(key, content, sha256, tried)
+            found, there = await self._compare(key, content, sha256, put_before)
             return await self._result(key, found, there, body.content_type, adopted=True)
         made = _Found(size, sha256, done["e_tag"], done["version"])
         result = await self._result(key, made, sha256, body.content_type, adopted=False)
@@ -231,7 +227,9 @@ class BucketStore:
             )
         return result
 
-    async def _compare(self, key: str, content: Content, sha256: str, tried: Mapping[str, int]) -> tuple[_Found, str]:
+    async def _compare(
+        self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]
+    ) -> tuple[_Found, str]:
         """What is under `key`, with its SHA-256: the same content, or that of an earlier put for this invoice whose
         answer was lost, where the server's PDF is another each time.
 
@@ -245,7 +243,7 @@ class BucketStore:
             there = found.sha256 or await self._digest(key)
         except FileNotFoundError:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
-        if tried.get(there) == found.size:
+        if put_before.get(there) == found.size:
             return found, there
         kept = await self._spool.keep(key, content)
         raise PermanentError(

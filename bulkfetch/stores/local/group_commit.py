@@ -1,19 +1,21 @@
-"""Two threads behind the event loop: one writes bodies, the other makes them durable in groups.
+"""One thread behind the event loop: it writes bodies, makes them durable, and names them, in groups.
 
-A hop to a thread for each file would cost more than the write itself, so whole bodies queue up for one writer; and as
-the disk settles many files at once as fast as a few, everything that was written while one group was being committed
-is the next group. So its size follows the load, and an idle store commits a lone file at once.
+A hop to a thread for each file would cost more than the write itself, so whole bodies queue up for one thread. The disk
+settles many files at once as fast as a few: whatever arrives while one group is committed is the next group. So its
+size follows the load, and an idle store commits a lone file at once.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Thread
 from typing import Self
 
 from bulkfetch.errors import BulkfetchError, FatalError
+from bulkfetch.interfaces import Committed
 from bulkfetch.keys import KeyPath
+from bulkfetch.models import PutResult
 from bulkfetch.stores.local.errors import Place, disposition
 from bulkfetch.stores.local.temp_files import TempFile
 from bulkfetch.stores.local.tree import Tree, seal
@@ -23,65 +25,76 @@ GROUP_LIMIT = 64
 
 @dataclass(slots=True, eq=False)
 class Commit:
-    """A body on its way to `path`: `chunks` is what is not yet in `temp`.
+    """A verified body on its way to `path`: `chunks` is what is not yet in `temp`; `committed` is told `outcome`.
 
-    `done` is set to None once it is published, or to its `temp`, which is left where something has the name already.
+    Mutable are `chunks`, `temp` and `outcome`, by the one who has it in hand: the event loop, then the thread.
     """
 
     path: KeyPath
     chunks: Sequence[bytes]
     temp: TempFile | None
-    received: Callable[[], None]
-    done: asyncio.Future[TempFile | None]
+    outcome: PutResult | BulkfetchError
+    """The result that is promised, or the error that came instead."""
+    committed: Committed
     published: bool = False
-    error: BulkfetchError | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error."""
+        return isinstance(self.outcome, BulkfetchError)
 
 
 _Queue = SimpleQueue[Commit | None]
 
 
 class GroupCommitter:
-    """Takes commits from the event loop that it was made on, and settles each one's `done` there."""
+    """Takes commits from the event loop that it was made on, and tells their outcomes there.
+
+    Mutable: `_waiting` and `_broken`, on the event loop only.
+    """
 
     def __init__(self, tree: Tree, place: Place) -> None:
         self._tree = tree
         self._place = place
         self._loop = asyncio.get_running_loop()
-        self._bodies: _Queue = SimpleQueue()
-        self._written: _Queue = SimpleQueue()
+        self._queue: _Queue = SimpleQueue()
         self._waiting: set[Commit] = set()
         self._broken: FatalError | None = None
-        self._threads = [
-            Thread(target=self._guarded, args=(self._write_bodies,), name="bulkfetch-writer"),
-            Thread(target=self._guarded, args=(self._commit_groups,), name="bulkfetch-committer"),
-        ]
+        self._thread = Thread(target=self._work, name="bulkfetch-store")
 
     def start(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def close(self) -> None:
-        """Commit what was submitted, and end the threads. Blocks."""
-        self._bodies.put(None)
-        for thread in self._threads:
-            thread.join()
+        """Commit what was submitted, and end the thread. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
 
     def submit(self, commit: Commit) -> None:
-        """Take `commit`; from here on it ends in an object or an error. To be called on the event loop."""
+        """Take `commit`; from here on it ends in an object or an error. To be called on the event loop.
+
+        Raises:
+            FatalError: the thread has met a bug, and ended.
+        """
         if self._broken:
             raise self._broken
         self._waiting.add(commit)
-        self._bodies.put(commit)
+        self._queue.put(commit)
 
-    def _write_bodies(self) -> None:
-        for batch in _batches(self._bodies):
-            for commit in batch:
-                self._write(commit)
-            self._loop.call_soon_threadsafe(_announce, batch)
-            for commit in batch:
-                self._written.put(commit)
-        self._written.put(None)
+    def _work(self) -> None:
+        try:
+            for group in _groups(self._queue):
+                for commit in group:
+                    self._write(commit)
+                for commit in group:
+                    self._seal(commit)
+                self._publish(group)
+                for commit in group:
+                    self._adopt(commit)
+                self._loop.call_soon_threadsafe(self._settle, group)
+        except BaseException as error:  # noqa: BLE001 - nobody else would hear of it, and every put would wait for ever
+            self._loop.call_soon_threadsafe(self._break, error)
 
     def _write(self, commit: Commit) -> None:
         try:
@@ -92,15 +105,8 @@ class GroupCommitter:
             self._fail(commit, error)
         commit.chunks = ()
 
-    def _commit_groups(self) -> None:
-        for group in _batches(self._written):
-            for commit in group:
-                self._seal(commit)
-            self._publish(group)
-            self._loop.call_soon_threadsafe(self._settle, group)
-
     def _seal(self, commit: Commit) -> None:
-        if commit.temp is None or commit.error:
+        if commit.temp is None or commit.failed:
             return
         try:
             seal(commit.temp)
@@ -110,66 +116,61 @@ class GroupCommitter:
             self._place.io_errors = 0
 
     def _publish(self, group: Sequence[Commit]) -> None:
+        """Name what is sealed, and make the names durable, each directory once for the whole group."""
         with self._tree.directories() as directories:
             for commit in group:
-                if commit.temp is None or commit.error:
+                if commit.temp is None or commit.failed:
                     continue
                 try:
                     commit.published = self._tree.publish(commit.temp, commit.path, directories)
                 except OSError as error:
                     self._fail(commit, error)
-            failed = directories.sync()
-        for path, reason in failed.items():
+            unsynced = directories.sync()
+        for path, reason in unsynced.items():
             for commit in group:
                 if commit.published and commit.path[: len(path)] == path:
                     self._fail(commit, reason)
 
+    def _adopt(self, commit: Commit) -> None:
+        """Where something had the name before: see whether it is the same content."""
+        if commit.published or commit.temp is None or not isinstance(commit.outcome, PutResult):
+            return
+        try:
+            self._tree.adopt(commit.temp, commit.path, commit.outcome.sha256)
+            commit.outcome = replace(commit.outcome, adopted=True)
+        except OSError as error:
+            self._fail(commit, error)
+        except BulkfetchError as error:
+            commit.outcome = error
+
     def _fail(self, commit: Commit, error: OSError) -> None:
-        commit.error = disposition(error, self._place)
-        commit.error.__cause__ = error
+        commit.outcome = disposition(error, self._place)
+        commit.outcome.__cause__ = error
         if commit.temp:
             self._tree.temp_files.discard(commit.temp)
 
     def _settle(self, group: Sequence[Commit]) -> None:
         for commit in group:
-            self._waiting.discard(commit)
-            if commit.done.done():
-                continue
-            if commit.error:
-                commit.done.set_exception(commit.error)
-            else:
-                commit.done.set_result(None if commit.published else commit.temp)
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - nobody else would hear of it, and every put would wait for ever
-            self._loop.call_soon_threadsafe(self._break, error)
-            self._bodies.put(None)
-            self._written.put(None)
+            if commit in self._waiting:
+                self._waiting.remove(commit)
+                commit.committed(commit.outcome)
 
     def _break(self, error: BaseException) -> None:
         self._broken = FatalError(f"{self._tree.name}: the store broke: {type(error).__name__}")
         self._broken.__cause__ = error
         for commit in self._waiting:
-            commit.error = self._broken
+            commit.outcome = self._broken
         self._settle(tuple(self._waiting))
 
 
-def _announce(batch: Sequence[Commit]) -> None:
-    for commit in batch:
-        if not commit.error:
-            commit.received()
-
-
-def _batches(queue: _Queue) -> Iterator[Sequence[Commit]]:
+def _groups(queue: _Queue) -> Iterator[Sequence[Commit]]:
     """What has gathered in `queue`, up to `GROUP_LIMIT` at a time, until None comes out."""
     closed = False
     while not closed:
-        batch = [queue.get()]
-        while len(batch) < GROUP_LIMIT and not queue.empty():
-            batch.append(queue.get())
-        commits = [commit for commit in batch if commit is not None]
-        closed = len(commits) < len(batch)
+        taken = [queue.get()]
+        while len(taken) < GROUP_LIMIT and not queue.empty():
+            taken.append(queue.get())
+        commits = [commit for commit in taken if commit is not None]
+        closed = len(commits) < len(taken)
         if commits:
             yield commits

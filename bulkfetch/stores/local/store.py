@@ -1,8 +1,7 @@
 """A directory as a store: what `put` returns has survived a power loss."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import aiofiles
 from anyio import CancelScope, to_thread
 
 from bulkfetch.errors import InvoiceError
-from bulkfetch.interfaces import Body
+from bulkfetch.interfaces import Body, Committed
 from bulkfetch.keys import KeyPath, key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
@@ -62,10 +61,10 @@ class LocalStore:
         key: str,
         body: Body,
         *,
-        received: Callable[[], None],
+        committed: Committed,
         fields: Mapping[str, str] = NO_FIELDS,  # noqa: ARG002 - a directory knows no retention
-        tried: dict[str, int] | None = None,  # noqa: ARG002 - nor does it lose an answer
-    ) -> PutResult:
+        put_before: dict[str, int] | None = None,  # noqa: ARG002 - nor does it lose an answer
+    ) -> int:
         """See `interfaces.Store.put`. A body up to 1 MiB is held in memory, of a larger one no more than that.
 
         Bytes that must not be archived (`hold`, `conflict`) are kept in `.bulkfetch/quarantine/<run>/<key>`.
@@ -83,18 +82,12 @@ class LocalStore:
         except BaseException:
             await self._abandon(incoming)
             raise
-        # The body is verified and in hand: what is left are milliseconds, and half of it would be worth nothing.
-        sha256 = body.sha256
-        with CancelScope(shield=True):
-            adopted = await self._commit(path, incoming, sha256, received)
-        return PutResult(
-            key=key,
-            uri=self._tree.uri(key),
-            size=incoming.size,
-            sha256=sha256,
-            content_type=body.content_type,
-            adopted=adopted,
+        promised = PutResult(
+            key=key, uri=self._tree.uri(key), size=body.size, sha256=body.sha256, content_type=body.content_type
         )
+        # From here on nothing is awaited: the body is verified, and no cancellation comes between it and its object.
+        self._committer.submit(Commit(path, incoming.chunks, incoming.temp, promised, committed))
+        return incoming.held
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
@@ -136,19 +129,6 @@ class LocalStore:
         except OSError as error:
             raise disposition(error, self._place) from error
 
-    async def _commit(self, path: KeyPath, incoming: "_Incoming", sha256: str, received: Callable[[], None]) -> bool:
-        """Publish what `incoming` holds; True if the same content was there before."""
-        done: asyncio.Future[TempFile | None] = asyncio.get_running_loop().create_future()
-        chunks, incoming.chunks = incoming.chunks, []
-        self._committer.submit(Commit(path, chunks, incoming.temp, received, done))
-        del chunks
-        left = await done
-        if left is None:
-            return False
-        with local_errors(self._place):
-            await to_thread.run_sync(self._tree.adopt, left, path, sha256)
-        return True
-
     async def _abandon(self, incoming: "_Incoming") -> None:
         if incoming.temp:
             with CancelScope(shield=True):
@@ -179,20 +159,23 @@ class LocalStore:
 
 
 class _Incoming:
-    """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks` is not yet in it."""
+    """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks`, of `held` bytes, is
+    what is not yet in it."""
 
     def __init__(self, tree: Tree) -> None:
-        self.size = 0
         self.chunks: list[bytes] = []
+        self.held = 0
         self.temp: TempFile | None = None
         self._tree = tree
-        self._held = 0
 
     async def fill(self, body: Body) -> None:
         """Read `body` to its end."""
-        arriving = aiter(body)
-        if not await self._gather(arriving):
-            return
+        more = await body.gather(self.chunks, BLOCK)
+        if more:
+            await self._spill(body)
+        self.held = sum(map(len, self.chunks))
+
+    async def _spill(self, body: Body) -> None:
         self.temp = await to_thread.run_sync(self._tree.temp_files.create)
         # A descriptor of its own: a write that was cancelled goes on in its thread while the temporary file is dropped.
         with CancelScope(shield=True):
@@ -203,18 +186,7 @@ class _Incoming:
                 await file.writelines(self.chunks)
                 # Emptied, not replaced: the thread's own reference would keep a block alive while the next one gathers.
                 self.chunks.clear()
-                self._held = 0
-                more = await self._gather(arriving)
+                more = await body.gather(self.chunks, BLOCK)
         finally:
             with CancelScope(shield=True):
                 await file.close()
-
-    async def _gather(self, arriving: AsyncIterator[bytes]) -> bool:
-        """Read on to the end, or until more than a block is held: then True."""
-        async for chunk in arriving:
-            self.chunks.append(chunk)
-            self.size += len(chunk)
-            self._held += len(chunk)
-            if self._held > BLOCK:
-                return True
-        return False

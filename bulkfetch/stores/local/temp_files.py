@@ -43,6 +43,9 @@ class TempFile:
     def sync(self) -> None:
         """Make the content durable. After an error the content is lost: a second fsync would lie."""
         os.fsync(self.fd)
+        # Nobody reads it again soon: the cache is better used for what others need.
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file; once more is harmless."""

@@ -368,25 +368,26 @@ def test_a_few_invoices_that_always_fail_are_no_outage() -> None:
     assert run_virtual(lambda: scenario(20)) is True
 
 
-def test_a_gate_that_is_armed_again_counts_anew():
-    """What failed while the breaker rested does not open it, and what fails after that does."""
+def test_what_failed_before_is_no_sign_of_an_outage():
+    """Invoices that failed in a pass of their own before open no breaker, however many they are; others do, and then
+    nobody is charged, whether it failed before or not."""
 
     async def main() -> None:
         origin = gate()
 
-        async def fail(times: int) -> None:
+        async def fail(times: int, *, fresh: bool) -> OriginError:
             for _ in range(times):
-                permit = await origin.enter()
-                permit.close(OriginError(Reason.SERVER_ERROR, "down"))
+                permit = await origin.enter(fresh=fresh)
+                error = OriginError(Reason.SERVER_ERROR, "down")
+                permit.close(error)
+            return error
 
-        origin.disarm()
-        await fail(30)
+        assert (await fail(30, fresh=False)).charged
         assert not origin.outage
-        origin.arm()
+        await fail(19, fresh=True)
         assert not origin.outage
-        await fail(19)
-        origin.arm()
-        await fail(1)
+        assert not (await fail(1, fresh=True)).charged
         assert origin.outage
+        assert not (await fail(1, fresh=False)).charged
 
     run_virtual(main)

@@ -17,14 +17,14 @@ HASH = "ab" * 32
 
 
 def writer(now: datetime = ENDED) -> RowWriter:
-    return RowWriter("run-1", lambda: now)
+    return RowWriter("run-1", lambda: now, "file:///{}".format)
 
 
 def a_job() -> Job:
     """An invoice that took three tries and two links."""
     effort = Effort(attempts=3, links=2)
     effort.started_at = BEGAN
-    return Job(DELIVERY, "2026/A-1.pdf", effort)
+    return Job(DELIVERY, "2026/A-1.pdf", effort=effort)
 
 
 def written(row: Row, *, besides: frozenset[str] = frozenset()) -> dict[str, object]:
@@ -44,7 +44,7 @@ def test_every_row_repeats_its_input_row() -> None:
     rows = [
         writer().stored(a_job(), PutResult("k", "u", 1, HASH)),
         writer().failed(a_job(), PermanentError(Reason.NOT_FOUND, "gone")),
-        writer().already_stored(DELIVERY, Entry("k", 1, HASH), "u"),
+        writer().already_stored(DELIVERY, Entry("k", 1, HASH)),
         writer().duplicate(DELIVERY, 3),
         writer().unusable(DELIVERY, PermanentError(Reason.INVALID_ROW, "no year")),
     ]
@@ -140,7 +140,7 @@ def test_a_failed_row_says_whether_the_same_command_may_mend_it(error, retryable
 
 def test_a_row_that_is_settled_at_once_cost_nothing() -> None:
     """No request was made for it: it began when it ended, with no tries and no links."""
-    row = writer().already_stored(DELIVERY, Entry("old/A-1.pdf", 9, HASH), "file:///old/A-1.pdf")
+    row = writer().already_stored(DELIVERY, Entry("old/A-1.pdf", 9, HASH))
     assert written(row, besides=INPUT | {"started_at", "finished_at"}) == {
         "reason": Reason.ALREADY_STORED,
         "key": "old/A-1.pdf",

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import anyio
 import pytest
 from support.disks import AS_ROOT, Mount
 from support.doubles import GivenBody
+from support.puts import put as put_body
 
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.models import PutResult
@@ -31,7 +32,7 @@ WITH_STRACE = pytest.mark.skipif(
 
 
 async def put(store: LocalStore, key: str, *chunks: bytes) -> PutResult:
-    return await store.put(key, GivenBody(*chunks), received=lambda: None)
+    return await put_body(store, key, GivenBody(*chunks))
 
 
 async def failure(store: LocalStore, key: str, *chunks: bytes) -> BulkfetchError:
@@ -165,7 +166,7 @@ async def test_held_bytes_are_kept_aside(root: Path, size: int) -> None:
     async with LocalStore.open(root, "run-1") as store:
         for fill in (b"a", b"b"):
             with pytest.raises(PermanentError, match="no PDF"):
-                await store.put("2024/INV-1.pdf", GivenBody(fill * size, b"end", error), received=lambda: None)
+                await put_body(store, "2024/INV-1.pdf", GivenBody(fill * size, b"end", error))
 
         assert temps(root) == []
     quarantine = root / ".bulkfetch/quarantine/run-1"
@@ -181,7 +182,7 @@ async def test_an_error_without_hold_keeps_nothing(root: Path) -> None:
         for size in (10, 3 * MIB):
             body = GivenBody(bytes(size), TransientError(Reason.TRUNCATED, "cut"))
             with pytest.raises(TransientError):
-                await store.put("INV-1.pdf", body, received=lambda: None)
+                await put_body(store, "INV-1.pdf", body)
 
         assert temps(root) == []
         assert not (root / ".bulkfetch/quarantine").exists()
@@ -196,7 +197,7 @@ async def test_a_cancelled_put_leaves_no_temporary_file(root: Path) -> None:
 
     async with LocalStore.open(root, "run-1") as store:
         with anyio.CancelScope() as scope:
-            await store.put("INV-1.pdf", GivenBody(bytes(2 * MIB), bytes(2 * MIB), stall), received=lambda: None)
+            await put_body(store, "INV-1.pdf", GivenBody(bytes(2 * MIB), bytes(2 * MIB), stall))
 
         assert scope.cancelled_caught
         assert temps(root) == []
@@ -287,15 +288,19 @@ async def test_memory_and_descriptors_are_bounded(root: Path) -> None:
     class Large(GivenBody):
         sha256 = "0" * 64
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for _ in range(384):
-                yield bytes(65_536)
+        async def gather(self, chunks: list[bytes], limit: int) -> bool:
+            while self.size < 384 * 65_536:
+                chunks.append(bytes(65_536))
+                self.size += 65_536
+                if self.size % (limit + 65_536) == 0:
+                    return True
+            return False
 
     async with LocalStore.open(root, "run-1") as store:
         await put(store, "warm.pdf", b"%PDF-")
         open_before = len(os.listdir("/proc/self/fd"))
         tracemalloc.start()
-        await store.put("large.pdf", Large(), received=lambda: None)
+        await put_body(store, "large.pdf", Large())
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         keys = [f"{n}/x/INV.pdf" for n in range(100)]
@@ -313,12 +318,13 @@ async def test_a_bug_in_a_thread_fails_every_put(root: Path) -> None:
     class Text(GivenBody):
         sha256 = "0" * 64
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield "text"  # type: ignore[misc]  # the bug
+        async def gather(self, chunks: list[bytes], limit: int) -> bool:
+            chunks.append("text")  # type: ignore[arg-type]  # the bug
+            return False
 
     async with LocalStore.open(root, "run-1") as store:
         with pytest.raises(FatalError, match="the store broke: TypeError"):
-            await store.put("INV-1.pdf", Text(), received=lambda: None)
+            await put_body(store, "INV-1.pdf", Text())
         with pytest.raises(FatalError, match="the store broke"):
             await put(store, "INV-2.pdf", b"%PDF-")
 
@@ -332,7 +338,7 @@ async def test_a_task_cancelled_by_asyncio_harms_nobody(root: Path) -> None:
         def cancel() -> None:
             task.cancel()
 
-        task = asyncio.ensure_future(store.put("INV-1.pdf", GivenBody(b"%PDF-"), received=cancel))
+        task = asyncio.ensure_future(put_body(store, "INV-1.pdf", GivenBody(b"%PDF-"), taken=cancel))
         with pytest.raises(asyncio.CancelledError):
             await task
     await anyio.lowlevel.checkpoint()
@@ -354,7 +360,7 @@ async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
 
     keys = [f"INV-{n}.pdf" for n in range(8)]
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-committer", "fsync:error=EIO:when=1"):
+        with failing("bulkfetch-store", "fsync:error=EIO:when=1"):
             async with anyio.create_task_group() as puts:
                 for key in keys:
                     puts.start_soon(attempt, key)
@@ -371,10 +377,10 @@ async def test_one_bad_file_of_a_group_fails_alone(root: Path) -> None:
 async def test_the_third_io_error_in_a_row_stops_the_run(root: Path) -> None:
     """EIO from fsync is transient twice; the third in a row is fatal, and a success in between starts anew."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-committer", "fsync:error=EIO:when=1"):
+        with failing("bulkfetch-store", "fsync:error=EIO:when=1"):
             assert isinstance(await failure(store, "INV-0.pdf", b"%PDF-"), TransientError)
         await put(store, "INV-0.pdf", b"%PDF-")
-        with failing("bulkfetch-committer", "fsync:error=EIO"):
+        with failing("bulkfetch-store", "fsync:error=EIO"):
             kinds = [type(await failure(store, f"INV-{n}.pdf", b"%PDF-")) for n in (1, 2, 3)]
 
     assert kinds == [TransientError, TransientError, FatalError]
@@ -385,18 +391,18 @@ async def test_the_third_io_error_in_a_row_stops_the_run(root: Path) -> None:
 async def test_an_unsynced_directory_is_no_success(root: Path, key: str, failing_sync: int) -> None:
     """When a directory on the way to the object cannot be synced the put fails; the next try adopts what is there."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-committer", f"fsync:error=EIO:when={failing_sync}"):
+        with failing("bulkfetch-store", f"fsync:error=EIO:when={failing_sync}"):
             assert isinstance(await failure(store, key, b"%PDF-"), TransientError)
         assert (await put(store, key, b"%PDF-")).adopted
 
 
 @WITH_STRACE
-@pytest.mark.parametrize("failing_sync", [1, 2])
+@pytest.mark.parametrize("failing_sync", [3, 4])  # the new bytes and their directory are synced before
 async def test_what_is_adopted_is_synced(root: Path, failing_sync: int) -> None:
     """An object that another run may have left unsynced is adopted once file and directory are durable, not before."""
     async with LocalStore.open(root, "run-1") as store:
         (root / "INV-1.pdf").write_bytes(b"%PDF-")
-        with failing("AnyIO worker thread", f"fsync:error=EIO:when={failing_sync}"):
+        with failing("bulkfetch-store", f"fsync:error=EIO:when={failing_sync}"):
             assert isinstance(await failure(store, "INV-1.pdf", b"%PDF-"), TransientError)
 
         assert temps(root) == []
@@ -407,12 +413,12 @@ async def test_what_is_adopted_is_synced(root: Path, failing_sync: int) -> None:
 @pytest.mark.parametrize(
     ("thread", "injection", "kind", "words"),
     [
-        ("bulkfetch-committer", "linkat:error=EROFS", FatalError, "read-only"),
-        ("bulkfetch-committer", "linkat:error=EPERM", FatalError, "hard links"),
-        ("bulkfetch-committer", "linkat:error=EXDEV", FatalError, "another file system"),
-        ("bulkfetch-writer", "writev:error=EDQUOT", FatalError, "quota"),
-        ("bulkfetch-writer", "openat:error=EMFILE", TransientError, "Too many open files"),
-        ("bulkfetch-writer", "writev:error=EFBIG", TransientError, "File too large"),
+        ("bulkfetch-store", "linkat:error=EROFS", FatalError, "read-only"),
+        ("bulkfetch-store", "linkat:error=EPERM", FatalError, "hard links"),
+        ("bulkfetch-store", "linkat:error=EXDEV", FatalError, "another file system"),
+        ("bulkfetch-store", "writev:error=EDQUOT", FatalError, "quota"),
+        ("bulkfetch-store", "openat:error=EMFILE", TransientError, "Too many open files"),
+        ("bulkfetch-store", "writev:error=EFBIG", TransientError, "File too large"),
     ],
 )
 async def test_system_errors_are_mapped(
@@ -433,7 +439,7 @@ async def test_system_errors_are_mapped(
 async def test_after_a_short_write_the_rest_follows(root: Path) -> None:
     """When the system says that it took five bytes (and here took none), exactly the others are written next."""
     async with LocalStore.open(root, "run-1") as store:
-        with failing("bulkfetch-writer", "writev:retval=5"):
+        with failing("bulkfetch-store", "writev:retval=5"):
             await put(store, "INV-1.pdf", b"abc", b"defg", b"hi")
 
     assert (root / "INV-1.pdf").read_bytes() == b"fghi"
@@ -451,7 +457,7 @@ async def test_temporary_files_have_names_only_where_they_must(
     async with LocalStore.open(root, "run-1") as store:
         look = partial(anyio.to_thread.run_sync, lambda: seen.append(len(temps(root))))
         body = GivenBody(bytes(3 * MIB), look, b"end")
-        await store.put("INV-1.pdf", body, received=lambda: None)
+        await put_body(store, "INV-1.pdf", body)
 
         assert seen == [0 if flag is None else 1]
         assert temps(root) == []

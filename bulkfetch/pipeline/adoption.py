@@ -1,0 +1,58 @@
+"""What becomes of an object that was there before: is it this invoice's, and does a row of it exist?"""
+
+from bulkfetch.errors import PermanentError, Reason
+from bulkfetch.interfaces import History, Store
+from bulkfetch.keys import KeyTemplate
+from bulkfetch.models import Entry, PutResult, Row
+from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.text import safe
+
+
+class Adoption:
+    """Decides on objects that this run did not put.
+
+    Args:
+        shared: other runs work on the archive at the same time, and may have recorded the object meanwhile.
+    """
+
+    def __init__(self, *, store: Store, history: History, rows: RowWriter, keys: KeyTemplate, shared: bool) -> None:
+        self._store = store
+        self._history = history
+        self._rows = rows
+        self._keys = keys
+        self._shared = shared
+
+    async def look(self, job: Job) -> PutResult | None:
+        """The whole PDF that lies under the key of `job`; None if there is none."""
+        return await self._store.adopt(job.key)
+
+    async def row(self, job: Job, found: PutResult) -> Row:
+        """The row for `job`, whose object `found` was there before.
+
+        Raises:
+            PermanentError: `conflict`: it is another invoice's.
+        """
+        if entry := await self._recorded_meanwhile(job, found):
+            return self._rows.already_stored(job.delivery, entry)
+        # Two invoices with the same bytes under the same key are one too few, whatever the template.
+        owner = await self._history.owner(job.key)
+        if owner not in (None, job.delivery.invoice_id):
+            raise PermanentError(Reason.CONFLICT, f"{safe(job.key, 120)} is the object of invoice {safe(owner, 120)}")
+        return self._rows.stored(job, found)
+
+    async def instead_of_conflict(self, job: Job, error: PermanentError) -> PutResult | None:
+        """The object that stands in the way of `job`, where it can only be this invoice's: another worker's of the same
+        queue, as some servers render a document anew for every download. None where `error` is the last word."""
+        if error.reason is not Reason.CONFLICT or not self._shared or not self._keys.injective:
+            return None
+        return await self._store.adopt(job.key)
+
+    async def _recorded_meanwhile(self, job: Job, found: PutResult) -> Entry | None:
+        """What another run has written down of the object. A row of an object that has been lost since, and was fetched
+        anew, is not about this one."""
+        if not self._shared:
+            return None
+        await self._history.refresh()
+        entry = (await self._history.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
+        return entry if entry == Entry(found.key, found.size, found.sha256) else None
