@@ -1,4 +1,4 @@
-"""Wires what talks to the billing API and the download host; shared by `run` and `check`."""
+"""Opens the two origins of a run, the billing API and the download host; `check` needs them as well."""
 
 import hashlib
 import socket
@@ -13,9 +13,8 @@ from yarl import URL
 
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note, Origin
 from bulkfetch.interfaces import Queue
-from bulkfetch.links import downloader, minter
 from bulkfetch.links.downloader import BodyLimits, HttpDownloader
 from bulkfetch.links.minter import ApiMinter
 from bulkfetch.links.token import TokenSource
@@ -25,7 +24,7 @@ from bulkfetch.net.sessions import LinkRules, api_session, download_session, is_
 
 
 @dataclass(frozen=True, slots=True)
-class Connections:
+class Origins:
     """The two origins, each behind its gate."""
 
     minter: ApiMinter
@@ -45,16 +44,17 @@ class Connections:
 
 
 @asynccontextmanager
-async def connect(
+async def open_origins(
     config: Config,
     token: TokenSource,
     *,
     rng: Random,
-    notify: Callable[[Event], None],
+    notify: Listener,
     queue: Queue | None = None,
-) -> AsyncIterator[Connections]:
-    """Sessions, gates and clients by `config`; nothing is sent to API and download host yet. All workers of `queue`
-    share one rate, if it can be shared there.
+) -> AsyncIterator[Origins]:
+    """The clients of API and download host, each behind its gate; nothing is sent to them yet.
+
+    All workers of `queue` share one rate, if the queue's engine offers that.
 
     Raises:
         UsageError: the token would travel over plain HTTP to a public host.
@@ -68,13 +68,13 @@ async def connect(
     rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
-    download_gate = gate(downloader.ORIGIN)
+    download_gate = gate(Origin.DOWNLOAD_HOST)
     async with (
         _api_gate(gate, config, queue) as api_gate,
         api_session(connections=limits.workers) as api,
         download_session(connections=limits.workers, rules=rules) as links,
     ):
-        yield Connections(
+        yield Origins(
             ApiMinter(
                 api,
                 token,
@@ -105,9 +105,9 @@ async def connect(
 @asynccontextmanager
 async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | None) -> AsyncIterator[Gate]:
     if queue is None:
-        yield gate(minter.ORIGIN, rate=config.api.rate)
+        yield gate(Origin.API, rate=config.api.rate)
         return
-    shared = gate(minter.ORIGIN)
+    shared = gate(Origin.API)
     # Workers that ask the same API for links are one client to it.
     name = hashlib.sha256(config.api.url.encode()).hexdigest()[:16]
     async with queue.fleet(
@@ -115,11 +115,11 @@ async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | No
     ) as fleet:
         if fleet is not None:
             shared.join(fleet)
-        yield shared if fleet is not None else gate(minter.ORIGIN, rate=config.api.rate)
+        yield shared if fleet is not None else gate(Origin.API, rate=config.api.rate)
 
 
-def token_source(config: Config, value: Secret | None, notify: Callable[[Event], None]) -> TokenSource:
-    """The token by `config`, or `value` from the environment.
+def token_source(config: Config, value: Secret | None, notify: Listener) -> TokenSource:
+    """The source of the token: `value`, where one is given, else what `config` names.
 
     Raises:
         UsageError: none is configured.

@@ -1,7 +1,6 @@
 """`bulkfetch queue`: feeding a queue, and looking after what its workers gave up."""
 
-import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from bulkfetch.app.open_archive import readable_manifests
 from bulkfetch.app.open_input import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.manifest import Ledger
 from bulkfetch.manifest.duplicates import Seen
 from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
@@ -54,9 +53,11 @@ def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments
 
 
 def push_invoices(
-    config: Config, *, source: str, queue: str, skip_done: str, notify: Callable[[Event], None]
+    config: Config, *, source: str, queue: str, skip_done: str, environ: Mapping[str, str], notify: Listener
 ) -> Pushed:
     """Queue every invoice that `source` names; those that the archive `skip_done` holds are left out.
+
+    `environ` holds the credentials for queue and archive, here and in the other functions of this module.
 
     A push that was cut off is made again whole: what is queued already is not queued twice, as far as the engine can
     tell (SQS cannot; there `skip_done` keeps what is done from being asked for again).
@@ -65,21 +66,23 @@ def push_invoices(
         UsageError: source, queue or archive cannot be used.
         FatalError: the queue cannot be reached, or refuses; a manifest is damaged.
     """
-    return _run(_push, config, source, queue, skip_done, notify)
+    return _run(_push, config, source, queue, skip_done, environ, notify)
 
 
-async def _push(config: Config, source: str, url: str, skip_done: str, notify: Callable[[Event], None]) -> Pushed:
+async def _push(
+    config: Config, source: str, url: str, skip_done: str, environ: Mapping[str, str], notify: Listener
+) -> Pushed:
     rows = await open_rows(config, source)
     pushed = Pushed()
     with TemporaryDirectory(prefix="bulkfetch-push-") as scratch:
         root = Path(scratch) / "manifests-of-none"
         if skip_done:
             archive = msgspec.structs.replace(config.destination, url=skip_done)
-            root = await readable_manifests(archive, Path(scratch))
+            root = await readable_manifests(archive, Path(scratch), environ)
         ledger = await anyio.to_thread.run_sync(Ledger.snapshot, root)
         seen = await anyio.to_thread.run_sync(Seen, Path(scratch) / "seen")
         try:
-            async with open_queue(url, os.environ, notify=notify, create=True) as queue:
+            async with open_queue(url, environ, notify=notify, create=True) as queue:
                 async for batch in rows.batches():
                     wanted = await _wanted(pushed, batch, ledger, seen)
                     messages = [(row.invoice_id, encode_message(row)) for row in wanted]
@@ -110,7 +113,7 @@ async def _wanted(pushed: Pushed, batch: Sequence[InputRow], ledger: Ledger, see
     return [row for row in first if row.invoice_id not in stored]
 
 
-def queue_stats(queue: str, *, notify: Callable[[Event], None]) -> QueueStats:
+def queue_stats(queue: str, *, environ: Mapping[str, str], notify: Listener) -> QueueStats:
     """How much there is in `queue`.
 
     Raises:
@@ -118,13 +121,15 @@ def queue_stats(queue: str, *, notify: Callable[[Event], None]) -> QueueStats:
     """
 
     async def ask() -> QueueStats:
-        async with open_queue(queue, os.environ, notify=notify) as opened:
+        async with open_queue(queue, environ, notify=notify) as opened:
             return await opened.stats()
 
     return _run(ask)
 
 
-def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Callable[[Event], None]) -> None:
+def list_letters(
+    queue: str, each: Callable[[DeadLetter], None], *, environ: Mapping[str, str], notify: Listener
+) -> None:
     """Call `each` for every dead letter of `queue`, oldest first; none is taken away.
 
     Raises:
@@ -132,7 +137,7 @@ def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Call
     """
 
     async def read() -> None:
-        async with open_queue(queue, os.environ, notify=notify) as opened:
+        async with open_queue(queue, environ, notify=notify) as opened:
             async for letter in opened.letters():
                 each(letter)
 
@@ -140,7 +145,7 @@ def list_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Call
 
 
 def settle_letters(
-    queue: str, wanted: Callable[[DeadLetter], bool], *, again: bool, notify: Callable[[Event], None]
+    queue: str, wanted: Callable[[DeadLetter], bool], *, again: bool, environ: Mapping[str, str], notify: Listener
 ) -> list[str]:
     """Queue every dead letter that is `wanted` once more, if `again`, or else remove it; the invoices' IDs.
 
@@ -149,7 +154,7 @@ def settle_letters(
     """
 
     async def settle() -> list[str]:
-        async with open_queue(queue, os.environ, notify=notify) as opened:
+        async with open_queue(queue, environ, notify=notify) as opened:
             done = []
             async for letter in opened.letters():
                 if wanted(letter):

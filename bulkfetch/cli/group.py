@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 import bulkfetch
-from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError
+from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError, first_error
 from bulkfetch.text import safe
 
 GC_THRESHOLD = 20_000
@@ -108,8 +108,7 @@ def _past_click() -> Iterator[None]:
 
 def _reported(error: Exception) -> int:
     """Say on stderr what `error` means to the user; the exit code for it."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
+    error = first_error(error)
     if isinstance(error, BulkfetchError):
         click.echo(f"bulkfetch: error: {safe(str(error), limit=2000)}", err=True)
         if isinstance(error, TransientError):  # of a broker, before or after all invoices

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from bulkfetch.cli.output import as_json, emit, human_bytes
-from bulkfetch.events import Event, GateClosed, GateOpened, Note, RetryScheduled, RowRecorded, RunStarted
+from bulkfetch.events import Event, Note, OriginDown, OriginUp, RetryScheduled, RowRecorded, RunStarted, RunStopping
 from bulkfetch.models import Outcome, Row, utc_iso
 from bulkfetch.text import safe
 
@@ -93,9 +93,9 @@ def _details(event: Event) -> dict[str, object]:
             }
         case RetryScheduled(invoice_id=invoice_id, reason=reason, wait=wait):
             return {"invoice_id": safe(invoice_id), "reason": reason, "wait": wait}
-        case GateClosed(origin=origin, seconds=seconds):
+        case OriginDown(origin=origin, seconds=seconds):
             return {"origin": safe(origin), "seconds": seconds}
-        case GateOpened(origin=origin):
+        case OriginUp(origin=origin):
             return {"origin": safe(origin)}
         case _:
             return {}
@@ -106,7 +106,7 @@ def level_of(event: Event) -> Level | None:
     match event:
         case RowRecorded(row=row):
             return Level.WARNING if row.outcome in (Outcome.FAILED, Outcome.REJECTED) else Level.DEBUG
-        case RunStarted() | RetryScheduled() | GateClosed() | GateOpened():
+        case RunStarted() | RunStopping() | RetryScheduled() | OriginDown() | OriginUp():
             return Level.INFO
         case Note(level=level):
             return Level[level.upper()]
@@ -123,10 +123,12 @@ def sentence(event: Event) -> str:
             return _row_sentence(row)
         case RetryScheduled(invoice_id=invoice_id, reason=reason, message=message, wait=wait):
             return safe(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
-        case GateClosed(origin=origin, seconds=seconds, reason=reason):
+        case OriginDown(origin=origin, seconds=seconds, reason=reason):
             return safe(f"paused {seconds:.0f} s ({reason} from {origin})")
-        case GateOpened(origin=origin):
+        case OriginUp(origin=origin):
             return safe(f"resumed ({origin})")
+        case RunStopping(reason=reason):
+            return safe(f"stopping: {reason}")
         case Note(message=message):
             return safe(message)
         case _:

@@ -20,9 +20,9 @@ from bulkfetch.events import (
     Backlog,
     Estimated,
     Event,
-    GateClosed,
-    GateOpened,
     Listener,
+    OriginDown,
+    OriginUp,
     RetryScheduled,
     RowRecorded,
     RunStarted,
@@ -61,9 +61,9 @@ class ProgressListener:
                 self._total = total
             case Backlog():
                 self._backlog = event
-            case GateClosed(origin=origin, seconds=seconds, reason=reason):
+            case OriginDown(origin=origin, seconds=seconds, reason=reason):
                 self._pauses[origin] = (self._clock() + seconds, reason)
-            case GateOpened(origin=origin):
+            case OriginUp(origin=origin):
                 self._pauses.pop(origin, None)
             case _:
                 pass

@@ -60,7 +60,7 @@ def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file:
     from bulkfetch.app.queue import push_invoices
     from bulkfetch.cli.queue_output import print_pushed, tell
 
-    pushed = push_invoices(config, source=source, queue=url, skip_done=skip_done, notify=tell)
+    pushed = push_invoices(config, source=source, queue=url, skip_done=skip_done, environ=os.environ, notify=tell)
     print_pushed(pushed, to_json=as_json)
     return ExitCode.FAILED if pushed.rejected or pushed.shortfall else ExitCode.COMPLETE
 
@@ -73,7 +73,7 @@ def status(url: str, *, as_json: bool) -> None:
     from bulkfetch.app.queue import queue_stats
     from bulkfetch.cli.queue_output import print_stats, tell
 
-    print_stats(queue_stats(url, notify=tell), to_json=as_json)
+    print_stats(queue_stats(url, environ=os.environ, notify=tell), to_json=as_json)
 
 
 @click.command("dead")
@@ -84,7 +84,7 @@ def dead(url: str, *, as_json: bool) -> None:
     from bulkfetch.app.queue import list_letters
     from bulkfetch.cli.queue_output import letter_printer, tell
 
-    list_letters(url, letter_printer(to_json=as_json), notify=tell)
+    list_letters(url, letter_printer(to_json=as_json), environ=os.environ, notify=tell)
 
 
 def _chosen(function: Decorated) -> Decorated:
@@ -136,7 +136,7 @@ def _settle(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything:
     def wanted(letter: "DeadLetter") -> bool:
         return everything or letter.invoice_id in ids or letter.reason in reasons
 
-    done = settle_letters(url, wanted, again=again, notify=tell)
+    done = settle_letters(url, wanted, again=again, environ=os.environ, notify=tell)
     missing = sorted(set(ids) - set(done))
     print_settled("queued again" if again else "removed", len(done), missing)
     return ExitCode.FAILED if missing else ExitCode.COMPLETE

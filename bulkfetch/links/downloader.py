@@ -24,6 +24,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
+from bulkfetch.events import Origin
 from bulkfetch.models import Link
 from bulkfetch.net.gate import Gate, Ticket
 from bulkfetch.net.sessions import LinkRules, VendorErrors
@@ -31,13 +32,12 @@ from bulkfetch.pdf import PdfCheck
 from bulkfetch.policy import parse_retry_after
 from bulkfetch.text import safe
 
-ORIGIN = "download host"
 MAX_REDIRECTS = 3
 KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PERMANENT = frozenset({402, 451, 501, 505})
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_VENDOR_ERRORS = VendorErrors(Origin.DOWNLOAD_HOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class _Arrival:
         # disk is not the host's fault.
         if self._waited >= limits.idle:
             if chunk and self._size - self._mark < limits.min_speed * self._waited:
-                raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
+                raise OriginError(Reason.TIMEOUT, f"{Origin.DOWNLOAD_HOST}: slower than {limits.min_speed:g} bytes/s")
             self._waited, self._mark = 0.0, self._size
         return chunk
 

@@ -25,6 +25,7 @@ from bulkfetch.errors import (
     Throttled,
     UnexpectedAnswer,
 )
+from bulkfetch.events import Origin
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
@@ -32,14 +33,13 @@ from bulkfetch.net.sessions import VendorErrors, fatal_if_certificate
 from bulkfetch.policy import parse_retry_after
 from bulkfetch.text import safe
 
-ORIGIN = "API"
 SINGLED_OUT = 3
 """Refusals of one invoice, others answered before each, after which it is that invoice and not the pace."""
 
 MAX_REFUSED = 10_000
 MAX_ANSWER = 64 * 1024
 
-_VENDOR_ERRORS = VendorErrors(ORIGIN)
+_VENDOR_ERRORS = VendorErrors(Origin.API)
 
 _PERMANENT = {
     400: Reason.INVALID_REQUEST,

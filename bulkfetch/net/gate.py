@@ -7,14 +7,13 @@ concurrency alone cannot find a limit in requests a second when one request take
 """
 
 import asyncio
-from collections.abc import Callable
 from random import Random
 from typing import Self
 
 import anyio
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
-from bulkfetch.events import Event, GateClosed, GateOpened
+from bulkfetch.events import Listener, OriginDown, OriginUp
 from bulkfetch.interfaces import Fleet
 from bulkfetch.policy import MAX_RETRY_AFTER
 
@@ -131,7 +130,7 @@ class Gate:
         ceiling: int,
         max_outage: float,
         rng: Random,
-        notify: Callable[[Event], None],
+        notify: Listener,
         rate: float = 0.0,
     ) -> None:
         self.origin = origin
@@ -280,7 +279,7 @@ class Gate:
         self._trouble_since = None
         if self._half_open and now >= self._closed_until:
             self._half_open = False
-            self._notify(GateOpened(self.origin))
+            self._notify(OriginUp(self.origin))
         if self._in_flight + 1 >= self._limit / 2:
             self._limit = min(self._ceiling, self._limit + 1.0 / self._limit)
 
@@ -333,7 +332,7 @@ class Gate:
         self._half_open = True
         if now + seconds > self._closed_until:
             self._closed_until = now + seconds
-            self._notify(GateClosed(self.origin, seconds, why))
+            self._notify(OriginDown(self.origin, seconds, why))
 
     def _give_up(self, why: str) -> None:
         self._given_up = why

@@ -8,7 +8,7 @@ from random import Random
 import anyio
 
 from bulkfetch.errors import Aborted, InvoiceError, PermanentError, Reason, TransientError
-from bulkfetch.events import Event, RetryScheduled
+from bulkfetch.events import Listener, RetryScheduled
 from bulkfetch.interfaces import Downloader, LinkMinter, Store
 from bulkfetch.models import Delivery, Entry, Malformed, Outcome, PutResult, Row, utc_iso
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
@@ -63,7 +63,7 @@ class Fetcher:
         policy: RetryPolicy,
         rng: Random,
         stopping: Callable[[], bool],
-        notify: Callable[[Event], None],
+        notify: Listener,
     ) -> None:
         self._minter = minter
         self._downloader = downloader

@@ -9,7 +9,7 @@ from datetime import datetime
 import anyio
 
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
-from bulkfetch.events import Estimated, Event
+from bulkfetch.events import Estimated, Listener
 from bulkfetch.interfaces import Ledger, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, InputRow, PutResult, Row
@@ -52,7 +52,7 @@ class Pool:
         keys: KeyTemplate,
         guard: RunGuard,
         stop: Stop,
-        notify: Callable[[Event], None],
+        notify: Listener,
         utc_now: Callable[[], datetime],
         workers: int,
         drain: float,
@@ -117,7 +117,7 @@ class Pool:
         await self._stop.requested.wait()
         self._producing.cancel()
         with anyio.move_on_after(self._drain):
-            await self._stop.hurried.wait()
+            await self._stop.forced.wait()
         self._working.cancel()
         self._manifest.hurry()
 

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 
 from bulkfetch.errors import BulkfetchError, FatalError, Reason
-from bulkfetch.events import Event, RowRecorded
+from bulkfetch.events import Listener, RowRecorded
 from bulkfetch.interfaces import Manifest, Source
 from bulkfetch.models import Delivery, InputRow, Outcome, Row
 from bulkfetch.pipeline.stop import Stop
@@ -31,7 +31,7 @@ class Settlement:
         manifest: Manifest,
         guard: RunGuard,
         stop: Stop,
-        notify: Callable[[Event], None],
+        notify: Listener,
     ) -> None:
         self._source = source
         self._manifest = manifest

@@ -1,13 +1,13 @@
 """Queues of invoices that many workers share, by URL: NATS JetStream, and Amazon SQS."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 
 from bulkfetch.errors import UsageError
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.interfaces import Queue
 from bulkfetch.text import safe
 
@@ -26,7 +26,7 @@ def is_queue(spec: str) -> bool:
 
 @asynccontextmanager
 async def open_queue(
-    url: str, environ: Mapping[str, str], *, notify: Callable[[Event], None], create: bool = False
+    url: str, environ: Mapping[str, str], *, notify: Listener, create: bool = False
 ) -> AsyncIterator[Queue]:
     """The queue that `url` names, open until the block ends. With `create` it is made where it is missing.
 

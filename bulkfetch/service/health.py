@@ -1,17 +1,17 @@
 """How a run is, for those who supervise it: an orchestrator that asks, a service manager that is told."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
+from functools import partial
 
 import anyio
 
-from bulkfetch.events import Event, GateClosed, GateOpened, RowRecorded, RunFinished, RunStarted
+from bulkfetch.events import Event, Origin, OriginDown, OriginUp, RowRecorded, RunFinished, RunStarted, RunStopping
 from bulkfetch.models import Outcome
 from bulkfetch.service.sd_notify import Notifier
-from bulkfetch.sources.queue.source import ORIGIN as QUEUE_ORIGIN
+from bulkfetch.tasks import running
 
 STATUS_EVERY = 5.0
 """Seconds between two status lines, while the counts change."""
@@ -43,11 +43,11 @@ class Health:
             case RunStarted():
                 self.started = True
                 self._turn(State.READY)
-            case GateClosed(origin=origin) if origin == QUEUE_ORIGIN and self._state is State.READY:
+            case OriginDown(origin=origin) if origin == Origin.QUEUE and self._state is State.READY:
                 self._turn(State.QUEUE)
-            case GateOpened(origin=origin) if origin == QUEUE_ORIGIN and self._state is State.QUEUE:
+            case OriginUp(origin=origin) if origin == Origin.QUEUE and self._state is State.QUEUE:
                 self._turn(State.READY)
-            case RunFinished():
+            case RunStopping() | RunFinished():
                 self.stopping()
             case _:
                 pass
@@ -106,18 +106,12 @@ async def supervised(health: Health, addr: str, environ: MutableMapping[str, str
 @asynccontextmanager
 async def _reporting(health: Health, notifier: Notifier) -> AsyncIterator[None]:
     report = _Report(health, notifier)
-    # No task group: it would wrap what ends the run, and callers know that by its type.
-    tasks = [asyncio.create_task(report.keep_up())]
-    if notifier.watchdog is not None:
-        tasks.append(asyncio.create_task(_live(notifier, notifier.watchdog / 2)))
-    try:
-        yield
-    finally:
-        report.catch_up()
-        for task in tasks:
-            task.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait(tasks)
+    live = [partial(_live, notifier, notifier.watchdog / 2)] if notifier.watchdog is not None else []
+    async with running(report.keep_up, *live):
+        try:
+            yield
+        finally:
+            report.catch_up()
 
 
 class _Report:

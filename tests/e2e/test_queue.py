@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -27,7 +28,7 @@ from support.program import (
     write_ids,
 )
 
-from bulkfetch.app import run_archive
+from bulkfetch.app import archive
 from bulkfetch.app.queue import list_letters, queue_stats
 from bulkfetch.config import Config, Destination
 from bulkfetch.errors import UsageError
@@ -58,13 +59,13 @@ def push(ids, queue):
 
 def stats(queue):
     """What is in the queue."""
-    return msgspec.to_builtins(queue_stats(queue, notify=print))
+    return msgspec.to_builtins(queue_stats(queue, environ={}, notify=print))
 
 
 def letters(queue):
     """The dead letters, by ID: a second one of an ID is an error."""
     found = []
-    list_letters(queue, lambda letter: found.append(msgspec.to_builtins(letter)), notify=print)
+    list_letters(queue, lambda letter: found.append(msgspec.to_builtins(letter)), environ={}, notify=print)
     assert len({letter["invoice_id"] for letter in found}) == len(found)
     return {letter["invoice_id"]: letter for letter in found}
 
@@ -388,4 +389,4 @@ def test_what_ends_a_run_on_a_queue_is_known_by_its_type(nats, tmp_path):
     push(write_ids(tmp_path / "ids.txt", ["a"]), queue)
     config = Config(destination=Destination(url=str(tmp_path / "archive"), key="{bogus"))
     with pytest.raises(UsageError, match="key template"):
-        run_archive(config, source=queue, environ_token=Secret("token"))
+        anyio.run(partial(archive, config, queue, token=Secret("token")))

@@ -253,7 +253,7 @@ async def test_a_stop_at_any_moment_leaves_no_row_between(tmp_path, way):
             def act(stop=stop, cause=cause):
                 stop.request(cause)
                 if way == "hurry":
-                    stop.hurry()
+                    stop.force()
 
             tick.act = act
             tasks = len(asyncio.all_tasks())
@@ -367,7 +367,7 @@ async def test_a_stopped_run_does_not_wait_for_its_manifest(tmp_path, monkeypatc
                 await anyio.to_thread.run_sync(bucket.asked.wait)
                 stop.request(Aborted("stopped"))
                 if way == "hurry":
-                    stop.hurry()
+                    stop.force()
     assert not source.acked
     assert set(source.nacked.values()) == {1}
     assert pool.account.counts.read == 0
@@ -574,7 +574,7 @@ async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path)
                 tasks.start_soon(pool.run)
                 await anyio.sleep(0.3)
                 stop.request(Aborted("stopped"))
-                stop.hurry()
+                stop.force()
     assert pool.account.counts.balanced()
     assert len(source.acked) + len(source.nacked) == len(known) + len(new)
 

@@ -1,6 +1,6 @@
 """One connection with a NATS server: how it is made, what its trouble means, and how it is closed."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from random import uniform
 from typing import Any, Self
@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note
 from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
 from bulkfetch.queues.jetstream.errors import nats_errors
 from bulkfetch.text import safe
@@ -33,7 +33,7 @@ _LOOK_AGAIN = 0.05
 class Connection:
     """A connection that mends itself; made by `open`."""
 
-    def __init__(self, name: str, notify: Callable[[Event], None], *, only_tls: bool) -> None:
+    def __init__(self, name: str, notify: Listener, *, only_tls: bool) -> None:
         self.name = name
         self.client = _TlsClient() if only_tls else Client()
         self.js: JetStreamContext = self.client.jetstream(timeout=ANSWER_TIMEOUT)
@@ -48,9 +48,7 @@ class Connection:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, address: NatsAddress, access: NatsAccess, notify: Callable[[Event], None]
-    ) -> AsyncIterator[Self]:
+    async def open(cls, address: NatsAddress, access: NatsAccess, notify: Listener) -> AsyncIterator[Self]:
         """A connection with one of the servers of `address`, until the block ends.
 
         Raises:

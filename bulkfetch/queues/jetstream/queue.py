@@ -13,7 +13,7 @@ from nats.js.api import Header, RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note
 from bulkfetch.interfaces import Fleet
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.queues.jetstream.address import NatsAccess, NatsAddress
@@ -41,7 +41,7 @@ _LOOK_AGAIN = 0.1
 class JetStreamQueue:
     """The `Queue` on a JetStream stream; made by `open`."""
 
-    def __init__(self, connection: Connection, stream: str, notify: Callable[[Event], None]) -> None:
+    def __init__(self, connection: Connection, stream: str, notify: Listener) -> None:
         self.name = connection.name
         self.lease_seconds = 0.0
         self._names = StreamNames(stream)
@@ -55,9 +55,7 @@ class JetStreamQueue:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, url: str, environ: Mapping[str, str], *, create: bool, notify: Callable[[Event], None]
-    ) -> AsyncIterator[Self]:
+    async def open(cls, url: str, environ: Mapping[str, str], *, create: bool, notify: Listener) -> AsyncIterator[Self]:
         """The queue that `url` names. With `create`, streams that are missing are made.
 
         Raises:

@@ -21,7 +21,7 @@ from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.policy import MAX_RETRY_AFTER
 from bulkfetch.queues.jetstream.connection import Connection
 from bulkfetch.queues.jetstream.key_value import ensure_bucket
-from bulkfetch.tasks import background
+from bulkfetch.tasks import running
 
 RESERVED = 0.1
 """Seconds' worth of slots that are reserved together at most: a dozen requests a second for any rate."""
@@ -129,7 +129,7 @@ class JetStreamFleet:
         except TransientError as error:
             raise FatalError(str(error)) from None
         try:
-            async with background(fleet._keep_slots, fleet._tell_pauses, fleet._keep_clock):
+            async with running(fleet._keep_slots, fleet._tell_pauses, fleet._keep_clock):
                 yield fleet
         finally:
             with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(bucket):

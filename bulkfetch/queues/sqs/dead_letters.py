@@ -1,12 +1,12 @@
 """Dead letters that wait in a queue of SQS, which knows no way to look at a message but to lease it."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import anyio
 import msgspec
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note
 from bulkfetch.models import DeadLetter
 from bulkfetch.queues.sqs.messages import MESSAGES, SqsMessages
 from bulkfetch.text import safe
@@ -18,7 +18,7 @@ LISTING_SECONDS = 600
 class SqsLetters:
     """The dead letters in `messages`. `name` is shown."""
 
-    def __init__(self, name: str, messages: SqsMessages, notify: Callable[[Event], None]) -> None:
+    def __init__(self, name: str, messages: SqsMessages, notify: Listener) -> None:
         self._name = name
         self._messages = messages
         self._notify = notify

@@ -11,7 +11,7 @@ from typing import Self
 import anyio
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.interfaces import Fleet
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.text import safe
@@ -36,7 +36,7 @@ _MORE_FETCHES = 4
 class SqsQueue:
     """The `Queue` on Amazon SQS; made by `open`."""
 
-    def __init__(self, sqs: SqsClient, urls: QueueUrls, lease_seconds: float, notify: Callable[[Event], None]) -> None:
+    def __init__(self, sqs: SqsClient, urls: QueueUrls, lease_seconds: float, notify: Listener) -> None:
         self.name = sqs.name
         self.lease_seconds = lease_seconds
         self._messages = SqsMessages(sqs, urls.main)
@@ -51,7 +51,7 @@ class SqsQueue:
         environ: Mapping[str, str],
         *,
         create: bool,
-        notify: Callable[[Event], None],
+        notify: Listener,
         lease_seconds: float = LEASE_SECONDS,
     ) -> AsyncIterator[Self]:
         """The queue that `url` names. With `create`, queues that are missing are made.

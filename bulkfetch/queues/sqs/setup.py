@@ -3,14 +3,13 @@
 A wrong setting loses invoices in silence, so it is refused, not worked around.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from bulkfetch.errors import FatalError
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note
 from bulkfetch.queues.sqs.client import SqsAddress, SqsClient, attributes
 from bulkfetch.queues.sqs.errors import QueueMissing, no_answer
 
@@ -39,7 +38,7 @@ class _Redrive(msgspec.Struct):
     count: int = msgspec.field(name="maxReceiveCount")
 
 
-async def set_up(sqs: SqsClient, address: SqsAddress, *, create: bool, notify: Callable[[Event], None]) -> QueueUrls:
+async def set_up(sqs: SqsClient, address: SqsAddress, *, create: bool, notify: Listener) -> QueueUrls:
     """The queues of `address`, made where they are missing if `create`, and checked.
 
     Raises:

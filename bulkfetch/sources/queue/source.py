@@ -12,15 +12,13 @@ import anyio.lowlevel
 import msgspec
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.events import Backlog, Event, GateClosed, GateOpened, Note
+from bulkfetch.events import Backlog, Listener, Note, Origin, OriginDown, OriginUp
 from bulkfetch.interfaces import Queue
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, DeadLetter, Delivery, InputRow, Lease, Malformed, Outcome, Row, utc_iso
 from bulkfetch.sources.files.lines import RAW_LIMIT
-from bulkfetch.tasks import background
+from bulkfetch.tasks import running
 from bulkfetch.text import safe
-
-ORIGIN = "queue"
 
 POLL = 0.5
 """Seconds that one request for messages waits for some: no cancellation takes place meanwhile, as it could lose what
@@ -86,7 +84,7 @@ class QueueSource:
         until_empty: bool,
         idle: float,
         max_outage: float,
-        notify: Callable[[Event], None],
+        notify: Listener,
         utc_now: Callable[[], datetime],
         rng: Random,
     ) -> None:
@@ -109,7 +107,7 @@ class QueueSource:
     async def alive(self) -> AsyncIterator[Self]:
         """Itself, with the leases in hand kept alive until the block ends; then those that wait here go back."""
         try:
-            async with background(self._keep_leases, self._watch):
+            async with running(self._keep_leases, self._watch):
                 yield self
         finally:
             await self._hand_back(self._suspects)
@@ -173,13 +171,13 @@ class QueueSource:
         """Tell of `error`, unless that was done; since when there is trouble."""
         if self._trouble_since is None:
             self._trouble_since = anyio.current_time()
-            self._notify(GateClosed(ORIGIN, _RETRY_PAUSE, str(error)))
+            self._notify(OriginDown(Origin.QUEUE, _RETRY_PAUSE, str(error)))
         return self._trouble_since
 
     def _answered(self) -> None:
         if self._trouble_since is not None:
             self._trouble_since = None
-            self._notify(GateOpened(ORIGIN))
+            self._notify(OriginUp(Origin.QUEUE))
 
     async def _drained(self) -> bool:
         """Whether nothing has been left for long enough. What other workers hold may still come back."""

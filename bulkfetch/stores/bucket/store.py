@@ -17,7 +17,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from obstore.store import S3Store
 from yarl import URL
 
-from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
+from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError, first_error
 from bulkfetch.interfaces import Body
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
@@ -173,7 +173,7 @@ class BucketStore:
                     key_path(key)
                     looks.start_soon(look, key)
         except ExceptionGroup as failed:
-            first = failed.exceptions[0]
+            first = first_error(failed)
             raise (FatalError(str(first)) if isinstance(first, TransientError) else first) from None
         return [found[key] for key in keys]
 
