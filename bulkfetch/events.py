@@ -1,4 +1,4 @@
-"""What happens during a run, as values: whoever wants to show, log or count it listens."""
+"""What happens during a run, as values. Whoever wants to show, log or count it is a `Listener`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -69,7 +69,7 @@ class Estimated:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is left in the queue: `waiting`, and `leased`, in the hands of all workers or put off."""
+    """How many invoices are left in the queue: `waiting`, and `leased`, which any worker has in hand or has put off."""
 
     waiting: int
     leased: int

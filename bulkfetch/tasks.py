@@ -30,7 +30,5 @@ def ungrouped() -> Iterator[None]:
         yield
     except ExceptionGroup as group:
         error = first_error(group)
-    else:
-        return
-    # Outside the handler: there, the group would become the error's context.
-    raise error
+        # It keeps its own cause; a traceback shall not show the group as what came before it.
+        raise error from error.__cause__

@@ -21,9 +21,10 @@ SHOWN_PROBLEMS = 10
 
 @dataclass(slots=True)
 class Plan:
-    """How many rows the input has and what would become of them; `problems` are the first few, by line.
+    """What would become of an input's rows, in numbers.
 
-    `seconds_at_rate` is the least time that api.rate allows; None where no rate is set.
+    `problems` are line and problem of the first few rows that would be rejected. `seconds_at_rate` is the least time
+    that api.rate allows; None where no rate is set.
     """
 
     read: int = 0

@@ -30,8 +30,10 @@ Arguments = TypeVarTuple("Arguments")
 
 @dataclass(slots=True)
 class Pushed:
-    """What became of an input's rows: `queued` are new in the queue, `already_queued` were there, or in a worker's
-    hands; `problems` are the first few rejected rows, by line; `shortfall` says if not as many came as were expected.
+    """What became of an input's rows, in numbers.
+
+    `queued` are new in the queue, `already_queued` waited there or were in a worker's hands. `problems` are line and
+    problem of the first few rejected rows. `shortfall` says in words that not as many rows came as were expected.
     """
 
     read: int = 0
@@ -45,7 +47,7 @@ class Pushed:
 
 
 def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments) -> T:
-    """What `command` comes to. A person waits for it, so a broker that does not answer ends it."""
+    """Run `command`. A person waits for it, so a broker that does not answer ends it."""
     try:
         return anyio.run(command, *args)
     except TransientError as error:

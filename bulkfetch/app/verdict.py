@@ -11,15 +11,16 @@ from bulkfetch.pipeline.tally import Account
 from bulkfetch.retrying import persisting
 
 LAST_LOOK = 30.0
-"""Seconds for which a drained queue is asked for its dead letters, before it is not known whether all is well."""
+"""Seconds for which a drained queue is asked for its dead letters. After that the run cannot say that all is well."""
 
 
 async def find_shortfall(
     expect: int, given: Input, pool: Pool, manifest: LocalManifest, notify: Listener
 ) -> str | None:
-    """What speaks against "complete" beside the run's own rows: not `expect` invoices came (0 takes any), or a queue
-    has dead letters, whoever gave them up. Of a queue, what all its workers have accounted for since it was last
-    drained counts as come.
+    """What speaks against "complete" beside the run's own rows, in words; None if nothing does.
+
+    That is a number of invoices other than `expect` (0 takes any), or dead letters in the queue, whichever worker gave
+    them up. From a queue, the invoices count that all its workers have accounted for since it was last drained.
 
     Raises:
         FatalError: it cannot be found out.

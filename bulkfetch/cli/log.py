@@ -38,9 +38,9 @@ class JsonRowsListener:
 
 
 class LogListener:
-    """Tells events from `least` upwards, each as text to `write`, which gets the level too.
+    """Tells events of level `least` and above, each as text and with its level, to `write`.
 
-    The first `failures` failed or rejected rows are told; the others are for the manifest.
+    At the standard level only the first `failures` failed or rejected rows are told; the manifest has them all.
     """
 
     def __init__(self, write: Callable[[Level, str], None], least: Level, *, failures: int = SHOWN_FAILURES) -> None:
@@ -64,7 +64,7 @@ class LogListener:
 
 
 class JsonLogListener:
-    """Tells events from `least` upwards on stderr, each as one line of JSON."""
+    """Tells events of level `least` and above on stderr, each as one line of JSON."""
 
     def __init__(self, least: Level) -> None:
         self._least = least
@@ -102,7 +102,7 @@ def _details(event: Event) -> dict[str, object]:
 
 
 def level_of(event: Event) -> Level | None:
-    """How much `event` matters; None where it is nothing to tell."""
+    """How much `event` matters; None for an event that is not told."""
     match event:
         case RowRecorded(row=row):
             return Level.WARNING if row.outcome in (Outcome.FAILED, Outcome.REJECTED) else Level.DEBUG

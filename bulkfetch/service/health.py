@@ -1,4 +1,4 @@
-"""How a run is, for those who supervise it: an orchestrator that asks, a service manager that is told."""
+"""The health of a run, for its supervisors: an orchestrator asks for it, a service manager is told."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, MutableMapping, Sequence
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 class Health:
-    """Follows a run by its events. A run that has begun to stop never gets ready again."""
+    """Follows a run by its events. A run that has begun to stop never becomes ready again."""
 
     def __init__(self) -> None:
         self.started = False
@@ -83,8 +83,10 @@ class Health:
 
 @asynccontextmanager
 async def supervised(health: Health, addr: str, environ: MutableMapping[str, str]) -> AsyncIterator[None]:
-    """Until the block ends: answer on `addr`, host:port, unless it is ""; and keep the service manager informed that
-    `environ` names, if it does. `environ` loses what names it.
+    """Let supervisors know of `health` until the block ends.
+
+    `addr`, host:port, is where requests are answered; "" is nowhere. The service manager that `environ` names is told
+    of each change; the variables that name it are removed from `environ`.
 
     Raises:
         UsageError: the address cannot be bound.
@@ -115,7 +117,7 @@ async def _reporting(health: Health, notifier: Notifier) -> AsyncIterator[None]:
 
 
 class _Report:
-    """Brings a service manager up to date, telling each thing once; what it did not take is told again."""
+    """Tells a service manager what is new. What the manager did not take is told again."""
 
     def __init__(self, health: Health, notifier: Notifier) -> None:
         self._health = health
@@ -142,7 +144,7 @@ class _Report:
 
 
 async def _live(notifier: Notifier, every: float) -> None:
-    """Say so for as long as the event loop gets here: a process that hangs is silent."""
+    """Say every so many seconds that the event loop turns. A process that hangs is silent."""
     while True:
         notifier.tell("WATCHDOG=1")
         await anyio.sleep(every)

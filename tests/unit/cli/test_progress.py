@@ -259,8 +259,9 @@ def test_json_logs_are_one_object_a_line(capsys):
     out, err = capsys.readouterr()
     records = [json.loads(line) for line in err.splitlines()]
     assert out == ""
-    assert len(records) == 9
+    assert len(records) == 10
     assert all({"time", "level", "event", "message"} <= record.keys() for record in records)
+    assert [record["event"] for record in records if "origin" in record] == ["OriginDown", "OriginUp"]
     failed = next(record for record in records if record.get("outcome") == "failed")
     assert (failed["level"], failed["invoice_id"], failed["reason"]) == ("warning", "inv_1", "not_found")
 
