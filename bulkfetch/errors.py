@@ -17,6 +17,7 @@
     │   ├── ArchiveLocked       exit 7
     │   └── DamagedManifest     what is there is not what a run wrote
     └── Aborted                 the run is closing: not a failure of anything
+        └── Interrupted         somebody asked for that (pipeline/stop.py)
 
 `str(error)` is always safe to print: vendor errors, whose text may hold a link or a token, are mapped to these once,
 at the edge, and never chained into a message.
@@ -195,3 +196,10 @@ class DamagedManifest(FatalError):
 
 class Aborted(BulkfetchError):
     """The run is closing; the invoice goes back to where it came from."""
+
+
+def first_error(error: Exception) -> Exception:
+    """The first error that is no group: `error` itself, or what the exception group `error` holds, however deep."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,10 +1,20 @@
-"""What happens during a run, as values: whoever wants to show, log or count it listens."""
+"""What happens during a run, as values. Whoever wants to show, log or count it is a `Listener`."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, Protocol
 
 from bulkfetch.errors import Reason
 from bulkfetch.models import Row, Summary
+
+
+class Origin(StrEnum):
+    """What a run asks for something, as events and messages name it."""
+
+    API = "API"
+    DOWNLOAD_HOST = "download host"
+    OBJECT_STORE = "object store"
+    QUEUE = "queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class RetryScheduled:
 
 
 @dataclass(frozen=True, slots=True)
-class GateClosed:
+class OriginDown:
     """Every request to `origin` waits, for about `seconds`."""
 
     origin: str
@@ -44,7 +54,7 @@ class GateClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class GateOpened:
+class OriginUp:
     """Requests to `origin` flow again."""
 
     origin: str
@@ -59,7 +69,7 @@ class Estimated:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is left in the queue: `waiting`, and `leased`, in the hands of all workers or put off."""
+    """How many invoices are left in the queue: `waiting`, and `leased`, which any worker has in hand or has put off."""
 
     waiting: int
     leased: int
@@ -74,13 +84,31 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStopping:
+    """The run takes no more work, and ends when what is in hand is finished; `reason` says who or what stopped it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The summary is durable; nothing follows."""
 
     summary: Summary
 
 
-Event = RunStarted | RowRecorded | RetryScheduled | GateClosed | GateOpened | Estimated | Backlog | Note | RunFinished
+Event = (
+    RunStarted
+    | RowRecorded
+    | RetryScheduled
+    | OriginDown
+    | OriginUp
+    | Estimated
+    | Backlog
+    | Note
+    | RunStopping
+    | RunFinished
+)
 
 
 class Listener(Protocol):

@@ -1,24 +1,34 @@
-"""Tasks beside a block of code."""
+"""Tasks beside a block of code, and errors without the groups that task groups wrap them in."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
 
+from bulkfetch.errors import first_error
+
 
 @asynccontextmanager
-async def background(*jobs: Callable[[], Coroutine[Any, Any, Any]]) -> AsyncIterator[None]:
-    """Run `jobs`, which go on for ever, until the block ends. What the block raises goes through as it is: callers know
-    an end by its type, and a task group would wrap it."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        for job in jobs:
-            tasks.start_soon(job)
-        try:
+async def running(*jobs: Callable[[], Coroutine[Any, Any, Any]]) -> AsyncIterator[None]:
+    """Run `jobs` beside the block, and cancel those that are left at its end.
+
+    An error of the block, or of a job (which cancels the block), is raised as it is: callers know it by its type.
+    """
+    with ungrouped():
+        async with anyio.create_task_group() as tasks:
+            for job in jobs:
+                tasks.start_soon(job)
             yield
-        except Exception as error:  # noqa: BLE001 - it is raised again below
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+            tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise the first error of the block's exception group instead of the group."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        error = first_error(group)
+        # It keeps its own cause; a traceback shall not show the group as what came before it.
+        raise error from error.__cause__

@@ -1,5 +1,6 @@
 """The layers of the design, held by import-linter."""
 
+import ast
 import pkgutil
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 import bulkfetch
 
 ROOT = Path(__file__).parent.parent
+
+PROCESS_WIDE = {"environ", "environb", "getenv", "putenv", "add_signal_handler", "open_signal_receiver"}
+"""What reads or changes the process as a whole, beside the modules `signal` and `resource`."""
 
 
 def test_imports_point_down_only():
@@ -28,3 +32,28 @@ def test_every_module_has_a_layer():
     layered = {name.strip() for layer in contract["layers"] for name in layer.split("|")}
     found = {f"bulkfetch.{module.name}" for module in pkgutil.iter_modules(bulkfetch.__path__)}
     assert found - {"bulkfetch.__main__"} == layered
+
+
+def test_only_command_line_and_service_touch_the_process():
+    """Environment, signals and limits belong to the process: whatever embeds the rest keeps its own."""
+    package = Path(bulkfetch.__file__).parent
+    found = {
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] not in ("cli", "service")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if touches_the_process(node)
+    }
+    assert found == set()
+
+
+def touches_the_process(node: ast.AST) -> bool:
+    match node:
+        case ast.Import(names=names):
+            return any(name.name in ("signal", "resource") for name in names)
+        case ast.ImportFrom(module=module, names=names):
+            return module in ("signal", "resource") or any(name.name in PROCESS_WIDE for name in names)
+        case ast.Attribute(attr=name):
+            return name in PROCESS_WIDE
+        case _:
+            return False

@@ -2,6 +2,6 @@
 
 from bulkfetch.app.check import CheckResult, check_setup
 from bulkfetch.app.plan import Plan, plan_archive
-from bulkfetch.app.run import archive, run_archive
+from bulkfetch.app.run import archive
 
-__all__ = ["CheckResult", "Plan", "archive", "check_setup", "plan_archive", "run_archive"]
+__all__ = ["CheckResult", "Plan", "archive", "check_setup", "plan_archive"]

@@ -1,8 +1,7 @@
 """`bulkfetch check`: is everything there that a run needs?"""
 
-import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +11,11 @@ from tempfile import TemporaryDirectory
 import anyio
 
 from bulkfetch.app.open_archive import open_store
-from bulkfetch.app.open_origins import connect, token_source
+from bulkfetch.app.open_origins import open_origins, token_source
 from bulkfetch.config import Config
 from bulkfetch.errors import BulkfetchError, PermanentError, Reason
-from bulkfetch.events import Event
+from bulkfetch.events import Event, Origin
 from bulkfetch.keys import KeyTemplate
-from bulkfetch.links import minter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
 from bulkfetch.net.server_time import server_time
@@ -38,18 +36,19 @@ class CheckResult:
 
 
 def check_setup(
-    config: Config, *, environ_token: Secret | None, probe: str | None, queue: str | None
+    config: Config, *, token: Secret | None, environ: Mapping[str, str], probe: str | None, queue: str | None
 ) -> list[CheckResult]:
-    """Every check in order; one that fails does not keep the others from being made.
+    """Make every check, in order; one that fails does not keep the others from being made.
 
-    With `probe`, an invoice ID, a link is minted and its PDF read, verified and thrown away. Without it the API is
-    asked for an invoice that nobody has: any answer but 401 and 403 shows that it is there and takes the token.
+    `token` goes before what `config` names. `environ` holds the credentials for bucket and queue. With `probe`, an
+    invoice ID, a link is minted and its PDF read, verified and thrown away. Without it the API is asked for an invoice
+    that nobody has: any answer but 401 and 403 shows that the API is there and takes the token.
     """
-    return anyio.run(_check, config, environ_token, probe, queue)
+    return anyio.run(_check, config, token, environ, probe, queue)
 
 
 async def _check(
-    config: Config, environ_token: Secret | None, probe: str | None, queue: str | None
+    config: Config, value: Secret | None, environ: Mapping[str, str], probe: str | None, queue: str | None
 ) -> list[CheckResult]:
     results: list[CheckResult] = []
 
@@ -62,23 +61,23 @@ async def _check(
 
     await make("key template", lambda: _key(config))
     token: list[TokenSource] = []
-    has_token = await make("token", lambda: _token(config, environ_token, token))
+    has_token = await make("token", lambda: _token(config, value, token))
     await make("clock", lambda: _clock(config))
     if has_token:
         await make("api", lambda: _api(config, token[0], probe))
     else:
         results.append(CheckResult("api", None, "not asked: there is no token"))
     if config.destination.url:
-        await make("destination", lambda: _destination(config))
+        await make("destination", lambda: _destination(config, environ))
     else:
         results.append(CheckResult("destination", None, "none given: add --to DEST"))
     if queue:
-        await make("queue", lambda: _queue(queue))
+        await make("queue", lambda: _queue(queue, environ))
     return results
 
 
-async def _queue(url: str) -> str:
-    async with open_queue(url, os.environ, notify=_ignore) as queue:
+async def _queue(url: str, environ: Mapping[str, str]) -> str:
+    async with open_queue(url, environ, notify=_ignore) as queue:
         stats = await queue.stats()
         return f"{queue.name}: {stats.waiting:,} waiting, {stats.leased:,} in work, {stats.dead:,} dead letters"
 
@@ -98,7 +97,7 @@ async def _token(config: Config, value: Secret | None, found: list[TokenSource])
 
 async def _clock(config: Config) -> str:
     """The local clock beside the API's: an hour of difference breaks signed requests and every record."""
-    theirs = await server_time(config.api.url, origin=minter.ORIGIN, answer_seconds=config.timeouts.first_byte)
+    theirs = await server_time(config.api.url, origin=Origin.API, answer_seconds=config.timeouts.first_byte)
     if theirs is None:
         return "the API does not say its time"
     apart = abs((datetime.now(UTC) - theirs).total_seconds())
@@ -108,17 +107,17 @@ async def _clock(config: Config) -> str:
 
 
 async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
-    async with connect(config, token, rng=Random(), notify=_ignore) as connections:
+    async with open_origins(config, token, rng=Random(), notify=_ignore) as origins:
         started = time.monotonic()
         try:
-            link = await connections.minter.mint(probe or NOBODYS_INVOICE)
+            link = await origins.minter.mint(probe or NOBODYS_INVOICE)
         except PermanentError as error:
             if probe is not None or error.reason is Reason.FORBIDDEN:
                 raise
             return f"answers in {time.monotonic() - started:.2f} s and takes the token ({error})"
         if probe is None:
             return f"answers in {time.monotonic() - started:.2f} s and takes the token"
-        body = await connections.downloader.open(link)
+        body = await origins.downloader.open(link)
         try:
             while await body.gather([], BLOCK):
                 pass
@@ -127,9 +126,9 @@ async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
         return f"{probe}: a PDF of {body.size:,} bytes in {time.monotonic() - started:.2f} s"
 
 
-async def _destination(config: Config) -> str:
+async def _destination(config: Config, environ: Mapping[str, str]) -> str:
     with TemporaryDirectory(prefix="bulkfetch-check-") as scratch:
-        async with open_store(config, "check", Path(scratch), rng=Random(), notify=_ignore) as store:
+        async with open_store(config, environ, "check", Path(scratch), rng=Random(), notify=_ignore) as store:
             return f"{store.name} takes and keeps files"
 
 

@@ -1,8 +1,7 @@
 """Opens the archive that `destination.url` names: a directory, or a bucket with a local copy of its manifests."""
 
 import hashlib
-import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ import anyio
 
 from bulkfetch.config import Config, Destination
 from bulkfetch.errors import ArchiveLocked, UsageError
-from bulkfetch.events import Event
+from bulkfetch.events import Listener, Origin
 from bulkfetch.interfaces import Store
 from bulkfetch.manifest import ManifestWriter
 from bulkfetch.manifest.bucket_mirror import Mirror
@@ -23,13 +22,12 @@ from bulkfetch.stores.bucket.object_lock import LockSettings
 from bulkfetch.stores.bucket.objects import BucketObjects
 from bulkfetch.stores.bucket.store import BucketStore
 
-ORIGIN = "object store"
 SPOOL = "spool"
 WORKERS_HERE = 64
-"""Workers of a queue that write into one bucket from one machine, at most."""
+"""The most workers of a queue that write into one bucket from one machine."""
 
 SMALL_OBJECT = timedelta(seconds=30)
-"""For a request that carries a part of the manifest: nobody should wait for a silent store as long as for an upload."""
+"""The time for a request that carries a part of the manifest: a silent store is noticed sooner than by an upload."""
 
 
 def utc_now() -> datetime:
@@ -71,51 +69,60 @@ def local_root(destination: str) -> Path:
     return Path(rest if found else destination).expanduser()
 
 
-def local_copy(bucket: Bucket, config: Config, environ: Mapping[str, str]) -> Path:
-    """Where the copy of a bucket's manifests, its ledger and its spool are: a cache, by XDG's rules."""
+def local_copy(bucket: Bucket, endpoint: str, environ: Mapping[str, str]) -> Path:
+    """The directory for the local copy of a bucket's manifests, its ledger and its spool: a cache, by XDG's rules.
+
+    Raises:
+        UsageError: `environ` names no place for it, and the user has no home directory.
+    """
     try:
-        cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache")
     except RuntimeError:
         raise UsageError("no place for the local copy of the manifests: set XDG_CACHE_HOME or HOME") from None
-    name = hashlib.sha256(f"{config.destination.endpoint}\n{bucket.name}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{endpoint}\n{bucket.name}".encode()).hexdigest()[:16]
     return cache / "bulkfetch" / name
 
 
 @asynccontextmanager
 async def open_archive(
-    config: Config, *, rng: Random, notify: Callable[[Event], None], shared: bool = False
+    config: Config, environ: Mapping[str, str], *, rng: Random, notify: Listener, shared: bool = False
 ) -> AsyncIterator[tuple[ManifestWriter, Store]]:
-    """The manifest of a new run, and the store, in that order: the manifest holds the archive's lock. With `shared` it
-    is held together with the other workers of a queue.
+    """The manifest of a new run, and the store. The manifest comes first: it holds the archive's lock.
+
+    `environ` holds the credentials for a bucket. With `shared` the lock is held together with the other workers of a
+    queue.
 
     Raises:
         ArchiveLocked: another run holds the archive.
-        UsageError: the destination cannot be meant.
+        UsageError: the destination is no place for an archive.
         FatalError: it cannot be used; the message names the fix.
     """
-    if is_bucket(config.destination.url):
-        bucket = await connect(bucket_settings(config.destination), os.environ)
-        root = local_copy(bucket, config, os.environ)
-        objects = BucketObjects(await connect(bucket_settings(config.destination), os.environ, patience=SMALL_OBJECT))
+    settings = config.destination
+    bucket = await connect(bucket_settings(settings), environ) if is_bucket(settings.url) else None
+    if bucket is None:
+        root, objects = local_root(settings.url), None
     else:
-        root, objects = local_root(config.destination.url), None
+        root = local_copy(bucket, settings.endpoint, environ)
+        # The time that a request may take belongs to a client, so the manifest has a client of its own.
+        objects = BucketObjects(await connect(bucket_settings(settings), environ, patience=SMALL_OBJECT))
     async with AsyncExitStack() as stack:
         manifest, root = await _open_manifest(stack, root, objects, shared=shared)
-        store = open_store(config, manifest.run, root / SPOOL, rng=rng, notify=notify)
+        store = _open_store(config, bucket, manifest.run, root / SPOOL, rng=rng, notify=notify)
         yield manifest, await stack.enter_async_context(store)
 
 
-async def readable_manifests(destination: Destination, scratch: Path) -> Path:
-    """The directory that holds the manifests of an archive that is only looked at; those of a bucket are read into
-    `scratch`.
+async def readable_manifests(settings: Destination, scratch: Path, environ: Mapping[str, str]) -> Path:
+    """The directory with the manifests of an archive that is only looked at.
+
+    The manifests of a bucket, whose credentials `environ` holds, are read into `scratch`.
 
     Raises:
-        UsageError: the destination cannot be meant.
+        UsageError: the destination is no place for an archive.
         FatalError: the bucket cannot be read.
     """
-    if not is_bucket(destination.url):
-        return local_root(destination.url)
-    bucket = await connect(bucket_settings(destination), os.environ, patience=SMALL_OBJECT)
+    if not is_bucket(settings.url):
+        return local_root(settings.url)
+    bucket = await connect(bucket_settings(settings), environ, patience=SMALL_OBJECT)
     await anyio.to_thread.run_sync(Mirror(BucketObjects(bucket), scratch).pull)
     return scratch
 
@@ -123,7 +130,7 @@ async def readable_manifests(destination: Destination, scratch: Path) -> Path:
 async def _open_manifest(
     stack: AsyncExitStack, root: Path, objects: BucketObjects | None, *, shared: bool
 ) -> tuple[ManifestWriter, Path]:
-    """The manifest, and the directory it is in: each worker on this machine has its own copy of a bucket's."""
+    """The manifest and its directory. Each worker on this machine has its own copy of a bucket's manifests."""
     own_copies = shared and objects is not None
     for number in range(1, WORKERS_HERE + 1):
         place = root.with_name(f"{root.name}-{number}") if number > 1 else root
@@ -138,19 +145,31 @@ async def _open_manifest(
 
 @asynccontextmanager
 async def open_store(
-    config: Config, run: str, spool: Path, *, rng: Random, notify: Callable[[Event], None]
+    config: Config, environ: Mapping[str, str], run: str, spool: Path, *, rng: Random, notify: Listener
 ) -> AsyncIterator[Store]:
-    """The store alone. What a bucket's store cannot hold in memory waits in the local directory `spool`.
+    """The store alone. `environ` holds the credentials for a bucket.
+
+    What a bucket's store cannot hold in memory waits in the local directory `spool`.
 
     Raises:
-        UsageError: the destination cannot be meant.
+        UsageError: the destination is no place for an archive.
         FatalError: it cannot be used; the message names the fix.
     """
-    if not is_bucket(config.destination.url):
+    settings = config.destination
+    bucket = await connect(bucket_settings(settings), environ) if is_bucket(settings.url) else None
+    async with _open_store(config, bucket, run, spool, rng=rng, notify=notify) as store:
+        yield store
+
+
+@asynccontextmanager
+async def _open_store(
+    config: Config, bucket: Bucket | None, run: str, spool: Path, *, rng: Random, notify: Listener
+) -> AsyncIterator[Store]:
+    if bucket is None:
         async with LocalStore.open(local_root(config.destination.url), run) as local:
             yield local
         return
-    bucket = await connect(bucket_settings(config.destination), os.environ)
-    gate = Gate(ORIGIN, ceiling=config.limits.workers, max_outage=config.limits.max_outage, rng=rng, notify=notify)
+    limits = config.limits
+    gate = Gate(Origin.OBJECT_STORE, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
     async with BucketStore.open(bucket, gate=gate, run=run, spool=spool, utc_now=utc_now) as remote:
         yield remote

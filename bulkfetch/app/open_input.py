@@ -1,7 +1,6 @@
 """Opens what a run reads: a file, standard input, or a queue."""
 
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ import anyio
 
 from bulkfetch.app.open_archive import utc_now
 from bulkfetch.config import Config
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.interfaces import Queue, Source
 from bulkfetch.queues import is_queue, open_queue
 from bulkfetch.sources import open_source
@@ -20,15 +19,17 @@ from bulkfetch.sources.queue.source import QueueSource
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What is read; `queue` is the queue behind it, which other workers share."""
+    """What is read. `queue` is the queue behind `source`, which other workers share; None for a file."""
 
     source: Source
     queue: Queue | None = None
 
 
 @asynccontextmanager
-async def open_input(config: Config, spec: str, *, notify: Callable[[Event], None]) -> AsyncIterator[Input]:
-    """The input that `spec` names.
+async def open_input(
+    config: Config, spec: str, *, environ: Mapping[str, str], notify: Listener
+) -> AsyncIterator[Input]:
+    """The input that `spec` names. `environ` holds the credentials for a queue.
 
     Raises:
         UsageError: there is none, or it cannot be read as what it claims to be.
@@ -38,7 +39,7 @@ async def open_input(config: Config, spec: str, *, notify: Callable[[Event], Non
         yield Input(await open_rows(config, spec))
         return
     async with (
-        open_queue(spec, os.environ, notify=notify) as queue,
+        open_queue(spec, environ, notify=notify) as queue,
         QueueSource(
             queue,
             limit=config.limits.workers,

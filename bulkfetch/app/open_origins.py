@@ -1,4 +1,4 @@
-"""Wires what talks to the billing API and the download host; shared by `run` and `check`."""
+"""Opens the two origins of a run, the billing API and the download host; `check` needs them as well."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
@@ -10,9 +10,8 @@ from random import Random
 from yarl import URL
 
 from bulkfetch.config import Config
-from bulkfetch.events import Event, Note
+from bulkfetch.events import Listener, Note, Origin
 from bulkfetch.interfaces import Queue
-from bulkfetch.links import body, minter
 from bulkfetch.links.body import BodyLimits
 from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
@@ -25,7 +24,7 @@ from bulkfetch.net.sessions import download_session, json_session
 
 
 @dataclass(frozen=True, slots=True)
-class Connections:
+class Origins:
     """The two origins, each behind its gate."""
 
     minter: ApiMinter
@@ -35,16 +34,17 @@ class Connections:
 
 
 @asynccontextmanager
-async def connect(
+async def open_origins(
     config: Config,
     token: TokenSource,
     *,
     rng: Random,
-    notify: Callable[[Event], None],
+    notify: Listener,
     queue: Queue | None = None,
-) -> AsyncIterator[Connections]:
-    """Sessions, gates and clients by `config`; nothing is sent to API and download host yet. All workers of `queue`
-    share one rate, if it can be shared there.
+) -> AsyncIterator[Origins]:
+    """The clients of API and download host, each behind its gate; nothing is sent to them yet.
+
+    All workers of `queue` share one rate, if the queue's engine offers that.
 
     Raises:
         UsageError: the token would travel over plain HTTP to a public host.
@@ -57,13 +57,13 @@ async def connect(
     rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
-    download_gate = gate(body.ORIGIN)
+    download_gate = gate(Origin.DOWNLOAD_HOST)
     async with (
         _api_gate(gate, config, queue) as api_gate,
         json_session(connections=limits.workers) as api,
         download_session(connections=limits.workers, rules=rules) as links,
     ):
-        yield Connections(
+        yield Origins(
             ApiMinter(
                 api,
                 token,
@@ -94,9 +94,9 @@ async def connect(
 @asynccontextmanager
 async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | None) -> AsyncIterator[Gate]:
     if queue is None:
-        yield gate(minter.ORIGIN, rate=config.api.rate)
+        yield gate(Origin.API, rate=config.api.rate)
         return
-    shared = gate(minter.ORIGIN)
+    shared = gate(Origin.API)
     # Workers that ask the same API for links are one client to it.
     name = hashlib.sha256(config.api.url.encode()).hexdigest()[:16]
     async with queue.shared_rate(
@@ -104,11 +104,11 @@ async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | No
     ) as fleet:
         if fleet is not None:
             shared.join(fleet)
-        yield shared if fleet is not None else gate(minter.ORIGIN, rate=config.api.rate)
+        yield shared if fleet is not None else gate(Origin.API, rate=config.api.rate)
 
 
-def token_source(config: Config, value: Secret | None, notify: Callable[[Event], None]) -> TokenSource:
-    """The token by `config`, or `value` from the environment.
+def token_source(config: Config, value: Secret | None, notify: Listener) -> TokenSource:
+    """The source of the token: `value`, where one is given, else what `config` names.
 
     Raises:
         UsageError: none is configured.

@@ -1,6 +1,6 @@
 """`bulkfetch plan`: what a run would do. Calls nothing, changes nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +21,10 @@ SHOWN_PROBLEMS = 10
 
 @dataclass(slots=True)
 class Plan:
-    """How many rows the input has and what would become of them; `problems` are the first few, by line.
+    """What would become of an input's rows, in numbers.
 
-    `seconds_at_rate` is the least time that api.rate allows; None where no rate is set.
+    `problems` are line and problem of the first few rows that would be rejected. `seconds_at_rate` is the least time
+    that api.rate allows; None where no rate is set.
     """
 
     read: int = 0
@@ -35,22 +36,23 @@ class Plan:
     seconds_at_rate: float | None = None
 
 
-def plan_archive(config: Config, *, source: str) -> Plan:
-    """What `run` would do with `source`, were it started now. An object that has gone missing is not looked for.
+def plan_archive(config: Config, *, source: str, environ: Mapping[str, str]) -> Plan:
+    """What `run` would do with `source`, were it started now. `environ` holds the credentials for a bucket. An object
+    that has gone missing is not looked for.
 
     Raises:
         UsageError: source, key template or destination cannot be used.
         FatalError: a manifest is damaged.
     """
-    return anyio.run(_plan, config, source)
+    return anyio.run(_plan, config, source, environ)
 
 
-async def _plan(config: Config, source: str) -> Plan:
+async def _plan(config: Config, source: str, environ: Mapping[str, str]) -> Plan:
     rows = await open_rows(config, source)
     keys = KeyTemplate.parse(config.destination.key)
     plan = Plan()
     with TemporaryDirectory(prefix="bulkfetch-plan-") as scratch:
-        root = await readable_manifests(config.destination, Path(scratch))
+        root = await readable_manifests(config.destination, Path(scratch), environ)
         ledger = await anyio.to_thread.run_sync(LedgerIndex.snapshot, root)
         seen = await anyio.to_thread.run_sync(SeenIds, Path(scratch) / "seen")
         try:

@@ -1,7 +1,6 @@
 """`bulkfetch queue`: feeding a queue, and looking after what its workers gave up."""
 
-import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from bulkfetch.app.open_archive import readable_manifests
 from bulkfetch.app.open_input import open_rows
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.manifest import LedgerIndex
 from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
@@ -31,8 +30,10 @@ Arguments = TypeVarTuple("Arguments")
 
 @dataclass(slots=True)
 class Pushed:
-    """What became of an input's rows: `queued` are new in the queue, `already_queued` were there, or in a worker's
-    hands; `problems` are the first few rejected rows, by line; `shortfall` says if not as many came as were expected.
+    """What became of an input's rows, in numbers.
+
+    `queued` are new in the queue, `already_queued` waited there or were in a worker's hands. `problems` are line and
+    problem of the first few rejected rows. `shortfall` says in words that not as many rows came as were expected.
     """
 
     read: int = 0
@@ -46,7 +47,7 @@ class Pushed:
 
 
 def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments) -> T:
-    """What `command` comes to. A person waits for it, so a broker that does not answer ends it."""
+    """Run `command`. A person waits for it, so a broker that does not answer ends it."""
     try:
         return anyio.run(command, *args)
     except TransientError as error:
@@ -54,9 +55,11 @@ def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments
 
 
 def push_invoices(
-    config: Config, *, source: str, queue: str, skip_done: str, notify: Callable[[Event], None]
+    config: Config, *, source: str, queue: str, skip_done: str, environ: Mapping[str, str], notify: Listener
 ) -> Pushed:
     """Queue every invoice that `source` names; those that the archive `skip_done` holds are left out.
+
+    `environ` holds the credentials for queue and archive, here and in the other functions of this module.
 
     A push that was cut off is made again whole: what is queued already is not queued twice, as far as the engine can
     tell (SQS cannot; there `skip_done` keeps what is done from being asked for again).
@@ -65,21 +68,23 @@ def push_invoices(
         UsageError: source, queue or archive cannot be used.
         FatalError: the queue cannot be reached, or refuses; a manifest is damaged.
     """
-    return _run(_push, config, source, queue, skip_done, notify)
+    return _run(_push, config, source, queue, skip_done, environ, notify)
 
 
-async def _push(config: Config, source: str, url: str, skip_done: str, notify: Callable[[Event], None]) -> Pushed:
+async def _push(
+    config: Config, source: str, url: str, skip_done: str, environ: Mapping[str, str], notify: Listener
+) -> Pushed:
     rows = await open_rows(config, source)
     pushed = Pushed()
     with TemporaryDirectory(prefix="bulkfetch-push-") as scratch:
         root = Path(scratch) / "manifests-of-none"
         if skip_done:
             archive = msgspec.structs.replace(config.destination, url=skip_done)
-            root = await readable_manifests(archive, Path(scratch))
+            root = await readable_manifests(archive, Path(scratch), environ)
         ledger = await anyio.to_thread.run_sync(LedgerIndex.snapshot, root)
         seen = await anyio.to_thread.run_sync(SeenIds, Path(scratch) / "seen")
         try:
-            async with open_queue(url, os.environ, notify=notify, create=True) as queue:
+            async with open_queue(url, environ, notify=notify, create=True) as queue:
                 async for batch in rows.batches():
                     wanted = await _wanted(pushed, batch, ledger, seen)
                     messages = [(row.invoice_id, encode_message(row)) for row in wanted]
@@ -110,7 +115,7 @@ async def _wanted(pushed: Pushed, batch: Sequence[InputRow], ledger: LedgerIndex
     return [row for row in first if row.invoice_id not in stored]
 
 
-def queue_stats(queue: str, *, notify: Callable[[Event], None]) -> QueueStats:
+def queue_stats(queue: str, *, environ: Mapping[str, str], notify: Listener) -> QueueStats:
     """How much there is in `queue`.
 
     Raises:
@@ -118,13 +123,15 @@ def queue_stats(queue: str, *, notify: Callable[[Event], None]) -> QueueStats:
     """
 
     async def ask() -> QueueStats:
-        async with open_queue(queue, os.environ, notify=notify) as opened:
+        async with open_queue(queue, environ, notify=notify) as opened:
             return await opened.stats()
 
     return _run(ask)
 
 
-def list_dead_letters(queue: str, each: Callable[[DeadLetter], None], *, notify: Callable[[Event], None]) -> None:
+def list_dead_letters(
+    queue: str, each: Callable[[DeadLetter], None], *, environ: Mapping[str, str], notify: Listener
+) -> None:
     """Call `each` for every dead letter of `queue`, oldest first; none is taken away.
 
     Raises:
@@ -132,7 +139,7 @@ def list_dead_letters(queue: str, each: Callable[[DeadLetter], None], *, notify:
     """
 
     async def read() -> None:
-        async with open_queue(queue, os.environ, notify=notify) as opened:
+        async with open_queue(queue, environ, notify=notify) as opened:
             async for dead_letter in opened.dead_letters():
                 each(dead_letter)
 
@@ -140,7 +147,7 @@ def list_dead_letters(queue: str, each: Callable[[DeadLetter], None], *, notify:
 
 
 def resolve_dead_letters(
-    queue: str, wanted: Callable[[DeadLetter], bool], *, requeue: bool, notify: Callable[[Event], None]
+    queue: str, wanted: Callable[[DeadLetter], bool], *, requeue: bool, environ: Mapping[str, str], notify: Listener
 ) -> list[str]:
     """Queue every dead letter that is `wanted` once more if `requeue` is set, or else remove it; their invoices' IDs.
 
@@ -149,7 +156,7 @@ def resolve_dead_letters(
     """
 
     async def resolve() -> list[str]:
-        async with open_queue(queue, os.environ, notify=notify) as opened:
+        async with open_queue(queue, environ, notify=notify) as opened:
             done = []
             async for dead_letter in opened.dead_letters():
                 if wanted(dead_letter):

@@ -1,22 +1,23 @@
-"""`bulkfetch run`, composed: opens everything in order, heeds signals, drains, and closes with the summary."""
+"""`bulkfetch run`, composed: opens everything in order, runs the pipeline, and closes with the summary.
 
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+Nothing here belongs to a process of its own: signals, limits, the environment and a supervisor are the command line's.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
 from random import Random
 
 import anyio
 
 from bulkfetch.app.open_archive import open_archive, utc_now
 from bulkfetch.app.open_input import Input, open_input
-from bulkfetch.app.open_origins import Connections, connect, token_source
+from bulkfetch.app.open_origins import Origins, open_origins, token_source
 from bulkfetch.app.open_pipeline import open_pipeline
 from bulkfetch.app.summary import run_result
-from bulkfetch.app.verdict import Interrupted, find_shortfall, verdict_on
+from bulkfetch.app.verdict import find_shortfall, verdict_on
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError
-from bulkfetch.events import Event, Listener, RunFinished, RunStarted
+from bulkfetch.events import Event, Listener, RunFinished, RunStarted, RunStopping
 from bulkfetch.interfaces import Manifest, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
@@ -24,53 +25,64 @@ from bulkfetch.models import Secret, Summary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.retrying import RetryPolicy
-from bulkfetch.service.health import Health, supervised
+from bulkfetch.tasks import running
+
+NO_VARIABLES: Mapping[str, str] = {}
 
 
-def run_archive(
-    config: Config, *, source: str, environ_token: Secret | None, listeners: Sequence[Listener] = ()
+async def archive(
+    config: Config,
+    source: str,
+    *,
+    token: Secret | None = None,
+    environ: Mapping[str, str] = NO_VARIABLES,
+    stop: Stop | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Summary:
-    """Archive what `source` names, and say in the summary how it went; its `exit_code` is the process's.
+    """Archive what `source` names, and say in the summary how that went.
+
+    It runs on the asyncio event loop of any thread. It takes no signal handler and changes no limit of the process.
+    Several may run in one process, each into an archive of its own. Each needs about 3 * workers + 200 open files.
+
+    Args:
+        token: the API's token; None takes the one that `config` names.
+        environ: variables with the credentials for a bucket or a queue (AWS_..., NATS_...), and with the place for a
+            bucket's local copy (XDG_CACHE_HOME, HOME). For credentials that are not there the clients of S3, GCS, Azure
+            and SQS look by themselves, in the process's own environment.
+        stop: ends the run early and in order. A cancellation is quicker: what is stored has its row, but the run has no
+            summary, and the next one looks for what is left of it.
+        listeners: hear every event.
 
     Raises:
         UsageError: source, key template, token or destination cannot be used; nothing was begun.
         FatalError: the archive cannot be opened or its manifest written.
     """
-    return anyio.run(archive, config, source, environ_token, listeners)
-
-
-async def archive(config: Config, source: str, environ_token: Secret | None, listeners: Sequence[Listener]) -> Summary:
-    """The same on a running event loop, in its main thread."""
-    health = Health()
-    told = (*listeners, health)
 
     def notify(event: Event) -> None:
-        for listener in told:
+        for listener in listeners:
             listener(event)
 
-    async with (
-        supervised(health, config.service.health_addr, os.environ),
-        open_input(config, source, notify=notify) as given,
-    ):
+    async with open_input(config, source, environ=environ, notify=notify) as given:
         keys = KeyTemplate.parse(config.destination.key)
-        token = token_source(config, environ_token, notify)
-        await token.current()
-        return await _archive(config, given, keys, token, health, notify)
+        tokens = token_source(config, token, notify)
+        await tokens.current()
+        return await _archive(config, given, keys, tokens, environ, stop or Stop(), notify)
 
 
 async def _archive(
     config: Config,
     given: Input,
     keys: KeyTemplate,
-    token: TokenSource,
-    health: Health,
-    notify: Callable[[Event], None],
+    tokens: TokenSource,
+    environ: Mapping[str, str],
+    stop: Stop,
+    notify: Listener,
 ) -> Summary:
-    rng, stop = Random(), Stop()
+    rng = Random()
     async with (
-        open_archive(config, rng=rng, notify=notify, shared=given.queue is not None) as (manifest, store),
-        connect(config, token, rng=rng, notify=notify, queue=given.queue) as connections,
-        _heeding_signals(stop) as tasks,
+        open_archive(config, environ, rng=rng, notify=notify, shared=given.queue is not None) as (manifest, store),
+        open_origins(config, tokens, rng=rng, notify=notify, queue=given.queue) as origins,
+        running(partial(_tell_of_stop, stop, notify)),
     ):
         pool = open_pipeline(
             manifest.run,
@@ -78,7 +90,7 @@ async def _archive(
             manifest=manifest,
             history=manifest.history,
             store=store,
-            fetcher=_fetcher(config, connections, store, rng=rng, stop=stop, notify=notify),
+            fetcher=_fetcher(config, origins, store, rng=rng, stop=stop, notify=notify),
             keys=keys,
             stop=stop,
             notify=notify,
@@ -88,46 +100,45 @@ async def _archive(
             max_failed_ratio=config.limits.max_failed_ratio,
             adopting=manifest.adopting,
         )
-        tasks.start_soon(_tell_of_stop, stop, health)
         began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
         await pool.run()
-        tasks.start_soon(_stop_waiting, manifest, stop, config.timeouts.drain)
-        try:
-            shortfall = None if stop.cause else await find_shortfall(config.source.expect, given, manifest, notify)
-        except FatalError as error:
-            # Of another run's manifest, or the broker's: this run still ends in order, with a summary that says so.
-            stop.request(error)
-            shortfall = None
-        summary = await manifest.finish(
-            run_result(
-                pool.tally,
-                given.source,
-                connections,
-                verdict=verdict_on(pool.tally, given.source, stop.cause, shortfall),
-                destination=store.name,
-                began=began,
-                finished=utc_now(),
-                seconds=anyio.current_time() - started,
+        async with running(partial(_bound_the_end, manifest, stop, config.timeouts.drain)):
+            try:
+                shortfall = None if stop.cause else await find_shortfall(config.source.expect, given, manifest, notify)
+            except FatalError as error:
+                # Another run's manifest or the broker failed: this run still ends in order, and its summary says so.
+                stop.request(error)
+                shortfall = None
+            summary = await manifest.finish(
+                await run_result(
+                    pool.tally,
+                    given.source,
+                    origins,
+                    verdict=verdict_on(pool.tally, given.source, stop.cause, shortfall),
+                    destination=store.name,
+                    began=began,
+                    finished=utc_now(),
+                    seconds=anyio.current_time() - started,
+                )
             )
-        )
         notify(RunFinished(summary))
         return summary
 
 
 def _fetcher(
     config: Config,
-    connections: Connections,
+    origins: Origins,
     store: Store,
     *,
     rng: Random,
     stop: Stop,
-    notify: Callable[[Event], None],
+    notify: Listener,
 ) -> Fetcher:
     retry = config.retry
     return Fetcher(
-        connections.minter,
-        connections.downloader,
+        origins.minter,
+        origins.downloader,
         store,
         policy=RetryPolicy(
             attempts=retry.attempts, wait_initial=retry.wait_initial, wait_max=retry.wait_max, timeout=retry.timeout
@@ -138,44 +149,14 @@ def _fetcher(
     )
 
 
-@asynccontextmanager
-async def _heeding_signals(stop: Stop) -> AsyncIterator[anyio.abc.TaskGroup]:
-    """Until the block ends a signal asks for a stop, and a second one for haste. What the block raises goes through."""
-    async with _by_its_type(), anyio.create_task_group() as tasks:
-        await tasks.start(_heed_signals, stop)
-        yield tasks
-        tasks.cancel_scope.cancel()
+async def _tell_of_stop(stop: Stop, notify: Listener) -> None:
+    await stop.requested.wait()
+    notify(RunStopping(str(stop.cause)))
 
 
-@asynccontextmanager
-async def _by_its_type() -> AsyncIterator[None]:
-    """Raise what the block raises, and no group of it: callers know an end by its type, and task groups wrap it."""
-    try:
-        yield
-    except ExceptionGroup as failed:
-        error: Exception = failed
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
-
-
-async def _stop_waiting(manifest: Manifest, stop: Stop, drain: float) -> None:
-    """What the pool does while it runs, for the summary: a bucket in trouble gets no more time than work in hand."""
+async def _bound_the_end(manifest: Manifest, stop: Stop, drain: float) -> None:
+    """Give a bucket in trouble no more time to take the summary than invoices in hand get after a stop."""
     await stop.requested.wait()
     with anyio.move_on_after(drain):
         await stop.forced.wait()
     manifest.stop_waiting()
-
-
-async def _heed_signals(stop: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for signum in signals:
-            if stop.requested.is_set():
-                stop.force()
-            stop.request(Interrupted(signum))
-
-
-async def _tell_of_stop(stop: Stop, health: Health) -> None:
-    await stop.requested.wait()
-    health.stopping()

@@ -1,21 +1,32 @@
 """What happened in a run, put together for its summary."""
 
 import platform
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 
-from bulkfetch import __version__
-from bulkfetch.app.open_origins import Connections
+import anyio
+
+from bulkfetch.app.open_origins import Origins
 from bulkfetch.errors import ExitCode
 from bulkfetch.interfaces import Source
 from bulkfetch.models import RunResult, utc_iso
 from bulkfetch.pipeline.tally import Tally
 
 
-def run_result(
+def _versions() -> Mapping[str, str]:
+    # Reads the packages' metadata from the disk.
+    return {
+        "bulkfetch": version("bulkfetch"),
+        "python": platform.python_version(),
+        "aiohttp": version("aiohttp"),
+    }
+
+
+async def run_result(
     tally: Tally,
     source: Source,
-    connections: Connections,
+    origins: Origins,
     *,
     verdict: tuple[ExitCode, str | None],
     destination: str,
@@ -26,7 +37,7 @@ def run_result(
     """The result of a run that came to `verdict`; `seconds` is its length by a clock that nobody sets."""
     exit_code, stopped_by = verdict
     digest = source.digest()
-    api, links = connections.api_gate, connections.download_gate
+    api, links = origins.api_gate, origins.download_gate
     return RunResult(
         exit_code=exit_code,
         complete=exit_code in (ExitCode.COMPLETE, ExitCode.FAILED, ExitCode.FAILED_RETRYABLE),
@@ -47,9 +58,5 @@ def run_result(
         input_sha256=digest[0] if digest else None,
         input_bytes=digest[1] if digest else None,
         destination=destination,
-        versions={
-            "bulkfetch": __version__,
-            "python": platform.python_version(),
-            "aiohttp": version("aiohttp"),
-        },
+        versions=await anyio.to_thread.run_sync(_versions),
     )

@@ -1,34 +1,23 @@
 """How a run ended: whether it is complete, and the exit code that says so."""
 
-import signal
-from collections.abc import Callable
-
 from bulkfetch.app.open_input import Input
-from bulkfetch.errors import Aborted, BulkfetchError, ExitCode, FatalError, TransientError
-from bulkfetch.events import Event, Note
+from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError
+from bulkfetch.events import Listener, Note
 from bulkfetch.interfaces import Queue, Source
 from bulkfetch.manifest import ManifestWriter
+from bulkfetch.pipeline.stop import Interrupted
 from bulkfetch.pipeline.tally import Tally
 from bulkfetch.retrying import persisting
 
 LAST_LOOK = 30.0
-"""Seconds for which a drained queue is asked for its dead letters, before it is not known whether all is well."""
+"""Seconds for which a drained queue is asked for its dead letters. After that the run cannot say that all is well."""
 
 
-class Interrupted(Aborted):
-    """A person or a supervisor asked the run to end."""
+async def find_shortfall(expect: int, given: Input, manifest: ManifestWriter, notify: Listener) -> str | None:
+    """What speaks against "complete" beside the run's own rows, in words; None if nothing does.
 
-    def __init__(self, signum: signal.Signals) -> None:
-        super().__init__(f"interrupted by {signum.name}")
-        self.exit_code = ExitCode(128 + signum)
-
-
-async def find_shortfall(
-    expect: int, given: Input, manifest: ManifestWriter, notify: Callable[[Event], None]
-) -> str | None:
-    """What speaks against "complete" beside the run's own rows: not `expect` invoices came (0 takes any), or a queue
-    has dead letters, whoever gave them up. Of a queue, what all its workers have accounted for since it was last
-    drained counts as come.
+    That is a number of invoices other than `expect` (0 takes any), or dead letters in the queue, whichever worker gave
+    them up. From a queue, the invoices count that all its workers have accounted for since it was last drained.
 
     Raises:
         FatalError: it cannot be found out.

@@ -24,6 +24,6 @@ def command(ctx: click.Context, config_file: Path | None, probe: str | None, que
     from bulkfetch.app import check_setup
     from bulkfetch.cli.output import print_checks
 
-    results = check_setup(config, environ_token=take_token(os.environ), probe=probe, queue=queue)
+    results = check_setup(config, token=take_token(os.environ), environ=os.environ, probe=probe, queue=queue)
     print_checks(results)
     return ExitCode.STOPPED if any(result.ok is False for result in results) else ExitCode.COMPLETE

@@ -2,11 +2,17 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bulkfetch.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from bulkfetch.events import Listener
+    from bulkfetch.models import Summary
 
 
 @click.command("demo")
@@ -24,9 +30,13 @@ def command(directory: Path, invoices: int) -> int:
 
     Everything happens on this machine. A second demo finds everything stored.
     """
-    from bulkfetch.app.demo import ARCHIVE, FAULTS, IDS, RATE_LIMIT, run_demo
+    import anyio
+
+    from bulkfetch.app.demo import ARCHIVE, FAULTS, IDS, RATE_LIMIT
+    from bulkfetch.cli.fd_limit import raise_fd_limit
     from bulkfetch.cli.progress import display
     from bulkfetch.cli.summary import print_summary
+    from bulkfetch.config import Config
 
     click.echo(
         f"A sandbox of the billing API on 127.0.0.1: {invoices:,} documents, {RATE_LIMIT} links/s at most, "
@@ -34,15 +44,26 @@ def command(directory: Path, invoices: int) -> int:
         f"{FAULTS.truncate:.0%} cut downloads, {FAULTS.expire:.0%} expired links.\n",
         err=True,
     )
+    raise_fd_limit(Config().limits.workers)
     try:
         with display(log_format="text", verbosity=0, rows_to_stdout=False) as listeners:
-            summary = run_demo(directory, invoices=invoices, listeners=listeners)
+            summary = anyio.run(_run, directory, invoices, listeners)
     except OSError as error:
         raise UsageError(f"{directory}: {error.strerror}; name another directory with --dir") from None
     print_summary(summary, "text")
     if summary.exit_code == ExitCode.COMPLETE:
         click.echo(_next_steps(directory / ARCHIVE, directory / IDS), err=True)
     return summary.exit_code
+
+
+async def _run(directory: Path, invoices: int, listeners: "Sequence[Listener]") -> "Summary":
+    from bulkfetch.app.demo import run_demo
+    from bulkfetch.cli.supervised_run import stopping_on_signals
+    from bulkfetch.pipeline.stop import Stop
+
+    stop = Stop()
+    with stopping_on_signals(stop) as heeding:
+        return await run_demo(directory, invoices=invoices, stop=stop, listeners=[heeding, *listeners])
 
 
 def _next_steps(archive: Path, ids: Path) -> str:

@@ -16,11 +16,11 @@ from typing import Any, NoReturn, TextIO
 import click
 
 import bulkfetch
-from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError
+from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError, first_error
 from bulkfetch.text import safe
 
 GC_THRESHOLD = 20_000
-"""Allocations, less what was freed, between two looks for garbage in cycles; Python's own is 700 or 2,000."""
+"""How many objects may be made, less those freed, between two searches for garbage in cycles. Python: 700 or 2,000."""
 
 READER_GONE = 128 + getattr(signal, "SIGPIPE", 13)
 """The exit code where stdout's reader left: what a shell reports for a program that SIGPIPE ended."""
@@ -87,12 +87,12 @@ class CommandGroup(click.Group):
 
 
 def _open_standard_streams() -> None:
-    """Let a stream that was closed lead nowhere: else the next file opened, a manifest say, would be taken for it."""
+    """Open closed standard streams to nowhere: else the next file opened, a manifest say, would take their place."""
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest free descriptor is the one that is missing.
+            # The system gives the lowest free descriptor, which is the missing one.
             opened = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - as the stream it stands for
 
@@ -108,8 +108,7 @@ def _past_click() -> Iterator[None]:
 
 def _reported(error: Exception) -> int:
     """Say on stderr what `error` means to the user; the exit code for it."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
+    error = first_error(error)
     if isinstance(error, BulkfetchError):
         click.echo(f"bulkfetch: error: {safe(str(error), limit=2000)}", err=True)
         if isinstance(error, TransientError):  # of a broker, before or after all invoices
@@ -139,7 +138,7 @@ def _stdout_open() -> bool:
 
 
 def silence(stream: TextIO) -> None:
-    """Let `stream`, whose reader has gone, lead nowhere: what is left in its buffer cannot fail again at exit."""
+    """Redirect `stream`, whose reader has gone, to nowhere: then the rest of its buffer cannot fail again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

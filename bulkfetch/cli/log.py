@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from bulkfetch.cli.output import as_json, emit, human_bytes
-from bulkfetch.events import Event, GateClosed, GateOpened, Note, RetryScheduled, RowRecorded, RunStarted
+from bulkfetch.events import Event, Note, OriginDown, OriginUp, RetryScheduled, RowRecorded, RunStarted, RunStopping
 from bulkfetch.models import Outcome, Row, utc_iso
 from bulkfetch.text import safe
 
@@ -38,9 +38,9 @@ class JsonRowsListener:
 
 
 class LogListener:
-    """Tells events from `least` upwards, each as text to `write`, which gets the level too.
+    """Tells events of level `least` and above, each as text and with its level, to `write`.
 
-    The first `failures` failed or rejected rows are told; the others are for the manifest.
+    At the standard level only the first `failures` failed or rejected rows are told; the manifest has them all.
     """
 
     def __init__(self, write: Callable[[Level, str], None], least: Level, *, failures: int = SHOWN_FAILURES) -> None:
@@ -64,7 +64,7 @@ class LogListener:
 
 
 class JsonLogListener:
-    """Tells events from `least` upwards on stderr, each as one line of JSON."""
+    """Tells events of level `least` and above on stderr, each as one line of JSON."""
 
     def __init__(self, least: Level) -> None:
         self._least = least
@@ -93,20 +93,20 @@ def _details(event: Event) -> dict[str, object]:
             }
         case RetryScheduled(invoice_id=invoice_id, reason=reason, wait=wait):
             return {"invoice_id": safe(invoice_id), "reason": reason, "wait": wait}
-        case GateClosed(origin=origin, seconds=seconds):
+        case OriginDown(origin=origin, seconds=seconds):
             return {"origin": safe(origin), "seconds": seconds}
-        case GateOpened(origin=origin):
+        case OriginUp(origin=origin):
             return {"origin": safe(origin)}
         case _:
             return {}
 
 
 def level_of(event: Event) -> Level | None:
-    """How much `event` matters; None where it is nothing to tell."""
+    """How much `event` matters; None for an event that is not told."""
     match event:
         case RowRecorded(row=row):
             return Level.WARNING if row.outcome in (Outcome.FAILED, Outcome.REJECTED) else Level.DEBUG
-        case RunStarted() | RetryScheduled() | GateClosed() | GateOpened():
+        case RunStarted() | RunStopping() | RetryScheduled() | OriginDown() | OriginUp():
             return Level.INFO
         case Note(level=level):
             return Level[level.upper()]
@@ -123,10 +123,12 @@ def sentence(event: Event) -> str:
             return _row_sentence(row)
         case RetryScheduled(invoice_id=invoice_id, reason=reason, message=message, wait=wait):
             return safe(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
-        case GateClosed(origin=origin, seconds=seconds, reason=reason):
+        case OriginDown(origin=origin, seconds=seconds, reason=reason):
             return safe(f"paused {seconds:.0f} s ({reason} from {origin})")
-        case GateOpened(origin=origin):
+        case OriginUp(origin=origin):
             return safe(f"resumed ({origin})")
+        case RunStopping(reason=reason):
+            return safe(f"stopping: {reason}")
         case Note(message=message):
             return safe(message)
         case _:

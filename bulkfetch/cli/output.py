@@ -25,7 +25,7 @@ OUTCOME_STYLE: Mapping[Outcome, str] = {
 
 
 def emit(stream: TextIO, line: str) -> None:
-    """Write `line` at once. That nobody reads it, or its disk is full, is no error: a run does not depend on that."""
+    """Write `line` at once. A reader who has left, or a full disk, is no error: no run depends on its output."""
     try:
         stream.write(line + "\n")
         stream.flush()
@@ -84,7 +84,7 @@ def print_numbers(numbers: Mapping[str, int]) -> None:
 
 
 def print_problems(problems: Sequence[tuple[int | None, str]]) -> None:
-    """Print what is wrong with the first rows that cannot be used, by line; nothing where there are none."""
+    """Print the line and the problem of each row in `problems`, which cannot be used; nothing if there is none."""
     if problems:
         emit(sys.stdout, "\nfirst problems")
     for line, message in problems:

@@ -25,6 +25,6 @@ def command(ctx: click.Context, source: str, config_file: Path | None, *, as_jso
     from bulkfetch.app import plan_archive
     from bulkfetch.cli.output import print_plan
 
-    plan = plan_archive(config, source=source)
+    plan = plan_archive(config, source=source, environ=os.environ)
     print_plan(plan, to_json=as_json)
     return ExitCode.FAILED if plan.rejected else ExitCode.COMPLETE

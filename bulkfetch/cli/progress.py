@@ -20,9 +20,9 @@ from bulkfetch.events import (
     Backlog,
     Estimated,
     Event,
-    GateClosed,
-    GateOpened,
     Listener,
+    OriginDown,
+    OriginUp,
     RetryScheduled,
     RowRecorded,
     RunStarted,
@@ -39,7 +39,7 @@ _LEVEL_STYLE = {Level.DEBUG: "dim", Level.INFO: "", Level.WARNING: "yellow", Lev
 
 
 class ProgressListener:
-    """Counts events, and draws what it counted when asked: an event costs an addition, whatever the terminal costs."""
+    """Counts events, and draws the counts when asked: an event costs an addition, however slow the terminal is."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -61,9 +61,9 @@ class ProgressListener:
                 self._total = total
             case Backlog():
                 self._backlog = event
-            case GateClosed(origin=origin, seconds=seconds, reason=reason):
+            case OriginDown(origin=origin, seconds=seconds, reason=reason):
                 self._pauses[origin] = (self._clock() + seconds, reason)
-            case GateOpened(origin=origin):
+            case OriginUp(origin=origin):
                 self._pauses.pop(origin, None)
             case _:
                 pass
@@ -130,7 +130,7 @@ def _line(text: str, style: str = "") -> Text:
 
 @contextmanager
 def display(*, log_format: str, verbosity: int, rows_to_stdout: bool) -> Iterator[list[Listener]]:
-    """The listeners that suit the terminal and the flags; what they drew is gone at the end."""
+    """The listeners that suit the terminal and the flags. The progress display is erased at the end."""
     with ExitStack() as stack:
         listeners: list[Listener] = [JsonRowsListener()] if rows_to_stdout else []
         console = Console(stderr=True, highlight=False)

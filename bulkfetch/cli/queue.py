@@ -60,7 +60,7 @@ def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file:
     from bulkfetch.app.queue import push_invoices
     from bulkfetch.cli.queue_output import print_pushed, tell
 
-    pushed = push_invoices(config, source=source, queue=url, skip_done=skip_done, notify=tell)
+    pushed = push_invoices(config, source=source, queue=url, skip_done=skip_done, environ=os.environ, notify=tell)
     print_pushed(pushed, to_json=as_json)
     return ExitCode.FAILED if pushed.rejected or pushed.shortfall else ExitCode.COMPLETE
 
@@ -73,7 +73,7 @@ def status(url: str, *, as_json: bool) -> None:
     from bulkfetch.app.queue import queue_stats
     from bulkfetch.cli.queue_output import print_stats, tell
 
-    print_stats(queue_stats(url, notify=tell), to_json=as_json)
+    print_stats(queue_stats(url, environ=os.environ, notify=tell), to_json=as_json)
 
 
 @click.command("dead")
@@ -84,7 +84,7 @@ def dead(url: str, *, as_json: bool) -> None:
     from bulkfetch.app.queue import list_dead_letters
     from bulkfetch.cli.queue_output import dead_letter_printer, tell
 
-    list_dead_letters(url, dead_letter_printer(to_json=as_json), notify=tell)
+    list_dead_letters(url, dead_letter_printer(to_json=as_json), environ=os.environ, notify=tell)
 
 
 def _chosen(function: Decorated) -> Decorated:
@@ -136,7 +136,7 @@ def _resolve(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything
     def wanted(dead_letter: "DeadLetter") -> bool:
         return everything or dead_letter.invoice_id in ids or dead_letter.reason in reasons
 
-    done = resolve_dead_letters(url, wanted, requeue=requeue, notify=tell)
+    done = resolve_dead_letters(url, wanted, requeue=requeue, environ=os.environ, notify=tell)
     missing = sorted(set(ids) - set(done))
     print_resolved("queued again" if requeue else "removed", len(done), missing)
     return ExitCode.FAILED if missing else ExitCode.COMPLETE

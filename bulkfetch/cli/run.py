@@ -2,6 +2,7 @@
 
 import gc
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -59,16 +60,21 @@ def command(
     config = configuration(ctx, os.environ, config_file)
     destination(config)
 
-    from bulkfetch.app import run_archive
+    import anyio
+
     from bulkfetch.cli.fd_limit import raise_fd_limit
     from bulkfetch.cli.progress import display
     from bulkfetch.cli.summary import print_summary
+    from bulkfetch.cli.supervised_run import run_supervised
 
     raise_fd_limit(config.limits.workers)
     # What is imported by now stays: no need to look through it again and again.
     gc.freeze()
     with display(log_format=log_format, verbosity=-1 if quiet else verbose, rows_to_stdout=as_json) as listeners:
-        summary = run_archive(config, source=source, environ_token=take_token(os.environ), listeners=listeners)
+        run = partial(
+            run_supervised, config, source, token=take_token(os.environ), environ=os.environ, listeners=listeners
+        )
+        summary = anyio.run(run)
     if not quiet or summary.exit_code:
         print_summary(summary, log_format)
     return summary.exit_code

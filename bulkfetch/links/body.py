@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from bulkfetch.errors import BadBody, OriginError, PermanentError, Reason, TransientError
+from bulkfetch.events import Origin
 from bulkfetch.links.digests import promised_digests
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Permit
@@ -15,9 +16,7 @@ from bulkfetch.net.http_errors import http_errors
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.text import safe
 
-ORIGIN = "download host"
-
-_HTTP_ERRORS = http_errors(ORIGIN)
+_HTTP_ERRORS = http_errors(Origin.DOWNLOAD_HOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,7 @@ class Arrival:
         # counts as time, since a slow disk is not the host's fault.
         if self._waited >= limits.idle:
             if chunk and self._size - self._mark < limits.min_speed * self._waited:
-                raise OriginError(Reason.TIMEOUT, f"{ORIGIN}: slower than {limits.min_speed:g} bytes/s")
+                raise OriginError(Reason.TIMEOUT, f"{Origin.DOWNLOAD_HOST}: slower than {limits.min_speed:g} bytes/s")
             self._waited, self._mark = 0.0, self._size
         return chunk
 

@@ -17,7 +17,8 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.links.body import ORIGIN, Arrival, BodyLimits, HttpBody, check_size
+from bulkfetch.events import Origin
+from bulkfetch.links.body import Arrival, BodyLimits, HttpBody, check_size
 from bulkfetch.links.digests import promised_digests
 from bulkfetch.models import Link
 from bulkfetch.net.deadlines import Deadlines
@@ -29,7 +30,7 @@ MAX_REDIRECTS = 3
 KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HTTP_ERRORS = http_errors(ORIGIN)
+_HTTP_ERRORS = http_errors(Origin.DOWNLOAD_HOST)
 
 
 class HttpDownloader:

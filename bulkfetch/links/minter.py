@@ -21,6 +21,7 @@ from bulkfetch.errors import (
     Throttled,
     UnexpectedAnswer,
 )
+from bulkfetch.events import Origin
 from bulkfetch.links.answers import error_detail, link_in, read_answer, refuses_seconds_valid, target_host
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
@@ -28,13 +29,12 @@ from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.http_errors import NEVER_MENDED, fatal_if_certificate, http_errors, transient_status
 
-ORIGIN = "API"
 SINGLED_OUT = 3
 """After so many refusals of one invoice, with others answered before each, the invoice is the reason, not the pace."""
 
 MAX_REFUSED = 10_000
 
-_HTTP_ERRORS = http_errors(ORIGIN)
+_HTTP_ERRORS = http_errors(Origin.API)
 
 _PERMANENT = {
     400: Reason.INVALID_REQUEST,

@@ -14,7 +14,7 @@ from typing import Self
 import anyio
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
-from bulkfetch.events import GateClosed, GateOpened, Listener
+from bulkfetch.events import Listener, OriginDown, OriginUp
 from bulkfetch.interfaces import SharedRate
 from bulkfetch.net.breaker import Breaker, probe_wait
 from bulkfetch.net.headers import MAX_RETRY_AFTER
@@ -223,7 +223,7 @@ class Gate:
         self._trouble_since = None
         if self._half_open and now >= self._closed_until:
             self._half_open = False
-            self._notify(GateOpened(self.origin))
+            self._notify(OriginUp(self.origin))
         self._window.answered()
 
     def _throttled(self, permit: Permit, error: Throttled, now: float) -> None:
@@ -268,7 +268,7 @@ class Gate:
         self._half_open = True
         if now + seconds > self._closed_until:
             self._closed_until = now + seconds
-            self._notify(GateClosed(self.origin, seconds, why))
+            self._notify(OriginDown(self.origin, seconds, why))
 
     def _give_up(self, why: str) -> None:
         self._given_up = why

@@ -2,11 +2,19 @@
 
 import anyio
 
-from bulkfetch.errors import BulkfetchError
+from bulkfetch.errors import Aborted, BulkfetchError, ExitCode
+
+
+class Interrupted(Aborted):
+    """A person, a supervisor or the host program asked the run to end; `exit_code` is what the run then reports."""
+
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.STOPPED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Stop:
-    """The request to end a run early: the first cause counts."""
+    """The request to end a run early, made on the thread of the run's event loop. The first cause counts."""
 
     def __init__(self) -> None:
         self.cause: BulkfetchError | None = None
@@ -14,11 +22,11 @@ class Stop:
         self.forced = anyio.Event()
 
     def request(self, cause: BulkfetchError) -> None:
-        """Take no more work, finish what is in hand."""
+        """Take no more work, and finish what is in hand within the drain."""
         if self.cause is None:
             self.cause = cause
             self.requested.set()
 
     def force(self) -> None:
-        """Hand back at once what is in hand; `request` comes first."""
+        """Hand back at once what is in hand. `request` comes first."""
         self.forced.set()

@@ -1,17 +1,17 @@
-"""How a run is, for those who supervise it: an orchestrator that asks, a service manager that is told."""
+"""The health of a run, for its supervisors: an orchestrator asks for it, a service manager is told."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
+from functools import partial
 
 import anyio
 
-from bulkfetch.events import Event, GateClosed, GateOpened, RowRecorded, RunFinished, RunStarted
+from bulkfetch.events import Event, Origin, OriginDown, OriginUp, RowRecorded, RunFinished, RunStarted, RunStopping
 from bulkfetch.models import Outcome
 from bulkfetch.service.sd_notify import Notifier
-from bulkfetch.sources.queue.source import ORIGIN as QUEUE_ORIGIN
+from bulkfetch.tasks import running
 
 STATUS_EVERY = 5.0
 """Seconds between two status lines, while the counts change."""
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 class Health:
-    """Follows a run by its events. A run that has begun to stop never gets ready again."""
+    """Follows a run by its events. A run that has begun to stop never becomes ready again."""
 
     def __init__(self) -> None:
         self.started = False
@@ -43,11 +43,11 @@ class Health:
             case RunStarted():
                 self.started = True
                 self._turn(State.READY)
-            case GateClosed(origin=origin) if origin == QUEUE_ORIGIN and self._state is State.READY:
+            case OriginDown(origin=origin) if origin == Origin.QUEUE and self._state is State.READY:
                 self._turn(State.QUEUE)
-            case GateOpened(origin=origin) if origin == QUEUE_ORIGIN and self._state is State.QUEUE:
+            case OriginUp(origin=origin) if origin == Origin.QUEUE and self._state is State.QUEUE:
                 self._turn(State.READY)
-            case RunFinished():
+            case RunStopping() | RunFinished():
                 self.stopping()
             case _:
                 pass
@@ -83,8 +83,10 @@ class Health:
 
 @asynccontextmanager
 async def supervised(health: Health, addr: str, environ: MutableMapping[str, str]) -> AsyncIterator[None]:
-    """Until the block ends: answer on `addr`, host:port, unless it is ""; and keep the service manager informed that
-    `environ` names, if it does. `environ` loses what names it.
+    """Let supervisors know of `health` until the block ends.
+
+    `addr`, host:port, is where requests are answered; "" is nowhere. The service manager that `environ` names is told
+    of each change; the variables that name it are removed from `environ`.
 
     Raises:
         UsageError: the address cannot be bound.
@@ -106,22 +108,16 @@ async def supervised(health: Health, addr: str, environ: MutableMapping[str, str
 @asynccontextmanager
 async def _reporting(health: Health, notifier: Notifier) -> AsyncIterator[None]:
     report = _Report(health, notifier)
-    # No task group: it would wrap what ends the run, and callers know that by its type.
-    tasks = [asyncio.create_task(report.keep_up())]
-    if notifier.watchdog is not None:
-        tasks.append(asyncio.create_task(_live(notifier, notifier.watchdog / 2)))
-    try:
-        yield
-    finally:
-        report.catch_up()
-        for task in tasks:
-            task.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait(tasks)
+    live = [partial(_live, notifier, notifier.watchdog / 2)] if notifier.watchdog is not None else []
+    async with running(report.keep_up, *live):
+        try:
+            yield
+        finally:
+            report.catch_up()
 
 
 class _Report:
-    """Brings a service manager up to date, telling each thing once; what it did not take is told again."""
+    """Tells a service manager what is new. What the manager did not take is told again."""
 
     def __init__(self, health: Health, notifier: Notifier) -> None:
         self._health = health
@@ -148,7 +144,7 @@ class _Report:
 
 
 async def _live(notifier: Notifier, every: float) -> None:
-    """Say so for as long as the event loop gets here: a process that hangs is silent."""
+    """Say every so many seconds that the event loop turns. A process that hangs is silent."""
     while True:
         notifier.tell("WATCHDOG=1")
         await anyio.sleep(every)

@@ -8,11 +8,12 @@ from typing import Self
 
 
 class Notifier:
-    """One service manager. A datagram that it does not take is lost, and never an error.
+    """Tells one service manager. A datagram that the manager does not take is lost; that is no error.
 
     Args:
-        address: the path of its socket, or @ and the name of an abstract one.
-        watchdog: seconds without `WATCHDOG=1` after which it takes this process to hang; None if it does not watch.
+        address: the path of the manager's socket, or @ and the name of an abstract socket.
+        watchdog: seconds without `WATCHDOG=1` after which the manager takes this process to hang; None if it does not
+            watch.
     """
 
     def __init__(self, address: str, watchdog: float | None) -> None:
@@ -24,7 +25,10 @@ class Notifier:
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Self | None:
-        """The one that `environ` names, if it does. `environ` loses the variables: no child shall speak for us."""
+        """For the service manager that `environ` names; None where it names none.
+
+        The variables are removed from `environ`, so that no child process can speak for this one.
+        """
         names = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
         address, usec, pid = (environ.pop(name, "") for name in names)
         if not address.startswith(("/", "@")):
@@ -33,7 +37,7 @@ class Notifier:
         return cls(address, int(usec) / 1e6 if ours else None)
 
     def tell(self, *lines: str) -> bool:
-        """Send assignments such as `READY=1`, as one datagram; whether it was taken."""
+        """Send assignments such as `READY=1` as one datagram. Returns whether the manager took it."""
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError:

@@ -2,8 +2,9 @@
 
 import json
 import shlex
+import signal
 
-from support.program import bulkfetch, ids_of, objects, sandbox, summary, write_ids
+from support.program import assert_sound, bulkfetch, ids_of, objects, sandbox, started, summary, until, write_ids
 
 
 def test_the_demo_needs_nothing_and_repeats_nothing(tmp_path):
@@ -29,6 +30,19 @@ def test_what_the_demo_says_next_can_be_typed(tmp_path):
     (again,) = [words[1:] for words in typed if words[1] == "demo"]
     assert bulkfetch(*again, token=None, cwd=tmp_path).returncode == 0
     assert summary(tmp_path / "it's a demo" / "archive").counts.skipped == 5
+
+
+def test_ctrl_c_ends_the_demo_in_order(tmp_path):
+    """The demo heeds signals as a run does: what is stored has its row, and the summary is written."""
+    archive = tmp_path / "archive"
+    with started("demo", "--dir", tmp_path, "--invoices", 5_000, token=None) as process:
+        until(lambda: archive.is_dir() and len(objects(archive)) > 10, process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=40)
+    assert process.returncode == 130, err.decode()
+    assert b"interrupted" in err
+    assert summary(archive).stopped_by == "interrupted by SIGINT"
+    assert_sound(archive)
 
 
 def tree(root):

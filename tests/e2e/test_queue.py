@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -26,7 +27,7 @@ from support.program import (
 )
 from support.queues import dead_letters, push, shorten_leases, stats
 
-from bulkfetch.app import run_archive
+from bulkfetch.app import archive
 from bulkfetch.config import Config, Destination
 from bulkfetch.errors import UsageError
 from bulkfetch.manifest import list_runs, read_summary, verify_chain
@@ -339,4 +340,4 @@ def test_what_ends_a_run_on_a_queue_is_known_by_its_type(nats, tmp_path):
     push(write_ids(tmp_path / "ids.txt", ["a"]), queue)
     config = Config(destination=Destination(url=str(tmp_path / "archive"), key="{bogus"))
     with pytest.raises(UsageError, match="key template"):
-        run_archive(config, source=queue, environ_token=Secret("token"))
+        anyio.run(partial(archive, config, queue, token=Secret("token")))

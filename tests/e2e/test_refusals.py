@@ -1,9 +1,10 @@
 """What cannot be run is refused with its own exit code and one line that names the fix."""
 
 import gzip
+import subprocess
 
 import pytest
-from support.program import bulkfetch, ids_of, rows, sandbox, started, summary, until, write_ids
+from support.program import bulkfetch, command, environment, ids_of, rows, sandbox, started, summary, until, write_ids
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,21 @@ def test_an_input_that_breaks_in_the_middle_ends_the_run_resumably(served, tmp_p
     source.write_bytes(data)
     assert bulkfetch("run", source, "--to", dest, "--api-url", served.api_url).returncode == 0
     assert summary(dest).counts.read == 30
+
+
+@pytest.mark.parametrize(("limits", "code"), [("ulimit -n 100", 2), ("ulimit -S -n 100", 0)])
+def test_a_run_that_can_need_more_open_files_than_it_may_have(tmp_path, served, limits, code):
+    """The soft limit is raised to what the workers can need; a hard limit below that is refused before anything."""
+    source = write_ids(tmp_path / "ids.txt", ids_of(served))
+    args = command("run", source, "--to", tmp_path / "archive", "--api-url", served.api_url, "-q")
+    done = subprocess.run(
+        ["sh", "-c", f'{limits}; exec "$@"', "sh", *args],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        env=environment("sandbox", {}),
+    )
+    assert done.returncode == code, done.stderr
+    if code:
+        assert "limits.workers = 32 can need 288 open files, and this process may have 100" in refused(done, code)
+        assert not (tmp_path / "archive").exists()

@@ -27,7 +27,7 @@ from bulkfetch.errors import (
     Throttled,
     TransientError,
 )
-from bulkfetch.events import GateClosed
+from bulkfetch.events import OriginDown
 from bulkfetch.interfaces import Body
 from bulkfetch.models import ObjectMeta
 from bulkfetch.net.gate import Gate
@@ -338,7 +338,7 @@ async def test_a_store_that_falls_silent(seaweed: Seaweed, tmp_path: Path) -> No
 async def test_slow_down_pauses_and_charges_nobody(seaweed: Seaweed, tmp_path: Path) -> None:
     """After a SlowDown the gate holds the next put back, and that one goes through."""
     paused: list[float] = []
-    gate = a_gate(lambda event: paused.append(event.seconds) if isinstance(event, GateClosed) else None)
+    gate = a_gate(lambda event: paused.append(event.seconds) if isinstance(event, OriginDown) else None)
     async with proxied(seaweed, tmp_path, gate=gate) as (proxy, store):
         proxy.answers = [s3_error(503, "SlowDown")]
         with pytest.raises(Throttled) as caught:

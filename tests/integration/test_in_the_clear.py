@@ -10,7 +10,7 @@ import pytest
 from support.edges import environment_token
 from support.resolver import resolve_only
 
-from bulkfetch.app.open_origins import connect as connect_origins
+from bulkfetch.app.open_origins import open_origins as connect_origins
 from bulkfetch.config import Api, Config
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.queues.jetstream.queue import JetStreamQueue

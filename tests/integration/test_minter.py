@@ -26,7 +26,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
-from bulkfetch.events import GateClosed
+from bulkfetch.events import OriginDown
 
 pytestmark = pytest.mark.anyio
 
@@ -403,7 +403,7 @@ async def test_a_refusal_of_everybody_singles_out_nobody(quick):
         for _ in range(3):
             assert type(await refused(minter, "A")) is Throttled
             assert type(await refused(minter)) is SingledOut
-        assert {type(event) for event in events} == {GateClosed}
+        assert {type(event) for event in events} == {OriginDown}
 
 
 async def test_answers_to_what_was_under_way_single_out_nobody(quick):

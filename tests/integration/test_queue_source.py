@@ -13,7 +13,7 @@ from support.nats_help import admin, letter, opened, stream_of, take, with_lease
 from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError, Reason
-from bulkfetch.events import Backlog, GateClosed, GateOpened, Note
+from bulkfetch.events import Backlog, Note, OriginDown, OriginUp
 from bulkfetch.models import Delivery, Malformed, Outcome, QueueStats, Row
 from bulkfetch.sources.queue.message import encode_message
 from bulkfetch.sources.queue.poison import MAX_DELIVERIES, SUSPECT
@@ -302,11 +302,11 @@ async def test_a_broker_out_of_service_for_too_long_ends_the_run(monkeypatch) ->
                 server.kill()
                 tasks.start_soon(server_back, server, 0.7)
                 with anyio.fail_after(25):
-                    while not any(isinstance(event, GateOpened) for event in events):
+                    while not any(isinstance(event, OriginUp) for event in events):
                         with anyio.move_on_after(0.2):
                             await batches.__anext__()
                         batches = source.batches()
-            assert [type(event) for event in events] == [GateClosed, GateOpened]
+            assert [type(event) for event in events] == [OriginDown, OriginUp]
             await send(queue, b"A")
             (row,) = await source.batches().__anext__()
             source._max_outage = 1.0
@@ -338,7 +338,7 @@ async def test_a_frozen_broker_is_an_outage_not_an_empty_queue(monkeypatch) -> N
                     await handed_out(source)
             finally:
                 server.thaw()
-    assert [type(event) for event in events if not isinstance(event, Note)] == [GateClosed]
+    assert [type(event) for event in events if not isinstance(event, Note)] == [OriginDown]
 
 
 async def test_an_acknowledgement_that_fails_is_a_note(nats) -> None:

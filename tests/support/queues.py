@@ -32,14 +32,14 @@ def push(ids: Path, queue: str) -> int:
 
 def stats(queue: str) -> dict[str, int]:
     """How many messages are in the queue: `waiting`, `leased`, `dead`."""
-    found: dict[str, int] = msgspec.to_builtins(queue_stats(queue, notify=print))
+    found: dict[str, int] = msgspec.to_builtins(queue_stats(queue, environ={}, notify=print))
     return found
 
 
 def dead_letters(queue: str) -> dict[str, dict[str, Any]]:
     """The dead letters, by ID: a second one of an ID is an error."""
     found: list[DeadLetter] = []
-    list_dead_letters(queue, found.append, notify=print)
+    list_dead_letters(queue, found.append, environ={}, notify=print)
     assert len({letter.invoice_id for letter in found}) == len(found)
     return {letter.invoice_id: msgspec.to_builtins(letter) for letter in found}
 

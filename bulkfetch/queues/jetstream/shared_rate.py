@@ -22,7 +22,7 @@ from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.queues.jetstream.connection import NatsConnection
 from bulkfetch.retrying import persisting
-from bulkfetch.tasks import background
+from bulkfetch.tasks import running
 
 RESERVED = 0.1
 """Seconds' worth of slots that are reserved together at most: a dozen requests a second for any rate."""
@@ -129,7 +129,7 @@ class JetStreamSharedRate:
         except TransientError as error:
             raise FatalError(str(error)) from None
         try:
-            async with background(shared._keep_slots, shared._tell_pauses, shared._keep_clock):
+            async with running(shared._keep_slots, shared._tell_pauses, shared._keep_clock):
                 yield shared
         finally:
             with anyio.move_on_after(1), suppress(TransientError, FatalError), connection.asking(store):

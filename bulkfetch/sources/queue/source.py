@@ -10,17 +10,15 @@ import anyio
 import anyio.lowlevel
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.events import Backlog, GateClosed, GateOpened, Listener, Note
+from bulkfetch.events import Backlog, Listener, Note, Origin, OriginDown, OriginUp
 from bulkfetch.interfaces import Capabilities, Queue
 from bulkfetch.models import DeadLetter, InputRow, Lease, Malformed, Outcome, Row, utc_iso
 from bulkfetch.retrying import persisting
 from bulkfetch.sources.queue.leases import HeldLeases
 from bulkfetch.sources.queue.message import read_message
 from bulkfetch.sources.queue.poison import Suspects, sentenced
-from bulkfetch.tasks import background
+from bulkfetch.tasks import running
 from bulkfetch.text import safe
-
-ORIGIN = "queue"
 
 T = TypeVar("T")
 
@@ -84,7 +82,7 @@ class QueueSource:
     async def alive(self) -> AsyncIterator[Self]:
         """This source, with its leases kept alive until the block ends; then waiting suspects are released."""
         try:
-            async with background(self._leases.keep_alive, self._watch):
+            async with running(self._leases.keep_alive, self._watch):
                 yield self
         finally:
             await self._release(self._suspects.clear())
@@ -133,12 +131,12 @@ class QueueSource:
         self._empty_since = None
         if not self._in_outage:
             self._in_outage = True
-            self._notify(GateClosed(ORIGIN, _RETRY_PAUSE, str(error)))
+            self._notify(OriginDown(Origin.QUEUE, _RETRY_PAUSE, str(error)))
 
     def _answer(self) -> None:
         if self._in_outage:
             self._in_outage = False
-            self._notify(GateOpened(ORIGIN))
+            self._notify(OriginUp(Origin.QUEUE))
 
     async def _drained(self) -> bool:
         """Whether nothing has been left for long enough. What other workers hold may still come back."""

@@ -24,13 +24,14 @@ from bulkfetch.events import (
     Backlog,
     Estimated,
     Event,
-    GateClosed,
-    GateOpened,
     Note,
+    OriginDown,
+    OriginUp,
     RetryScheduled,
     RowRecorded,
     RunFinished,
     RunStarted,
+    RunStopping,
 )
 from bulkfetch.models import Counts, Outcome, Row, Summary
 
@@ -144,11 +145,11 @@ def test_a_pause_is_shown_and_counts_down():
     """While a gate is closed the display says for how long and why."""
     clock = Clock()
     progress = ProgressListener(clock)
-    progress(GateClosed("API", 12.0, "429"))
+    progress(OriginDown("API", 12.0, "429"))
     assert drawn(progress)[2].strip() == "paused 12 s (429 from API)"
     clock.now += 20
     assert drawn(progress)[2].strip() == "paused (429 from API)"
-    progress(GateOpened("API"))
+    progress(OriginUp("API"))
     assert len(drawn(progress)) == 2
 
 
@@ -159,7 +160,7 @@ def test_the_display_fits_any_terminal(width):
     progress(RunStarted("r1", "s", "d", 12_345_678))
     for _ in range(50):
         progress(recorded("failed"))
-    progress(GateClosed("https://files.example.com", 12.0, "503"))
+    progress(OriginDown("https://files.example.com", 12.0, "503"))
     lines = drawn(progress, width)
     assert len(lines) == 3
     assert max(map(len, lines)) <= width
@@ -173,12 +174,13 @@ EVERY: list[Event] = [
     recorded("failed", reason=Reason.NOT_FOUND, message="404"),
     recorded("rejected", reason=Reason.INVALID_ID, message="too long"),
     RetryScheduled("inv_2", Reason.SERVER_ERROR, "500 from API", 1.25),
-    GateClosed("API", 12.0, "429"),
-    GateOpened("API"),
+    OriginDown("API", 12.0, "429"),
+    OriginUp("API"),
     Estimated(11),
     Note("info", "canary passed"),
     Note("warning", "clock is off"),
     Note("error", "disk is slow"),
+    RunStopping("interrupted by SIGTERM"),
     RunFinished(summary()),
 ]
 
@@ -208,6 +210,7 @@ EVERY: list[Event] = [
                 "canary passed",
                 "clock is off",
                 "disk is slow",
+                "stopping: interrupted by SIGTERM",
             ],
         ),
     ],
@@ -256,8 +259,9 @@ def test_json_logs_are_one_object_a_line(capsys):
     out, err = capsys.readouterr()
     records = [json.loads(line) for line in err.splitlines()]
     assert out == ""
-    assert len(records) == 9
+    assert len(records) == 10
     assert all({"time", "level", "event", "message"} <= record.keys() for record in records)
+    assert [record["event"] for record in records if "origin" in record] == ["OriginDown", "OriginUp"]
     failed = next(record for record in records if record.get("outcome") == "failed")
     assert (failed["level"], failed["invoice_id"], failed["reason"]) == ("warning", "inv_1", "not_found")
 
@@ -280,7 +284,8 @@ def test_nothing_foreign_steers_a_terminal(text):
     events: list[Event] = [
         recorded("failed", text, Reason.NOT_FOUND, text),
         RetryScheduled(text, Reason.TIMEOUT, text, 1.0),
-        GateClosed(text, 1.0, text),
+        OriginDown(text, 1.0, text),
+        RunStopping(text),
         Note("error", text),
     ]
     for event in events:
@@ -295,11 +300,11 @@ SHOW_HOSTILE = f"""
 from bulkfetch.cli.summary import print_summary
 from bulkfetch.cli.progress import display
 from bulkfetch.errors import Reason
-from bulkfetch.events import GateClosed, Note
+from bulkfetch.events import OriginDown, Note
 with display(log_format="text", verbosity=2, rows_to_stdout=False) as listeners:
     for listener in listeners:
         listener(Note("warning", {HOSTILE!r}))
-        listener(GateClosed("API", 5.0, {HOSTILE!r}))
+        listener(OriginDown("API", 5.0, {HOSTILE!r}))
 """
 
 

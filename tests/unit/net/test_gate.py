@@ -10,7 +10,7 @@ import pytest
 from support.virtual_clock import run_virtual
 
 from bulkfetch.errors import FatalError, LinkAged, OriginError, Reason, Throttled, TransientError
-from bulkfetch.events import Event, GateClosed, GateOpened
+from bulkfetch.events import Event, OriginDown, OriginUp
 from bulkfetch.net.gate import Gate
 from bulkfetch.retrying import Effort, RetryPolicy, retrying
 
@@ -150,8 +150,8 @@ def test_an_outage_is_charged_to_nobody(length: float) -> None:
 
         assert failed == 0
         assert calls - 8_000 < 64 + 20 + length / 15 + 10
-        assert any(isinstance(event, GateClosed) for event in events)
-        assert isinstance(events[-1], GateOpened)
+        assert any(isinstance(event, OriginDown) for event in events)
+        assert isinstance(events[-1], OriginUp)
 
     run_virtual(main)
 

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from bulkfetch.errors import FatalError, Reason, UsageError
-from bulkfetch.events import GateClosed, GateOpened, RowRecorded, RunStarted
+from bulkfetch.events import OriginDown, OriginUp, RowRecorded, RunStarted, RunStopping
 from bulkfetch.models import Outcome, Row
 from bulkfetch.service import health as health_module
 from bulkfetch.service.health import Health, supervised
@@ -20,8 +20,8 @@ from bulkfetch.service.health import Health, supervised
 pytestmark = pytest.mark.anyio
 
 STARTED = RunStarted("run", "nats://localhost/invoices", "/archive", None)
-QUEUE_LOST = GateClosed("queue", 1.0, "no servers available")
-QUEUE_BACK = GateOpened("queue")
+QUEUE_LOST = OriginDown("queue", 1.0, "no servers available")
+QUEUE_BACK = OriginUp("queue")
 KINDS = ["path", "abstract"]
 
 
@@ -80,15 +80,15 @@ async def test_the_states_of_a_run():
     assert health.why_not_ready() == "starting"
     health(STARTED)
     assert health.why_not_ready() is None
-    health(GateClosed("api", 30.0, "429"))
+    health(OriginDown("api", 30.0, "429"))
     assert health.why_not_ready() is None
     health(QUEUE_LOST)
     assert health.why_not_ready() == "queue"
-    health(GateOpened("api"))
+    health(OriginUp("api"))
     assert health.why_not_ready() == "queue"
     health(QUEUE_BACK)
     assert health.why_not_ready() is None
-    health.stopping()
+    health(RunStopping("interrupted by SIGTERM"))
     for event in (STARTED, QUEUE_LOST, QUEUE_BACK):
         health(event)
     assert health.why_not_ready() == "stopping"

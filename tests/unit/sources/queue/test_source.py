@@ -9,7 +9,7 @@ import anyio
 from support.virtual_clock import run_virtual
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.events import Backlog, GateClosed, GateOpened
+from bulkfetch.events import Backlog, OriginDown, OriginUp
 from bulkfetch.models import DeadLetter, Lease, Malformed, Outcome, QueueStats, Row
 from bulkfetch.sources.queue.poison import SUSPECT
 from bulkfetch.sources.queue.source import QueueSource
@@ -143,7 +143,7 @@ def test_an_outage_does_not_count_as_idle():
     """What happened in the queue meanwhile nobody saw: the time that it has to be empty begins anew, and the outage is
     told once."""
     told, ended = waited_for(Outage(1.2, 20.0), idle=3.0, max_outage=60.0)
-    assert told == [GateClosed, GateOpened]
+    assert told == [OriginDown, OriginUp]
     assert 23.0 <= ended < 25.0
 
 

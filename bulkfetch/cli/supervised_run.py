@@ -1,0 +1,71 @@
+"""A run as a process of its own: signals stop it, and a supervisor hears of it."""
+
+import asyncio
+import signal
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+
+from bulkfetch.app import archive
+from bulkfetch.config import Config
+from bulkfetch.errors import ExitCode
+from bulkfetch.events import Event, Listener, RunFinished, RunStarted
+from bulkfetch.models import Secret, Summary
+from bulkfetch.pipeline.stop import Interrupted, Stop
+from bulkfetch.service.health import Health, supervised
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def run_supervised(
+    config: Config,
+    source: str,
+    *,
+    token: Secret | None,
+    environ: MutableMapping[str, str],
+    listeners: Sequence[Listener],
+) -> Summary:
+    """Archive what `source` names, as `archive` does, on the main thread's event loop.
+
+    SIGINT and SIGTERM stop the run. The service manager that `environ` names is kept informed, and whoever asks at
+    `service.health_addr`. `environ` loses the variables that name the service manager.
+
+    Raises:
+        UsageError, FatalError: as in `archive`; also if `service.health_addr` cannot be bound.
+    """
+    stop, health = Stop(), Health()
+    async with supervised(health, config.service.health_addr, environ):
+        with stopping_on_signals(stop) as heeding:
+            return await archive(
+                config, source, token=token, environ=environ, stop=stop, listeners=[heeding, *listeners, health]
+            )
+
+
+@contextmanager
+def stopping_on_signals(stop: Stop) -> Iterator[Listener]:
+    """A listener that lets SIGINT and SIGTERM request `stop` while a run is at work; a second signal forces it.
+
+    Before the run has started, and after its summary, there is nothing to bring to an end in order: there, the signals
+    do what they do to any program.
+    """
+    loop = asyncio.get_running_loop()
+
+    def heed(signum: signal.Signals) -> None:
+        if stop.requested.is_set():
+            stop.force()
+        stop.request(Interrupted(f"interrupted by {signum.name}", ExitCode(128 + signum)))
+
+    def leave() -> None:
+        for signum in _SIGNALS:
+            loop.remove_signal_handler(signum)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            for signum in _SIGNALS:
+                loop.add_signal_handler(signum, heed, signum)
+        elif isinstance(event, RunFinished):
+            leave()
+
+    try:
+        yield listen
+    finally:
+        leave()
