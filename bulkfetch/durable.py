@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bulkfetch.errors import FatalError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _FIXES = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -24,7 +24,7 @@ _FIXES = {
 
 def explain(error: OSError) -> str:
     """What is wrong, and what mends it where that is known: safe to show, without the path."""
-    return _FIXES.get(error.errno or 0) or safe(error.strerror or type(error).__name__)
+    return _FIXES.get(error.errno or 0) or printable(error.strerror or type(error).__name__)
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def disk_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FatalError(f"cannot {safe(doing)}: {explain(error)}") from error
+        raise FatalError(f"cannot {printable(doing)}: {explain(error)}") from error
 
 
 def write_all(fd: int, data: bytes | memoryview | mmap.mmap) -> None:

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Self
 
 from bulkfetch.errors import PermanentError, Reason, UsageError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 MANIFESTS = "manifests"
 """The folder of an archive that holds the manifests and summaries of its runs."""
@@ -84,7 +84,7 @@ def key_path(key: str) -> KeyPath:
     except UnicodeEncodeError:
         usable = False
     if not usable:
-        raise PermanentError(Reason.INVALID_ID, f"{safe(key, 200)!r} cannot be a key")
+        raise PermanentError(Reason.INVALID_ID, f"{printable(key, 200)!r} cannot be a key")
     return path
 
 
@@ -101,7 +101,7 @@ class _Placeholder:
             value = fields.get(self.column, "")
             if not value:
                 raise PermanentError(
-                    Reason.INVALID_ROW, f"the key needs the field {safe(self.column, 80)!r}, and the row has none"
+                    Reason.INVALID_ROW, f"the key needs the field {printable(self.column, 80)!r}, and the row has none"
                 )
         return value if self.cut is None else value[self.cut]
 
@@ -216,7 +216,8 @@ def _split(template: str) -> list[_Segment]:
             place = token.start() + bad.start() + 1
             raise _unusable(
                 template,
-                f"{safe(bad[0])!r} at character {place} is not safe in a file name; use A-Z a-z 0-9 . _ - + = @ ( )",
+                f"{printable(bad[0])!r} at character {place} is not safe in a file name; "
+                "use A-Z a-z 0-9 . _ - + = @ ( )",
             )
         head, *others = literal.split("/")
         segments[-1].append(head)
@@ -229,7 +230,7 @@ def _placeholder(template: str, token: re.Match[str]) -> _Placeholder:
     if found is None:
         raise _unusable(
             template,
-            f"{safe(token[0], 80)} at character {token.start() + 1} is not known; "
+            f"{printable(token[0], 80)} at character {token.start() + 1} is not known; "
             "use {id}, {fields[NAME]}, or a part of them such as {id[:2]}",
         )
     start, stop = (int(end) if end else None for end in found.group(3, 4))
@@ -253,7 +254,7 @@ def _check(template: str, segment: _Segment) -> None:
 
 
 def _unusable(template: str, problem: str) -> UsageError:
-    return UsageError(f"key template {safe(template, 120)!r}: {problem}")
+    return UsageError(f"key template {printable(template, 120)!r}: {problem}")
 
 
 def _escape(value: str) -> str:

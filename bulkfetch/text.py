@@ -8,7 +8,7 @@ MESSAGE_LIMIT = 500
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-def safe(text: str, limit: int = MESSAGE_LIMIT) -> str:
+def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
     r"""`text` with every character that could steer a terminal or forge a log line as `\u....` (CWE-150, CWE-117), cut
     to at most `limit` characters (an ellipsis marks the cut)."""
     shown = text[: limit + 1]

@@ -42,7 +42,7 @@ async def archive(
     """Archive what `source` names, and say in the summary how that went.
 
     It runs on the asyncio event loop of any thread. It takes no signal handler and changes no limit of the process.
-    Several may run in one process, each into an archive of its own. Each needs about 3 * workers + 200 open files.
+    Several may run in one process, each into an archive of its own. Each needs about 3 * workers + 320 open files.
 
     Args:
         token: the API's token; None takes the one that `config` names.

@@ -17,7 +17,7 @@ import click
 
 import bulkfetch
 from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError, first_error
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 GC_THRESHOLD = 20_000
 """How many objects may be made, less those freed, between two searches for garbage in cycles. Python: 700 or 2,000."""
@@ -110,7 +110,7 @@ def _reported(error: Exception) -> int:
     """Say on stderr what `error` means to the user; the exit code for it."""
     error = first_error(error)
     if isinstance(error, BulkfetchError):
-        click.echo(f"bulkfetch: error: {safe(str(error), limit=2000)}", err=True)
+        click.echo(f"bulkfetch: error: {printable(str(error), limit=2000)}", err=True)
         if isinstance(error, TransientError):  # of a broker, before or after all invoices
             return ExitCode.STOPPED
         return error.exit_code if isinstance(error, FatalError) else ExitCode.BUG

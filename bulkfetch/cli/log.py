@@ -8,7 +8,7 @@ from enum import IntEnum
 from bulkfetch.cli.output import as_json, emit, human_bytes
 from bulkfetch.events import Event, Note, OriginDown, OriginUp, RetryScheduled, RowRecorded, RunStarted, RunStopping
 from bulkfetch.models import Outcome, Row, utc_iso
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 SHOWN_FAILURES = 20
 """How many failures are told one by one, unless more is asked for."""
@@ -85,18 +85,18 @@ def _details(event: Event) -> dict[str, object]:
     match event:
         case RowRecorded(row=row):
             return {
-                "invoice_id": safe(row.invoice_id),
+                "invoice_id": printable(row.invoice_id),
                 "outcome": row.outcome,
                 "reason": row.reason,
                 "http_status": row.http_status,
                 "line": row.line,
             }
         case RetryScheduled(invoice_id=invoice_id, reason=reason, wait=wait):
-            return {"invoice_id": safe(invoice_id), "reason": reason, "wait": wait}
+            return {"invoice_id": printable(invoice_id), "reason": reason, "wait": wait}
         case OriginDown(origin=origin, seconds=seconds):
-            return {"origin": safe(origin), "seconds": seconds}
+            return {"origin": printable(origin), "seconds": seconds}
         case OriginUp(origin=origin):
-            return {"origin": safe(origin)}
+            return {"origin": printable(origin)}
         case _:
             return {}
 
@@ -118,19 +118,19 @@ def sentence(event: Event) -> str:
     """`event` in words, safe to print."""
     match event:
         case RunStarted(run=run, source=source, destination=destination):
-            return safe(f"run {run}: {source} to {destination}")
+            return printable(f"run {run}: {source} to {destination}")
         case RowRecorded(row=row):
             return _row_sentence(row)
         case RetryScheduled(invoice_id=invoice_id, reason=reason, message=message, wait=wait):
-            return safe(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
+            return printable(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
         case OriginDown(origin=origin, seconds=seconds, reason=reason):
-            return safe(f"paused {seconds:.0f} s ({reason} from {origin})")
+            return printable(f"paused {seconds:.0f} s ({reason} from {origin})")
         case OriginUp(origin=origin):
-            return safe(f"resumed ({origin})")
+            return printable(f"resumed ({origin})")
         case RunStopping(reason=reason):
-            return safe(f"stopping: {reason}")
+            return printable(f"stopping: {reason}")
         case Note(message=message):
-            return safe(message)
+            return printable(message)
         case _:
             return ""
 
@@ -140,4 +140,4 @@ def _row_sentence(row: Row) -> str:
     what = [part for part in (row.reason, row.message) if part]
     if row.outcome is Outcome.STORED and row.size is not None:
         what = [*what, f"{row.key}, {human_bytes(row.size)}"]
-    return safe(": ".join([f"{where}{row.invoice_id} {row.outcome}", *what]))
+    return printable(": ".join([f"{where}{row.invoice_id} {row.outcome}", *what]))

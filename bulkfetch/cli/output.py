@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bulkfetch.cli.group import silence
 from bulkfetch.models import Outcome
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 if TYPE_CHECKING:
     from bulkfetch.app import CheckResult, Plan
@@ -88,7 +88,7 @@ def print_problems(problems: Sequence[tuple[int | None, str]]) -> None:
     if problems:
         emit(sys.stdout, "\nfirst problems")
     for line, message in problems:
-        emit(sys.stdout, f"  {f'line {line}: ' if line else ''}{safe(message)}")
+        emit(sys.stdout, f"  {f'line {line}: ' if line else ''}{printable(message)}")
 
 
 def print_checks(results: Sequence["CheckResult"]) -> None:
@@ -100,6 +100,6 @@ def print_checks(results: Sequence["CheckResult"]) -> None:
     for result in results:
         mark, style = marks[result.ok] if result.ok is not None else ("\N{EN DASH}" if fancy else "--", "dim")
         line = Text(mark, style=style).append(
-            f"  {safe(result.name):<{width}}  ", style="bold" if result.ok is False else ""
+            f"  {printable(result.name):<{width}}  ", style="bold" if result.ok is False else ""
         )
-        console.print(line.append(safe(result.detail), style="default"), soft_wrap=True)
+        console.print(line.append(printable(result.detail), style="default"), soft_wrap=True)

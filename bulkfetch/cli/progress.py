@@ -28,7 +28,7 @@ from bulkfetch.events import (
     RunStarted,
 )
 from bulkfetch.models import Outcome, utc_iso
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 BAR_WIDTH = 32
 REDRAWS_A_SECOND = 5
@@ -75,7 +75,7 @@ class ProgressListener:
         yield self._counters()
         for origin, (until, reason) in tuple(self._pauses.items()):
             left = f" {until - now:.0f} s" if until > now else ""
-            yield _line(f"paused{left} ({safe(reason, 60)} from {safe(origin, 60)})", "bold yellow")
+            yield _line(f"paused{left} ({printable(reason, 60)} from {printable(origin, 60)})", "bold yellow")
 
     def _sample(self, now: float, done: int) -> None:
         if now > self._samples[-1][0]:

@@ -8,7 +8,7 @@ from bulkfetch.cli.log import level_of, sentence
 from bulkfetch.cli.output import as_json, emit, print_numbers, print_problems
 from bulkfetch.events import Event
 from bulkfetch.models import DeadLetter, QueueStats
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 
 def tell(event: Event) -> None:
@@ -51,7 +51,7 @@ def dead_letter_printer(*, to_json: bool) -> Callable[[DeadLetter], None]:
     def as_text(dead_letter: DeadLetter) -> str:
         times = f"{dead_letter.deliveries} {'delivery' if dead_letter.deliveries == 1 else 'deliveries'}"
         which = f"{dead_letter.failed_at}  {dead_letter.invoice_id}  {dead_letter.reason}"
-        return safe(f"{which}  {times}  {dead_letter.message or ''}", 1000)
+        return printable(f"{which}  {times}  {dead_letter.message or ''}", 1000)
 
     write = as_json if to_json else as_text
     return lambda dead_letter: emit(sys.stdout, write(dead_letter))
@@ -61,4 +61,4 @@ def print_resolved(what: str, count: int, missing: Sequence[str]) -> None:
     """Print what was done with how many dead letters, and which IDs are `missing` among them."""
     print_numbers({what: count})
     if missing:
-        emit(sys.stderr, f"bulkfetch: not among the dead letters: {safe(', '.join(missing), 1000)}")
+        emit(sys.stderr, f"bulkfetch: not among the dead letters: {printable(', '.join(missing), 1000)}")

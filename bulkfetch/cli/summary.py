@@ -11,7 +11,7 @@ from bulkfetch.cli.log import Level, log_record
 from bulkfetch.cli.output import OUTCOME_STYLE, as_json, emit, human_bytes, human_seconds
 from bulkfetch.errors import ExitCode, Reason
 from bulkfetch.models import Outcome, Summary
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 SHOWN_REASONS = 5
 
@@ -27,7 +27,7 @@ def print_summary(summary: Summary, log_format: str) -> None:
     """Print the end of a run on stderr: a block for people, or one JSON object."""
     if log_format == "json":
         level = Level.INFO if summary.exit_code == ExitCode.COMPLETE else Level.ERROR
-        record = log_record(level, "Summary", safe(_headline(summary)[0]))
+        record = log_record(level, "Summary", printable(_headline(summary)[0]))
         emit(sys.stderr, as_json(record | {"summary": summary}))
         return
     try:
@@ -39,7 +39,7 @@ def print_summary(summary: Summary, log_format: str) -> None:
 def summary_text(summary: Summary) -> Text:
     """The summary's block: what became of every row, where it is written down, and what to do next."""
     words, style = _headline(summary)
-    text = Text("\n").append(safe(words), style=f"bold {style}")
+    text = Text("\n").append(printable(words), style=f"bold {style}")
     text.append(f"  {summary.counts.read:,} rows in {human_seconds(summary.seconds)}\n\n")
     width = max(7, len(f"{summary.counts.read:,}"))
     for outcome in Outcome:
@@ -50,10 +50,10 @@ def summary_text(summary: Summary) -> Text:
     text.append("\n")
     if summary.requests:
         made = " · ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in summary.requests.items())
-        text.append(f"  requests    {safe(made)}\n")
+        text.append(f"  requests    {printable(made)}\n")
     if summary.manifest:
         place = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
-        text.append(f"  manifest    {safe(place, limit=2000)}\n")
+        text.append(f"  manifest    {printable(place, limit=2000)}\n")
     if advice := _advice(summary):
         text.append("  next        ").append(advice + "\n", style="bold")
     text.rstrip()
@@ -81,7 +81,7 @@ def _explanation(summary: Summary, outcome: Outcome) -> str:
     else:
         mine = {word: number for word, number in summary.reasons.items() if number and word in _REASONS_OF[outcome]}
     ranked = sorted(mine.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{safe(word)} {number:,}" for word, number in ranked[:SHOWN_REASONS]]
+    parts = [f"{printable(word)} {number:,}" for word, number in ranked[:SHOWN_REASONS]]
     if len(ranked) > SHOWN_REASONS:
         parts.append(f"{len(ranked) - SHOWN_REASONS} reasons more")
     if outcome is Outcome.STORED and summary.counts.stored:
@@ -98,7 +98,7 @@ def _advice(summary: Summary) -> str:
         case ExitCode.FAILED_RETRYABLE:
             return f"run the same command again to try the {failed:,} failed {'one' if failed == 1 else 'ones'}"
         case ExitCode.FAILED if "://" in summary.source:
-            return f"bulkfetch queue dead --queue {safe(summary.source, 200)} names what was given up, and why"
+            return f"bulkfetch queue dead --queue {printable(summary.source, 200)} names what was given up, and why"
         case ExitCode.FAILED if not (failed or summary.counts.rejected):
             return "see that the input is whole, then run the same command again"
         case ExitCode.FAILED:

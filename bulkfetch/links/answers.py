@@ -8,7 +8,7 @@ from yarl import URL
 
 from bulkfetch.errors import Reason, UnexpectedAnswer
 from bulkfetch.models import Secret
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read; a longer one is outside the contract."""
@@ -51,7 +51,7 @@ def link_in(response: aiohttp.ClientResponse, body: bytes) -> str:
         try:
             answer = msgspec.json.decode(body, type=_Answer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            kind = safe(response.headers.get("Content-Type", "no content type"), 60)
+            kind = printable(response.headers.get("Content-Type", "no content type"), 60)
             problem = f"no JSON object of the contract ({kind})"
         else:
             url = answer.url or (answer.data.url if answer.data else None)
@@ -92,7 +92,7 @@ def error_detail(body: bytes, token: Secret) -> str:
         detail = "; ".join(f"{v.property_path}: {v.message}" for v in problem.violations)
     # A server may quote the token, the link or another URL; a query can be a credential.
     shown = detail.replace(token.reveal(), "***").split()
-    return safe(" ".join(_without_secret(word) for word in shown), 400)
+    return printable(" ".join(_without_secret(word) for word in shown), 400)
 
 
 def _without_secret(word: str) -> str:
@@ -115,4 +115,4 @@ def target_host(response: aiohttp.ClientResponse) -> str:
         host = response.url.join(URL(response.headers.get("Location", ""))).host
     except ValueError:
         host = None
-    return safe(host or "no valid URL", 100)
+    return printable(host or "no valid URL", 100)

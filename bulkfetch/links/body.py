@@ -14,7 +14,7 @@ from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Permit
 from bulkfetch.net.http_errors import http_errors
 from bulkfetch.pdf import PdfCheck
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _HTTP_ERRORS = http_errors(Origin.DOWNLOAD_HOST)
 
@@ -54,7 +54,7 @@ class HttpBody:
         expected: str | None,
     ) -> None:
         kind = response.headers.get("Content-Type")
-        self.content_type = safe(kind, 100) if kind else None
+        self.content_type = printable(kind, 100) if kind else None
         self._response = response
         self._arrival = arrival
         self._permit = permit

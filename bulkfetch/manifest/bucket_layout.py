@@ -15,7 +15,7 @@ from bulkfetch.errors import FatalError
 from bulkfetch.keys import MANIFESTS
 from bulkfetch.manifest.runs import RUN_ID
 from bulkfetch.models import ObjectMeta
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 # Numbers have one width, because a bucket sorts keys as text. The summary sorts before the volumes but is put after
 # them: a listing that takes several requests, and shows the summary, therefore shows all volumes.
@@ -97,6 +97,6 @@ def in_order(run: str, parts: Iterable[Part]) -> Sequence[Part]:
     expected = 1
     for part in ordered:
         if part.first != expected:
-            raise FatalError(f"the manifest of run {safe(run)} is damaged: segments are missing before {part.key}")
+            raise FatalError(f"the manifest of run {printable(run)} is damaged: segments are missing before {part.key}")
         expected = part.last + 1
     return ordered

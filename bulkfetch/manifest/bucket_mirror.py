@@ -21,7 +21,7 @@ from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.runs import list_runs
 from bulkfetch.models import ObjectMeta
 from bulkfetch.retrying import persistent
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 T = TypeVar("T")
 
@@ -202,7 +202,7 @@ class Mirror:
     def _read(self, part: Part | ObjectMeta) -> bytes:
         data = self._insist(lambda: self._objects.read(part.key), f"read {part.key}")
         if len(data) != part.size:
-            raise FatalError(f"{safe(part.key)} has changed while it was read")
+            raise FatalError(f"{printable(part.key)} has changed while it was read")
         return data
 
     def _pull_summary(self, run: str, meta: ObjectMeta) -> None:
@@ -214,7 +214,7 @@ class Mirror:
         try:
             return persistent(call, RUNNING if self._run else OPENING, self._give_up)
         except (InvoiceError, FileNotFoundError) as error:
-            raise FatalError(f"cannot {safe(doing)} in the bucket: {error}") from error
+            raise FatalError(f"cannot {printable(doing)} in the bucket: {error}") from error
 
 
 def _is_whole(summary: Path) -> bool:

@@ -18,7 +18,7 @@ from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.rows import refuse_newer
 from bulkfetch.manifest.runs import Run, list_runs
 from bulkfetch.models import RunResult, Summary
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 SUMMARY_VERSION = 1
 
@@ -126,7 +126,7 @@ def _link_problems(summaries: dict[str, Summary], digests: dict[str, str]) -> li
     for name, summary in summaries.items():
         for previous, sha256 in _sealed_by(summary).items():
             if previous not in digests:
-                problems.append(Problem(f"{MANIFESTS}/{safe(previous)}", f"it is missing, but {name} follows it"))
+                problems.append(Problem(f"{MANIFESTS}/{printable(previous)}", f"it is missing, but {name} follows it"))
             elif digests[previous] != sha256:
                 problems.append(Problem(f"{MANIFESTS}/{previous}", f"it is not as it was when {name} sealed it"))
         before = followers.setdefault(summary.previous, [])
@@ -176,8 +176,8 @@ def _seal(body: bytes) -> bytes:
 def _decode_summary(data: bytes, name: str) -> Summary:
     refuse_newer(data, SUMMARY_VERSION)
     if _seal(data.rpartition(_SEAL)[0]) != data:
-        raise FatalError(f"the summary {safe(name)} is damaged: it is not as its run wrote it")
+        raise FatalError(f"the summary {printable(name)} is damaged: it is not as its run wrote it")
     try:
         return msgspec.json.decode(data, type=Summary)
     except ValueError as error:
-        raise FatalError(f"the summary {safe(name)} is damaged: it cannot be read") from error
+        raise FatalError(f"the summary {printable(name)} is damaged: it cannot be read") from error

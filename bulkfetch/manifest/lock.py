@@ -12,7 +12,7 @@ import msgspec
 
 from bulkfetch.durable import disk_errors, write_all
 from bulkfetch.errors import ArchiveLocked
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _HOLDER_BYTES = 4096
 _SHARING_WAIT = 10.0  # seconds in which a worker that comes first sees to the archive alone
@@ -28,7 +28,8 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     run: str
 
     def __str__(self) -> str:
-        return f"run {safe(self.run)}, process {self.pid} on {safe(self.host)}, since {safe(self.started_at)}"
+        run, host, since = printable(self.run), printable(self.host), printable(self.started_at)
+        return f"run {run}, process {self.pid} on {host}, since {since}"
 
 
 class ArchiveLock:

@@ -7,7 +7,7 @@ import msgspec
 
 from bulkfetch.errors import DamagedManifest, UsageError
 from bulkfetch.models import Row
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 ROW_VERSION = 1
 BLOCK_BYTES = 1 << 20
@@ -97,8 +97,10 @@ def _damaged(path: Path, offset: int, block: bytes) -> DamagedManifest | UsageEr
             return newer
         except ValueError:
             pass
-        return DamagedManifest(f"the manifest {safe(str(path))} is damaged in line {number}: it is not a whole row")
-    return DamagedManifest(f"the manifest {safe(str(path))} is damaged: its lines are not one row each")
+        return DamagedManifest(
+            f"the manifest {printable(str(path))} is damaged in line {number}: it is not a whole row"
+        )
+    return DamagedManifest(f"the manifest {printable(str(path))} is damaged: its lines are not one row each")
 
 
 def _lines_before(path: Path, offset: int) -> int:

@@ -10,7 +10,7 @@ from bulkfetch.durable import disk_errors
 from bulkfetch.errors import UsageError
 from bulkfetch.keys import MANIFESTS
 from bulkfetch.models import utc_iso
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
@@ -46,7 +46,7 @@ def check_run_id(run: str) -> str:
         UsageError: it is none.
     """
     if not RUN_ID.fullmatch(run):
-        raise UsageError(f"{safe(run)} is not a run ID (such as 20250131T235959Z-0a1b2c)")
+        raise UsageError(f"{printable(run)} is not a run ID (such as 20250131T235959Z-0a1b2c)")
     return run
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 RESOLVE_TIMEOUT = 10.0
 
@@ -59,7 +59,7 @@ async def _resolve(host: str, label: str) -> list[Address]:
             found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        raise UnresolvedHost(f"{label}: the host name {safe(host, 100)} does not resolve ({why})") from None
+        raise UnresolvedHost(f"{label}: the host name {printable(host, 100)} does not resolve ({why})") from None
     return [ipaddress.ip_address(sockaddr[0].split("%")[0]) for *_, sockaddr in found]
 
 

@@ -9,7 +9,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from bulkfetch.net.addresses import is_public, literal
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 
 class BlockedAddressError(OSError):
@@ -38,7 +38,7 @@ class LinkRules:
             host = port = None
         if url.scheme not in {"http", "https"} or not host:
             return "the link is not an http(s) URL"
-        shown = safe(host, 100)
+        shown = printable(host, 100)
         listed = self.lists(host, port)
         if url.user is not None or url.password is not None:
             return f"the link to {shown} carries user information"

@@ -6,7 +6,7 @@ from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, PutResult, Row
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.rows import RowWriter
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 
 class Adoption:
@@ -38,7 +38,9 @@ class Adoption:
         # Two invoices with the same bytes under the same key are one too few, whatever the template.
         owner = await self._history.owner(job.key)
         if owner not in (None, job.delivery.invoice_id):
-            raise PermanentError(Reason.CONFLICT, f"{safe(job.key, 120)} is the object of invoice {safe(owner, 120)}")
+            raise PermanentError(
+                Reason.CONFLICT, f"{printable(job.key, 120)} is the object of invoice {printable(owner, 120)}"
+            )
         return self._rows.stored(job, found)
 
     async def instead_of_conflict(self, job: Job, error: PermanentError) -> PutResult | None:

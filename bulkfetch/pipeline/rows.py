@@ -7,7 +7,7 @@ from bulkfetch.errors import InvoiceError, PermanentError, Reason, TransientErro
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row, utc_iso
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.triage import Sorted
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 
 class RowWriter:
@@ -53,7 +53,7 @@ class RowWriter:
             retryable=isinstance(error, TransientError),
             key=job.key,
             http_status=error.http_status,
-            message=safe(str(error)),
+            message=printable(str(error)),
         )
 
     def already_stored(self, delivery: Delivery, entry: Entry) -> Row:
@@ -75,12 +75,12 @@ class RowWriter:
 
     def unusable(self, delivery: Delivery, error: PermanentError) -> Row:
         """The row's other columns do not give it a key."""
-        return self._at_once(delivery, Outcome.REJECTED, error.reason, message=safe(str(error)))
+        return self._at_once(delivery, Outcome.REJECTED, error.reason, message=printable(str(error)))
 
     def malformed(self, row: Malformed) -> Row:
         """The row names no usable invoice."""
         delivery = Delivery(row.raw, row.line)
-        return self._at_once(delivery, Outcome.REJECTED, row.reason, message=safe(row.message))
+        return self._at_once(delivery, Outcome.REJECTED, row.reason, message=printable(row.message))
 
     def _of_job(self, job: Job, outcome: Outcome, **columns: object) -> Row:
         effort, finished = job.effort, self._utc_now()

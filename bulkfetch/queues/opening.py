@@ -9,7 +9,7 @@ import anyio
 from bulkfetch.errors import UsageError
 from bulkfetch.events import Listener
 from bulkfetch.interfaces import Queue
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 if TYPE_CHECKING:
     from bulkfetch.queues.jetstream.queue import JetStreamQueue
@@ -50,4 +50,6 @@ def _driver(url: str) -> "type[JetStreamQueue | SqsQueue]":
 
         return JetStreamQueue
     # What stands before an @ may be a password.
-    raise UsageError(f"queue {safe(url.rpartition('@')[2], 200)}: give it as nats://host:4222/stream or sqs://name")
+    raise UsageError(
+        f"queue {printable(url.rpartition('@')[2], 200)}: give it as nats://host:4222/stream or sqs://name"
+    )

@@ -11,7 +11,7 @@ from bulkfetch.sources.files.file import FileSource, ParserFactory
 from bulkfetch.sources.files.jsonl import JsonlParser
 from bulkfetch.sources.files.lines import unreadable
 from bulkfetch.sources.files.txt import TextParser
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 FORMATS = ("auto", "txt", "csv", "jsonl")
 
@@ -26,11 +26,11 @@ def open_source(spec: str, *, format: str = "auto", column: str = "") -> Source:
         UsageError: there is no such source, or nothing that could be read as one.
     """
     if format not in FORMATS:
-        raise UsageError(f"format {safe(format, 80)!r} is not known; use one of {', '.join(FORMATS)}")
+        raise UsageError(f"format {printable(format, 80)!r} is not known; use one of {', '.join(FORMATS)}")
     if "://" in spec:
         scheme = spec.partition("://")[0]
         raise UsageError(
-            f"source {safe(scheme, 80)}://: such a source is not known here; use a file, or - for standard input "
+            f"source {printable(scheme, 80)}://: such a source is not known here; use a file, or - for standard input "
             "(a run also takes a queue, nats://host:4222/stream or sqs://name)"
         )
     path = _standard_input() if spec == "-" else _regular(spec)

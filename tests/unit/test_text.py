@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkfetch.text import MESSAGE_LIMIT, safe
+from bulkfetch.text import MESSAGE_LIMIT, printable
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ from bulkfetch.text import MESSAGE_LIMIT, safe
 )
 def test_what_is_escaped(text, shown):
     """Controls, direction overrides, invisible characters and lone surrogates become escapes; words stay words."""
-    assert safe(text) == shown
+    assert printable(text) == shown
 
 
 @given(st.text(st.characters(exclude_categories=[]), max_size=600), st.integers(1, MESSAGE_LIMIT))
 def test_safe_on_anything(text, limit):
     """The result is never longer than the limit, can be encoded, and holds no character that is not printed."""
-    shown = safe(text, limit)
+    shown = printable(text, limit)
     assert len(shown) <= limit
     assert shown.encode("utf-8")[:1] or not text
     assert not {unicodedata.category(char) for char in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -40,5 +40,5 @@ def test_safe_on_anything(text, limit):
 
 def test_cut_is_marked():
     """What is cut ends in an ellipsis, and what just fits does not."""
-    assert safe("x" * 500) == "x" * 500
-    assert safe("x" * 501) == "x" * 499 + "…"
+    assert printable("x" * 500) == "x" * 500
+    assert printable("x" * 501) == "x" * 499 + "…"

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address
 
 from bulkfetch.errors import UsageError
 from bulkfetch.net.addresses import UnresolvedHost, refuse_in_the_clear
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 SCHEMES = ("nats", "tls")
 DEFAULT_PORT = 4222
@@ -45,7 +45,7 @@ class NatsAddress:
         hosts, _, stream = rest.partition("/")
         if not _STREAM.fullmatch(stream):
             raise UsageError(
-                f"queue {safe(url, 200)}: give it as {scheme}://host:{DEFAULT_PORT}/stream; a stream's name has "
+                f"queue {printable(url, 200)}: give it as {scheme}://host:{DEFAULT_PORT}/stream; a stream's name has "
                 "letters, digits, - and _"
             )
         found = [_host_and_port(host, url) for host in hosts.split(",")]
@@ -78,7 +78,7 @@ def _host_and_port(text: str, url: str) -> tuple[str, int]:
     parts = _HOST.fullmatch(text)
     port = int(parts["port"] or DEFAULT_PORT) if parts else 0
     if parts is None or not 0 < port < 65536 or (parts["v6"] and not _is_v6(parts["v6"])):
-        raise UsageError(f"queue {safe(url, 200)}: {safe(text, 80)!r} is no host:port")
+        raise UsageError(f"queue {printable(url, 200)}: {printable(text, 80)!r} is no host:port")
     return parts["v6"] or parts["host"], port
 
 

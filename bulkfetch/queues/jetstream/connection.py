@@ -20,7 +20,7 @@ from bulkfetch.queues.jetstream.credentials import NatsAccess
 from bulkfetch.queues.jetstream.errors import nats_errors
 from bulkfetch.queues.jetstream.nats_internals import TlsClient, abort, forget_unsent
 from bulkfetch.retrying import polling
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 CONNECT_TIMEOUT = 10.0
 SHORTEST_TRY = 2.0
@@ -105,7 +105,7 @@ class NatsConnection:
         if self._refused is not None:
             raise FatalError(f"{label}: the credentials do not allow what is needed: {self._refused}")
         if self.client.is_closed:
-            detail = safe(str(self.client.last_error or "no reason given"), 200)
+            detail = printable(str(self.client.last_error or "no reason given"), 200)
             raise FatalError(f"{label}: the broker has ended the connection for good ({detail}); check the credentials")
         if not self.client.is_connected:
             raise TransientError(Reason.CONNECTION, f"{label}: no connection at the moment")
@@ -147,7 +147,7 @@ class NatsConnection:
             await polling(self._is_decided, CONNECT_TIMEOUT, pause=_LOOK_AGAIN)
         if not self.client.is_connected:
             last = self._last_detail or str(self.client.last_error or "")
-            detail = f" ({safe(last, 200)})" if last else ""
+            detail = f" ({printable(last, 200)})" if last else ""
             raise FatalError(
                 f"{self.name}: no connection{detail}; check the address, the credentials and the server"
             ) from None
@@ -158,7 +158,7 @@ class NatsConnection:
 
     async def _on_error(self, error: Exception) -> None:
         # The client's own reporter prints a traceback for every attempt; the source tells of what lasts.
-        detail = safe(str(error) or type(error).__name__, 200)
+        detail = printable(str(error) or type(error).__name__, 200)
         self._last_detail = detail
         if "permissions violation" in detail.lower():
             # The server says so beside the question, which it never answers.

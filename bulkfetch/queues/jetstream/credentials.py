@@ -12,7 +12,7 @@ from nats.aio.client import RawCredentials
 
 from bulkfetch.errors import UsageError
 from bulkfetch.queues.jetstream.address import NatsAddress
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _VARIABLES = ("NATS_CREDS", "NATS_NKEY", "NATS_TOKEN", "NATS_USER")
 _TLS_VARIABLES = ("NATS_CA", "NATS_CERT", "NATS_KEY")
@@ -63,9 +63,9 @@ def _text(variable: str, environ: Mapping[str, str]) -> str:
         with path.open("rb") as file:
             return file.read(_CREDS_LIMIT).decode("ascii")
     except OSError as error:
-        raise UsageError(f"{variable}: {safe(str(path), 200)} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{variable}: {printable(str(path), 200)} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{variable}: {safe(str(path), 200)} holds no credentials") from None
+        raise UsageError(f"{variable}: {printable(str(path), 200)} holds no credentials") from None
 
 
 def _credentials(environ: Mapping[str, str]) -> RawCredentials:

@@ -8,7 +8,7 @@ from nats.js import errors as js_errors
 from nats.js.api import RawStreamMsg
 
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _NO_MESSAGE = 10037
 """The server's number for "no message found". It has other numbers for a stream or a consumer that is gone."""
@@ -66,11 +66,11 @@ def nats_errors(label: str) -> Iterator[None]:
     except errors.MaxPayloadError:
         raise FatalError(f"{label}: a message is larger than the server's max_payload") from None
     except errors.Error as error:
-        raise FatalError(f"{label}: {safe(str(error), 200)}") from None
+        raise FatalError(f"{label}: {printable(str(error), 200)}") from None
 
 
 def _of_the_api(label: str, error: js_errors.APIError) -> FatalError | TransientError:
-    detail = safe(error.description or type(error).__name__, 200)
+    detail = printable(error.description or type(error).__name__, 200)
     if error.err_code == _NOT_STORED:
         return FatalError(
             f"{label}: the stream is full ({detail}); let workers empty it, or raise its max_msgs or max_bytes: "

@@ -18,7 +18,7 @@ from nats.js.api import Header
 from bulkfetch.errors import FatalError, Reason, TransientError
 from bulkfetch.queues.jetstream.connection import NatsConnection
 from bulkfetch.queues.jetstream.nats_internals import take_arrived
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 GRACE = 3.0
 """Seconds after a request's time is up. A request that the server has not ended by then counts as lost."""
@@ -105,7 +105,7 @@ class Pull:
 
     async def _ended(self, message: Msg) -> None:
         """Find out why the server ended a request before all was there."""
-        status, detail = _status(message), safe((message.headers or {}).get(Header.DESCRIPTION, ""), 200)
+        status, detail = _status(message), printable((message.headers or {}).get(Header.DESCRIPTION, ""), 200)
         if status in _OVER or (status == _CONFLICT and "maxackpending" in detail.lower()):
             return
         if status not in (_CONFLICT, _NO_RESPONDERS) or "maxrequest" in detail.lower():

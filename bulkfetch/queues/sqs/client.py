@@ -15,7 +15,7 @@ from anyio import to_thread
 from bulkfetch.errors import FatalError, TransientError, UsageError
 from bulkfetch.net.addresses import refuse_in_the_clear
 from bulkfetch.queues.sqs.errors import sqs_errors
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
@@ -58,13 +58,13 @@ class SqsAddress:
         account, owned, queue = rest.rpartition("/")
         if queue.endswith(".fifo"):
             raise UsageError(
-                f"queue {safe(url, 200)}: a FIFO queue hands out nothing of a group while one of its messages is in "
-                "work; use a standard queue"
+                f"queue {printable(url, 200)}: a FIFO queue hands out nothing of a group while one of its messages is "
+                "in work; use a standard queue"
             )
         if not _NAME.fullmatch(queue) or (owned and not _ACCOUNT.fullmatch(account)):
             raise UsageError(
-                f"queue {safe(url, 200)}: give it as sqs://name or sqs://account/name; a name has up to 75 letters, "
-                "digits, - and _, and an account 12 digits"
+                f"queue {printable(url, 200)}: give it as sqs://name or sqs://account/name; a name has up to 75 "
+                "letters, digits, - and _, and an account 12 digits"
             )
         return cls(f"sqs://{rest}", queue, account or None)
 

@@ -9,7 +9,7 @@ from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Listener, Note
 from bulkfetch.models import DeadLetter
 from bulkfetch.queues.sqs.messages import MESSAGES, SqsMessages
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 LISTING_SECONDS = 600
 """For how long a listed dead letter stays out of every other listing, unless it is put back before."""
@@ -59,7 +59,7 @@ class SqsDeadLetters:
                 try:
                     dead_letter = msgspec.json.decode(message["Body"], type=DeadLetter)
                 except (msgspec.DecodeError, RecursionError):
-                    self._warn(f"the message {safe(key, 80)} among the dead letters is none")
+                    self._warn(f"the message {printable(key, 80)} among the dead letters is none")
                 else:
                     found.setdefault(dead_letter, []).append(receipt)
         self._receipts.update(found)
@@ -81,7 +81,7 @@ class SqsDeadLetters:
             FatalError: it was not listed here.
         """
         if dead_letter not in self._receipts:
-            invoice = safe(dead_letter.invoice_id, 100)
+            invoice = printable(dead_letter.invoice_id, 100)
             raise FatalError(f"{self._name}: the dead letter of {invoice} was not listed, or is gone already")
 
     async def remove(self, dead_letter: DeadLetter) -> None:
@@ -93,7 +93,7 @@ class SqsDeadLetters:
             receipts.pop()
         self._receipts.pop(dead_letter, None)
         if not removed:
-            invoice = safe(dead_letter.invoice_id, 100)
+            invoice = printable(dead_letter.invoice_id, 100)
             self._warn(f"the dead letter of {invoice} stays where it is: somebody else has listed it meanwhile")
 
     def _warn(self, problem: str) -> None:

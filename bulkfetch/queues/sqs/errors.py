@@ -13,7 +13,7 @@ from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
 from bulkfetch.errors import FatalError, Reason, TransientError, UsageError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 ENDED = frozenset({"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"})
 """The codes by which SQS says that the lease of a receipt has ended. The first one means other things elsewhere."""
@@ -125,7 +125,7 @@ def check_batch(label: str, answer: Mapping[str, Any], sent: Sequence[str], *, i
     for entry in failed:
         code = _shown(entry.get("Code"))
         if entry.get("SenderFault") and code not in _COMES_BACK:
-            raise FatalError(f"{label}: {safe(sent[int(entry['Id'])], 100)} is refused: {_fix(code)}")
+            raise FatalError(f"{label}: {printable(sent[int(entry['Id'])], 100)} is refused: {_fix(code)}")
     if failed:
         raise TransientError(Reason.SERVER_ERROR, f"{label}: not all was taken ({_shown(failed[0].get('Code'))})")
     if len(answer.get("Successful", ())) + len(answer.get("Failed", ())) < len(sent):

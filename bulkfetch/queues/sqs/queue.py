@@ -14,7 +14,7 @@ from bulkfetch.errors import FatalError, TransientError, UsageError
 from bulkfetch.events import Listener
 from bulkfetch.interfaces import SharedRate
 from bulkfetch.models import DeadLetter, Lease, QueueStats
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 try:
     from bulkfetch.queues.sqs.client import LONGEST_WAIT, SqsAddress, SqsClient
@@ -83,7 +83,7 @@ class SqsQueue:
         try:
             return body.decode()
         except UnicodeDecodeError:
-            problem = f"the message of {safe(invoice_id, 100)} is not UTF-8, and SQS takes text only"
+            problem = f"the message of {printable(invoice_id, 100)} is not UTF-8, and SQS takes text only"
             raise FatalError(f"{self.name}: {problem}") from None
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:

@@ -15,7 +15,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from bulkfetch.errors import FatalError
 from bulkfetch.sources.files.lines import unreadable
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 BLOCK = 64 * 1024
 STDIN = 0
@@ -50,7 +50,7 @@ class BlockReader:
                     await anyio.wait_readable(self._file.fileno())
                 block = await self._file.read(BLOCK)
         except OSError as error:
-            raise FatalError(f"source {safe(self._name, 200)}: reading failed: {error.strerror}") from None
+            raise FatalError(f"source {printable(self._name, 200)}: reading failed: {error.strerror}") from None
         self._hash.update(block)
         self.count += len(block)
         return block
@@ -150,4 +150,4 @@ class Unpacker:
             raise self._damaged(str(error)) from None
 
     def _damaged(self, problem: str) -> FatalError:
-        return FatalError(f"source {safe(self._name, 200)}: the gzip data cannot be unpacked: {problem}")
+        return FatalError(f"source {printable(self._name, 200)}: the gzip data cannot be unpacked: {problem}")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from bulkfetch.errors import UsageError
 from bulkfetch.sources.files.lines import unreadable
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 DEFAULT_COLUMNS = ("id", "invoice_id")
 
@@ -20,11 +20,11 @@ def find_column(names: Iterable[str], column: str) -> str | None:
 def no_such_column(source: str, column: str, names: Iterable[str]) -> UsageError:
     """The error for an input without the column, with what it has instead."""
     present = [name for name in names if name]
-    listed = safe(", ".join(present) or "none", 200)
+    listed = printable(", ".join(present) or "none", 200)
     if not column:
         return unreadable(
             source, f"no column is called {' or '.join(DEFAULT_COLUMNS)}; add --column with one of: {listed}"
         )
     near = difflib.get_close_matches(column, present, n=1)
-    meant = f"; did you mean {safe(near[0], 80)!r}?" if near else "."
-    return unreadable(source, f"no column is called {safe(column, 80)!r}{meant} There are: {listed}")
+    meant = f"; did you mean {printable(near[0], 80)!r}?" if near else "."
+    return unreadable(source, f"no column is called {printable(column, 80)!r}{meant} There are: {listed}")

@@ -8,7 +8,7 @@ from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import Delivery, InputRow
 from bulkfetch.sources.files.columns import find_column, no_such_column
 from bulkfetch.sources.files.lines import LINE_CAP, TOO_LONG, not_utf8, rejected, unreadable
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _RECORD_CAP = LINE_CAP
 _DELIMITERS = ",;\t"
@@ -88,7 +88,7 @@ class TableParser:
         names = [name.strip(_BLANKS) for name in header]
         named = [name for name in names if name]
         if twice := {name for name in named if named.count(name) > 1}:
-            problem = f"more than one column is called {safe(min(twice), 80)!r}"
+            problem = f"more than one column is called {printable(min(twice), 80)!r}"
         if problem:
             raise unreadable(self._name, f"the header cannot be read: {problem}")
         column = find_column(names, self._column)
@@ -98,7 +98,8 @@ class TableParser:
                 # Taking the first ID of a list without header for its header would lose an invoice in silence.
                 raise unreadable(
                     self._name,
-                    f"the header {safe(column, 80)!r} looks like an invoice ID; add a first line 'id', or --format txt",
+                    f"the header {printable(column, 80)!r} looks like an invoice ID; "
+                    "add a first line 'id', or --format txt",
                 )
         if column is None:
             raise no_such_column(self._name, self._column, names)

@@ -9,7 +9,7 @@ from bulkfetch.interfaces import Capabilities
 from bulkfetch.models import InputRow, Row
 from bulkfetch.sources.files.blocks import STDIN, Unpacker, open_blocks
 from bulkfetch.sources.files.lines import LineSplitter, Parser
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 ParserFactory = Callable[[], Parser]
 
@@ -24,7 +24,7 @@ class FileSource:
 
     def __init__(self, path: Path | int, parser: ParserFactory) -> None:
         self._spec = "-" if path == STDIN else str(path)
-        self.name = "stdin" if path == STDIN else safe(self._spec)
+        self.name = "stdin" if path == STDIN else printable(self._spec)
         self._path = path
         self._parser = parser
         self.handed_out = 0

@@ -9,7 +9,7 @@ from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, Delivery, InputRow
 from bulkfetch.sources.files.columns import DEFAULT_COLUMNS, find_column, no_such_column
 from bulkfetch.sources.files.lines import LINE_CAP, TOO_LONG, not_utf8, rejected
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _BLANKS = b" \t\r"
 
@@ -67,7 +67,9 @@ class JsonlParser:
         if self._column and not self._found:
             raise no_such_column(self._name, self._column, members)
         wanted = (self._column,) if self._column else DEFAULT_COLUMNS
-        return rejected(line, Reason.INVALID_ROW, f"the object has no member {safe(' or '.join(wanted), 80)}", number)
+        return rejected(
+            line, Reason.INVALID_ROW, f"the object has no member {printable(' or '.join(wanted), 80)}", number
+        )
 
 
 def _is_scalar(value: object) -> bool:

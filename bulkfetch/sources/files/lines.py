@@ -5,7 +5,7 @@ from typing import Protocol
 from bulkfetch.errors import Reason, UsageError
 from bulkfetch.models import InputRow, Malformed
 from bulkfetch.sources.raw import raw_text
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 LINE_CAP = 64 * 1024
 TOO_LONG = f"the line is longer than {LINE_CAP} bytes"
@@ -87,4 +87,4 @@ def not_utf8(error: UnicodeDecodeError) -> str:
 
 def unreadable(name: str, problem: str) -> UsageError:
     """The error for an input that as a whole cannot be used."""
-    return UsageError(f"source {safe(name, 200)}: {problem}")
+    return UsageError(f"source {printable(name, 200)}: {problem}")

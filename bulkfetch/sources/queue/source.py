@@ -18,7 +18,7 @@ from bulkfetch.sources.queue.leases import HeldLeases
 from bulkfetch.sources.queue.message import read_message
 from bulkfetch.sources.queue.poison import Suspects, sentenced
 from bulkfetch.tasks import running
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ class QueueSource:
                 await self._queue.dead(lease, self._dead_letter(lease, row))
         except (TransientError, FatalError) as error:
             # The row is durable. The queue hands the message out once more, and then it is found to be done.
-            self._notify(Note("warning", f"{self.name}: {safe(row.invoice_id, 80)} was not acknowledged: {error}"))
+            self._notify(Note("warning", f"{self.name}: {printable(row.invoice_id, 80)} was not acknowledged: {error}"))
         finally:
             self._leases.drop(lease)
 

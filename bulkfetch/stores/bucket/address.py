@@ -14,7 +14,7 @@ from bulkfetch.errors import UsageError
 from bulkfetch.net.addresses import refuse_in_the_clear
 from bulkfetch.stores.bucket.aws_profile import profile
 from bulkfetch.stores.bucket.object_lock import LockSettings, Retention, RetentionRule
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 if TYPE_CHECKING:  # obstore's typed dictionaries exist for type checkers only
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -101,7 +101,7 @@ async def connect(settings: BucketSettings, environ: Mapping[str, str], *, patie
         store = from_url(name, client_options=_client_options(False, patience), retry_config=_RETRY)
     except (BaseError, ValueError):
         # The text may quote a value, and a value may be a secret.
-        raise UsageError(f"{safe(name, 200)}: cannot be used with these settings and variables") from None
+        raise UsageError(f"{printable(name, 200)}: cannot be used with these settings and variables") from None
     assert isinstance(store, GCSStore | AzureStore)  # noqa: S101 - that is what the two schemes mean
     return Bucket(name, store)
 

@@ -6,7 +6,7 @@ from configparser import Error as ParserError
 from pathlib import Path
 
 from bulkfetch.errors import UsageError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region", "endpoint_url")
 
@@ -28,10 +28,10 @@ def profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     sections = (_section(config, name if name == "default" else f"profile {name}"), _section(credentials, name))
     found = {key: section[key] for section in sections for key in _KEYS if section.get(key)}
     if named and not any(sections):
-        raise UsageError(f"AWS_PROFILE: there is no profile {safe(named, 80)} in the AWS configuration files")
+        raise UsageError(f"AWS_PROFILE: there is no profile {printable(named, 80)} in the AWS configuration files")
     if named and "aws_access_key_id" not in found and not environ.get("AWS_ACCESS_KEY_ID"):
         raise UsageError(
-            f"AWS_PROFILE: profile {safe(named, 80)} holds no static keys; for SSO and assumed roles run "
+            f"AWS_PROFILE: profile {printable(named, 80)} holds no static keys; for SSO and assumed roles run "
             "`aws configure export-credentials --format env` first"
         )
     return found

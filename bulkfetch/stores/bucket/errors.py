@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, UnauthenticatedError
 
 from bulkfetch.errors import FatalError, InvoiceError, OriginError, PermanentError, Reason, Throttled, TransientError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 _STATUS = re.compile(r"\bstatus: ([1-5][0-9]{2})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
@@ -119,7 +119,7 @@ def _unanswered(error: Exception, text: str, name: str) -> OriginError | FatalEr
 
 
 def _shown(place: str) -> str:
-    return safe(place, 200)
+    return printable(place, 200)
 
 
 def _fix(status: int) -> str:

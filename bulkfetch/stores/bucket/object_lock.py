@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Self
 
 from bulkfetch.errors import PermanentError, Reason, UsageError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 MODE_HEADER = "x-amz-object-lock-mode"
 UNTIL_HEADER = "x-amz-object-lock-retain-until-date"
@@ -66,7 +66,7 @@ class RetentionRule:
             raise UsageError(
                 "destination.lock_mode: nobody can ever shorten COMPLIANCE, not even the account's owner: try "
                 "GOVERNANCE first, then confirm by setting destination.lock_confirm to the bucket's name, "
-                f"{safe(bucket, 80)}"
+                f"{printable(bucket, 80)}"
             )
         return cls(settings.mode, settings.days, settings.column, settings.years)
 
@@ -92,7 +92,8 @@ class RetentionRule:
         except ValueError:
             raise PermanentError(
                 Reason.INVALID_ROW,
-                f"column {safe(self.column, 80)!r} holds {safe(text, 40)!r}: retention needs a date such as 2024-03-31",
+                f"column {printable(self.column, 80)!r} holds {printable(text, 40)!r}: retention needs a date "
+                "such as 2024-03-31",
             ) from None
         # Counted in days from the month's first, 29 February becomes 1 March: later rather than earlier.
         return first_of_month + timedelta(days=begin.day - 1)

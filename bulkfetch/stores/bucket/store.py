@@ -32,7 +32,7 @@ from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
     from obstore import GetResult
@@ -248,8 +248,8 @@ class BucketStore:
         kept = await self._spool.keep(key, content)
         raise PermanentError(
             Reason.CONFLICT,
-            f"{safe(key, 120)} is an object with SHA-256 {there[:12]}; the new bytes ({sha256[:12]}) are in "
-            f"{safe(str(kept), 250)} on the machine of this run",
+            f"{printable(key, 120)} is an object with SHA-256 {there[:12]}; the new bytes ({sha256[:12]}) are in "
+            f"{printable(str(kept), 250)} on the machine of this run",
         )
 
     async def _digest(self, key: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bulkfetch.durable import explain
 from bulkfetch.errors import FatalError, Reason, TransientError
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 EIO_LIMIT = 3
 
@@ -50,11 +50,11 @@ def disposition(error: OSError, place: Place) -> TransientError | FatalError:
         place.io_errors += 1
         if place.io_errors >= EIO_LIMIT:
             return FatalError(
-                f"{safe(place.name)}: {place.io_errors} input/output errors in a row; check the disk (see dmesg)"
+                f"{printable(place.name)}: {place.io_errors} input/output errors in a row; check the disk (see dmesg)"
             )
-    return TransientError(Reason.STORE_ERROR, f"{safe(place.name)}: {explain(error)}")
+    return TransientError(Reason.STORE_ERROR, f"{printable(place.name)}: {explain(error)}")
 
 
 def unusable(error: OSError, place: Place) -> FatalError:
     """What to raise where `error` says that nothing can be stored at all."""
-    return FatalError(f"{safe(place.name)}: {explain(error)}")
+    return FatalError(f"{printable(place.name)}: {explain(error)}")

@@ -11,7 +11,7 @@ from bulkfetch.errors import FatalError, PermanentError, Reason
 from bulkfetch.keys import STATE, KeyPath
 from bulkfetch.stores.local.directories import Directories
 from bulkfetch.stores.local.temp_files import OBJECT_MODE, TempFile, TempFiles
-from bulkfetch.text import safe
+from bulkfetch.text import printable
 
 BLOCK = 1024 * 1024
 """Bytes that are read or written at once."""
@@ -82,7 +82,8 @@ class Tree:
                 there = f"an object with SHA-256 {found[:12]}" if found else "something that is no regular file"
                 raise PermanentError(
                     Reason.CONFLICT,
-                    f"{safe('/'.join(path), 120)} is {there}; the new bytes ({sha256[:12]}) are in {safe(kept, 200)}",
+                    f"{printable('/'.join(path), 120)} is {there}; the new bytes "
+                    f"({sha256[:12]}) are in {printable(kept, 200)}",
                 )
             _raise_first(directories.sync())
 
@@ -123,7 +124,7 @@ class Tree:
         status = os.fstatvfs(self.root_fd)
         # Some network file systems report no sizes at all: zero blocks says nothing.
         if status.f_blocks and status.f_bavail * status.f_frsize < FREE_FLOOR:
-            raise FatalError(f"{safe(str(root))}: less than {FREE_FLOOR // BLOCK} MiB are free; free some space")
+            raise FatalError(f"{printable(str(root))}: less than {FREE_FLOOR // BLOCK} MiB are free; free some space")
         try:
             self._publish_probe()
         except OSError:
