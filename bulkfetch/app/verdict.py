@@ -49,7 +49,7 @@ def verdict_on(
     """The exit code and, where the run did not simply finish, why it ended."""
     counts = tally.counts(source)
     if not counts.balanced():
-        return ExitCode.BUG, f"the account does not add up: {counts}"
+        return ExitCode.BUG, f"the rows do not add up: {counts}"
     if isinstance(cause, FatalError | Interrupted):
         return cause.exit_code, str(cause)
     if tally.retryable_failures:

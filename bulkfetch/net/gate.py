@@ -71,11 +71,20 @@ class Requests:
     answered: int = 0
 
 
+@dataclass(slots=True)
+class _Pause:
+    """The gate is closed `until` then; after that it is `half_open` until an answer comes, with one probe at a time."""
+
+    until: float = 0.0
+    half_open: bool = False
+    probing: bool = False
+
+
 class Gate:
     """When may a request to one origin start? In the order of entry, as window, pace, and the pauses allow.
 
-    Mutable: `_closed_until`, `_half_open` and `_probing` are the pause and its probe. `_throttles`, `_trouble_since`
-    and `_given_up` tell for how long it has been refused. The head of the queue waits for `_changed` and `_reserving`.
+    Mutable: `_shut` is the pause and its probe. `_throttles`, `_trouble_since` and `_given_up` tell for how long it has
+    been refused. The head of the queue waits for `_changed` and `_reserving`.
     All of them change without awaiting.
 
     Args:
@@ -108,9 +117,7 @@ class Gate:
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._reserving = anyio.CancelScope()
         self._changed = anyio.Event()
-        self._closed_until = 0.0
-        self._half_open = False
-        self._probing = False
+        self._shut = _Pause()
         self._throttles = 0
         self._trouble_since: float | None = None
         self._given_up: str | None = None
@@ -137,14 +144,18 @@ class Gate:
             async with self._turnstile:
                 await self._until_it_may_start()
         self._window.in_flight += 1
-        self._probing = self._half_open
+        self._shut.probing = self._shut.half_open
         self.requests.sent += 1
-        return Permit(self, invoice, began=self._time(), fresh=fresh, probe=self._half_open)
+        return Permit(self, invoice, began=self._time(), fresh=fresh, probe=self._shut.half_open)
 
     def _may_start_now(self) -> bool:
         """Whether nobody waits and nothing holds a request back: the usual case, which need not queue."""
         held_back = (
-            self._half_open or self._closed or self._window.full or self._pace.binds or self._shared_rate is not None
+            self._shut.half_open
+            or self._closed
+            or self._window.full
+            or self._pace.binds
+            or self._shared_rate is not None
         )
         return not (held_back or self._turnstile.locked())
 
@@ -171,17 +182,17 @@ class Gate:
 
     @property
     def _closed(self) -> bool:
-        return self._given_up is not None or self._time() < self._closed_until
+        return self._given_up is not None or self._time() < self._shut.until
 
     async def _until_open(self) -> None:
         while True:
             if self._given_up is not None:
                 raise FatalError(self._given_up)
-            pause = self._closed_until - self._time()
+            pause = self._shut.until - self._time()
             if pause > 0:
                 with anyio.move_on_after(pause):
                     await self._until_changed()
-            elif self._half_open and self._probing:
+            elif self._shut.half_open and self._shut.probing:
                 await self._until_changed()
             else:
                 return
@@ -194,7 +205,7 @@ class Gate:
     def _left(self, permit: Permit, error: BaseException | None) -> None:
         self._window.in_flight -= 1
         if permit.probe:
-            self._probing = False
+            self._shut.probing = False
         now = self._time()
         match error:
             case None:
@@ -221,8 +232,8 @@ class Gate:
         self._breaker.answered()
         self._throttles = 0
         self._trouble_since = None
-        if self._half_open and now >= self._closed_until:
-            self._half_open = False
+        if self._shut.half_open and now >= self._shut.until:
+            self._shut.half_open = False
             self._notify(OriginUp(self.origin))
         self._window.answered()
 
@@ -260,14 +271,14 @@ class Gate:
         lasted = now - self._trouble_since
         if lasted > self._max_outage:
             self._give_up(f"{self.origin} has been out of service for {lasted:.0f} s (last: {error})")
-        elif permit.probe or not self._half_open:
+        elif permit.probe or not self._shut.half_open:
             wait = self._breaker.next_wait()
             self._close(now, wait * self._rng.uniform(0.5, 1.0), f"out of service: {error}")
 
     def _close(self, now: float, seconds: float, why: str) -> None:
-        self._half_open = True
-        if now + seconds > self._closed_until:
-            self._closed_until = now + seconds
+        self._shut.half_open = True
+        if now + seconds > self._shut.until:
+            self._shut.until = now + seconds
             self._notify(OriginDown(self.origin, seconds, why))
 
     def _give_up(self, why: str) -> None:
