@@ -1,4 +1,4 @@
-"""The retried unit in itself: what is counted, what is closed, and what is tried again. Real parts are in integration."""
+"""The retried unit in itself: what is counted, what is closed, and what is tried again."""
 
 from random import Random
 
