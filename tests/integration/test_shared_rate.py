@@ -77,7 +77,7 @@ async def test_slots_are_evenly_spaced_and_nobodys_twice(nats) -> None:
         slots = []
         for fleet in fleets:
             # One clock: what each knows of it differs by a fraction of a millisecond, on a busy machine by more.
-            fleet._offset = fleets[0]._offset
+            fleet._clock.offset = fleets[0]._clock.offset
 
         async def take(fleet) -> None:
             for _ in range(15):
@@ -188,7 +188,7 @@ async def test_a_pause_without_end_is_bounded(nats) -> None:
         first.pause(1e12)
         await until(lambda: heard)
         for words in (b"", b"{}", b"\xff", b'{"by":"x","at":0.0,"seconds":5.0}'):
-            await first._connection.client.publish(first._pause_subject, words)
+            await first._connection.client.publish(first._pauses.subject, words)
         await anyio.sleep(0.1)
     assert heard == [(1, 3600.0)]
 
@@ -197,10 +197,10 @@ async def test_workers_with_skewed_clocks_share_one_rate(nats) -> None:
     """Clocks that are minutes apart make no difference: times are the server's."""
     async with workers(nats.queue(), 3, 60.0) as fleets:
         for number, fleet in enumerate(fleets):
-            true, skew = fleet._now, (number - 1) * 300.0
-            fleet._now = lambda true=true, skew=skew: true() + skew
+            true, skew = fleet._clock.now, (number - 1) * 300.0
+            fleet._clock.now = lambda true=true, skew=skew: true() + skew
             fleet._slots.clear()
-            await fleet._set_clock()
+            await fleet._clock.set()
         starts = []
 
         async def work(fleet, skew) -> None:
