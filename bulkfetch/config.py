@@ -96,6 +96,7 @@ class SourceConfig(Section, frozen=True, kw_only=True):
 
     format: Literal["auto", "txt", "csv", "jsonl"] = "auto"
     column: str = ""
+    date_format: str = ""
     expect: Annotated[int, Meta(ge=0)] = 0
     until_empty: bool = False
     idle: DurationOrNone = 10.0

@@ -8,6 +8,7 @@ import pytest
 
 from bulkfetch.cli.run import command as run
 from bulkfetch.errors import ExitCode
+from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Row
 
 ROOT = Path(__file__).parents[1]
@@ -87,3 +88,19 @@ def test_the_architecture_has_a_test_for_each_promise():
         keepers, tests = row.split("|")[:2]
         assert re.search(r"`[a-z_/]+\.py`", keepers), promise
         assert re.search(r"`tests/[a-z0-9_/]+\.py`", tests), promise
+
+
+@pytest.mark.parametrize(
+    ("template", "invoice_id", "key"),
+    [
+        ("{id}.pdf", "RE-2024-1001", "RE-2024-1001.pdf"),
+        ("{id}.pdf", "a:b", "a%3ab~ffd6e723571a2b62.pdf"),
+        ("{fields[name]}/{id}.pdf", "1", "Müller & Söhne GmbH/"),
+        ("{fields[date]:%Y/%m}/{id}.pdf", "RE-1", "2024/12/RE-1.pdf"),
+    ],
+)
+def test_the_readme_shows_names_as_they_are(template, invoice_id, key):
+    """The names in the README are those that a run gives."""
+    fields = {"name": "Müller & Söhne GmbH", "date": "2024-12-31"}
+    assert KeyTemplate.parse(template).key_for(invoice_id, fields).startswith(key)
+    assert f"`{key}`" in section("The archive")

@@ -83,7 +83,7 @@ async def _queue(url: str, environ: Mapping[str, str]) -> str:
 
 
 async def _key(config: Config) -> str:
-    KeyTemplate.parse(config.destination.key)
+    KeyTemplate.parse(config.destination.key, config.source.date_format)
     return config.destination.key
 
 

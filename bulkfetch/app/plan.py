@@ -49,7 +49,7 @@ def plan_archive(config: Config, *, source: str, environ: Mapping[str, str]) -> 
 
 async def _plan(config: Config, source: str, environ: Mapping[str, str]) -> Plan:
     rows = await open_rows(config, source)
-    keys = KeyTemplate.parse(config.destination.key)
+    keys = KeyTemplate.parse(config.destination.key, config.source.date_format)
     plan = Plan()
     with TemporaryDirectory(prefix="bulkfetch-plan-") as scratch:
         root = await readable_manifests(config.destination, Path(scratch), environ)

@@ -63,7 +63,7 @@ async def archive(
             listener(event)
 
     async with open_input(config, source, environ=environ, notify=notify) as given:
-        keys = KeyTemplate.parse(config.destination.key)
+        keys = KeyTemplate.parse(config.destination.key, config.source.date_format)
         tokens = token_source(config, token, notify)
         await tokens.current()
         return await _archive(config, given, keys, tokens, environ, stop or Stop(), notify)

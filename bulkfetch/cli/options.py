@@ -19,7 +19,7 @@ _FLAGS_SLOT = "bulkfetch.cli.flags"
 # Key → (metavar, help); the order is that of --help.
 _HELP: Mapping[str, tuple[str, str]] = {
     "destination.url": ("DEST", "Where the archive is: a directory, or s3://bucket/prefix (gs://, az://)."),
-    "destination.key": ("TEMPLATE", "Key of an object below DEST, made of {id} and {fields[NAME]}."),
+    "destination.key": ("TEMPLATE", "Key of an object below DEST, of {id}, {fields[NAME]} and {fields[NAME]:%Y/%m}."),
     "source.format": ("FORMAT", "How SOURCE is read: auto (by its name), txt, csv or jsonl."),
     "source.column": ("NAME", "The column or field that holds the invoice ID; without it, it is found by its name."),
     "source.expect": ("N", "The number of rows SOURCE must have; 0 takes any."),

@@ -234,8 +234,9 @@ async def test_get_of_what_is_absent(open_store: OpenStore) -> None:
 
 
 async def test_keys_may_have_directories(open_store: OpenStore) -> None:
-    """Keys with several components, spaces and non-ASCII letters are kept apart, and their URIs are encoded."""
-    keys = ["a.pdf", "2024/a.pdf", "2024/03/a.pdf", "2024/03 März/a#1.pdf"]
+    """Keys with several components, spaces, non-ASCII letters, signs and escapes are kept apart, and their URIs are
+    encoded."""
+    keys = ["a.pdf", "A.pdf", "2024/a.pdf", "2024/03/a.pdf", "M & S, 'x' (1+1=2)/@ü %2f~0f.pdf", "2024/03 März/a#1.pdf"]
     async with open_store() as store:
         results = [await put(store, key, chunked(key.encode())) for key in keys]
 

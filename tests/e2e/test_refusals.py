@@ -30,6 +30,8 @@ def refused(done, code):
         ({"source": "ids.bin"}, "--format"),
         ({"--key": "{number}.pdf"}, "number"),
         ({"--key": "../{id}.pdf"}, ".."),
+        ({"--key": "{fields[a]:%B}/{id}.pdf"}, "%B"),
+        ({"BULKFETCH_SOURCE_DATE_FORMAT": "%Q"}, "[source] date_format"),
         ({"--to": "ftp://host/archive"}, "ftp://"),
         ({"--workers": "none"}, "--workers"),
         ({"--max-size": "-1"}, "--max-size"),

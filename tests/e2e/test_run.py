@@ -87,6 +87,29 @@ def test_columns_arrive_in_fields_and_make_the_key(served, tmp_path):
     assert objects(dest) == {row.key: pdf_of(served, row.invoice_id) for row in rows(dest)}
 
 
+def test_names_and_dates_of_the_input_make_the_key(served, tmp_path):
+    """Files keep the names of the input, in folders by date; a row whose date cannot be read is rejected, by `plan` as
+    by `run`, with the fix."""
+    ids, dest, source = ids_of(served)[:4], tmp_path / "archive", tmp_path / "ids.csv"
+    numbers = ["RE-1001", "re-1001", "Nr. 7 (Süd)", "A/8"]
+    dates = ["31.12.2024", "01/02/2024", "24.12.2024", "1.1.25"]
+    lines = ["id;Nummer;Datum", *map(";".join, zip(ids, numbers, dates, strict=True))]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    args = (source, "--to", dest, "--key", "{fields[Datum]:%Y/%m}/Müller & Söhne/{fields[Nummer]}.pdf")
+    planned = json.loads(bulkfetch("plan", *args, "--json").stdout)
+    assert (planned["to_fetch"], [line for line, _ in planned["problems"]]) == (2, [3, 5])
+    assert bulkfetch("run", *args, "--api-url", served.api_url).returncode == 3
+    rejected = {row.line: row.message for row in rows(dest) if row.outcome == Outcome.REJECTED}
+    assert all("[source] date_format" in rejected[line] for line in (3, 5))
+    assert set(objects(dest)) == {"2024/12/Müller & Söhne/RE-1001.pdf", "2024/12/Müller & Söhne/Nr. 7 (Süd).pdf"}
+
+    us = {"BULKFETCH_SOURCE_DATE_FORMAT": "%m/%d/%Y"}
+    source.write_text("\n".join([lines[0], lines[2]]), encoding="utf-8")
+    assert json.loads(bulkfetch("plan", *args, "--json", **us).stdout)["to_fetch"] == 1
+    assert bulkfetch("run", *args, "--api-url", served.api_url, **us).returncode == 0
+    assert "2024/01/Müller & Söhne/re-1001.pdf" in objects(dest)
+
+
 def test_every_input_row_has_exactly_one_manifest_row(served, tmp_path):
     """Malformed and repeated rows are accounted for by line like all others, and each run seals the one before."""
     ids, dest, source = ids_of(served)[:10], tmp_path / "archive", tmp_path / "ids.txt"

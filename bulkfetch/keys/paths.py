@@ -1,0 +1,30 @@
+"""The names that an archive keeps for itself, and a key as a path below the archive."""
+
+from bulkfetch.errors import PermanentError, Reason
+from bulkfetch.text import printable
+
+MANIFESTS = "manifests"
+"""The folder of an archive that holds the manifests and summaries of its runs."""
+
+STATE = ".bulkfetch"
+"""The folder of an archive that holds everything else that is no object: lock, ledger, temporary files, quarantine."""
+
+KeyPath = tuple[str, ...]
+"""A key's components; the last is the file's name."""
+
+
+def key_path(key: str) -> KeyPath:
+    """The components of `key`.
+
+    Raises:
+        PermanentError: `invalid_id`: the key would leave the archive, or meet the store's own files, or is no file
+            name.
+    """
+    path = tuple(key.split("/"))
+    try:
+        usable = b"\0" not in key.encode() and not {"", ".", ".."}.intersection(path) and path[0] != STATE
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise PermanentError(Reason.INVALID_ID, f"{printable(key, 200)!r} cannot be a key")
+    return path
