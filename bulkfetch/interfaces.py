@@ -151,6 +151,9 @@ class Store(Protocol):
     name: str
     """The destination as shown and recorded: a path or URL without credentials."""
 
+    case_blind: bool
+    """Whether keys that differ only in case are one name there."""
+
     cheap_head: bool
     """Whether a run can afford `head` for every object that the manifests name; else it takes their word."""
 

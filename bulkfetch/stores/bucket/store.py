@@ -76,6 +76,7 @@ class BucketStore:
     condition in every store, and would be left behind by a kill.
     """
 
+    case_blind = False
     cheap_head = False
 
     def __init__(

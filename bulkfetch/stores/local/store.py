@@ -29,6 +29,7 @@ class LocalStore:
 
     def __init__(self, tree: Tree, committer: GroupCommitter, place: Place) -> None:
         self.name = tree.name
+        self.case_blind = tree.case_blind
         self._tree = tree
         self._committer = committer
         self._place = place

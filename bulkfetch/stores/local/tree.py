@@ -22,6 +22,18 @@ FREE_FLOOR = 64 * BLOCK
 _PROBE = f"{STATE}-probe"
 
 
+def is_case_blind(root: Path) -> bool:
+    """Whether names that differ only in case are one name in the archive `root`. Only looks, and blocks; False where
+    there is no archive yet.
+
+    Raises:
+        OSError: `root` cannot be read.
+    """
+    state = root / STATE
+    other = root / STATE.upper()
+    return state.exists() and other.exists() and state.samefile(other)
+
+
 class Tree:
     """A root directory, by descriptor, with this run's temporary files and quarantine in its private directory."""
 
@@ -41,6 +53,7 @@ class Tree:
             self._probe(root)
             self._opened = opened.pop_all()
         self.name = str(root)
+        self.case_blind = is_case_blind(root)
         self._uri = root.as_uri()
         self._quarantine = (STATE, "quarantine", run)
 
