@@ -11,6 +11,7 @@ import obstore
 import pytest
 from aiohttp import web
 from support.buckets import a_gate, connected
+from support.pdfs import pdf_bytes
 from support.s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
 from support.seaweed import SECRET_KEY, Seaweed
 
@@ -34,7 +35,7 @@ from bulkfetch.stores.bucket.store import BucketStore
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
-PDF = b"%PDF-1.7\nan invoice\n%%EOF\n"
+PDF = pdf_bytes()
 MARKER = ".bulkfetch/probe"
 
 

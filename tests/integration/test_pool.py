@@ -12,6 +12,7 @@ from random import Random
 
 import anyio
 import pytest
+from support.pdfs import pdf_bytes
 
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.keys import KeyTemplate
@@ -497,7 +498,7 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
     """An object with another worker's row is skipped, one without a row is adopted, and neither is fetched; what is not
     there is."""
     with_row, without_row, missing = (invoice(number) for number in (1, 2, 4))
-    pdf = b"%PDF-1.4\n%%EOF\n"
+    pdf = pdf_bytes()
     async with (
         queue_pool(tmp_path, *((each, True, False) for each in (with_row, without_row, missing))) as (
             pool,
@@ -586,7 +587,7 @@ class Rendering(Server):
     async def open(self, link, *, suspect=None):
         self.rendered = getattr(self, "rendered", 0) + 1
         body = Bytes(self, link.url, self._tick)
-        body._chunks = [b"%PDF-1.4\n", f"{link.url} {self.rendered}".encode(), b"\n%%EOF\n"]
+        body._chunks = [pdf_bytes(text=f"{link.url} {self.rendered}")]
         body.sha256 = hashlib.sha256(b"".join(body._chunks)).hexdigest()
         yield body
 
@@ -608,7 +609,7 @@ async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monke
 async def test_a_row_of_a_lost_object_is_not_taken_for_the_new_one(tmp_path):
     """An object that was lost and fetched anew by a worker that died before its row gets a row of its own, with its own
     digest: what the old row says of the lost one is wrong of it."""
-    pdf = b"%PDF-1.4\nrendered anew\n%%EOF\n"
+    pdf = pdf_bytes(text="rendered anew")
     async with queue_pool(tmp_path, (invoice(1), False, False)) as (pool, _, _):
         await pool.run()
     (key,) = [path.name for path in tmp_path.glob("*.pdf")]

@@ -14,12 +14,13 @@ from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import LinkRules, api_session, download_session
+from support.pdfs import pdf_bytes
 
 TOKEN = "eyJCANARY.token"
 SIGNATURE = "X-Canary-Signature=c4n4ry"
 CANARIES = ("eyJCANARY", "X-Canary", "c4n4ry")
 
-PDF = b"%PDF-1.7\n" + b"0123456789abcdef" * 200 + b"\n%%EOF\n"
+PDF = pdf_bytes(3216)
 
 LOCAL = LinkRules(hosts=(), allow_local=True, allow_http=True)
 
