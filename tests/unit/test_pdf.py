@@ -259,6 +259,11 @@ WRAPPINGS = {
     "mail": (lambda body: MIME + body, "header"),
     "mail with folded lines": (lambda body: b"Subject: RE-1\n an invoice\nX-A: b\n\n" + body, "header"),
     "answer": (lambda body: b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n" + body, "header"),
+    "chunks": (lambda body: b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "follow the last %%EOF"),
+    "signed chunks": (
+        lambda body: b"%x;chunk-signature=ab\r\n%b\r\n0;chunk-signature=cd\r\n\r\n" % (len(body), body),
+        "follow",
+    ),
     "base64": (base64.b64encode, "%PDF-"),
     "base64 in JSON": (lambda body: json.dumps({"pdf": base64.b64encode(body).decode()}).encode(), "%PDF-"),
     "UTF-16": (lambda body: body.decode("latin-1").encode("utf-16"), "%PDF-"),
