@@ -3,8 +3,7 @@
 import asyncio
 import base64
 import hashlib
-import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -148,7 +147,7 @@ class HttpDownloader:
         status = response.status
         message = f"HTTP {status} from the download host"
         if status == 200:
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            if _is_encoded(response):
                 raise TransientError(Reason.BAD_RESPONSE, f"{message} with an encoding that was not asked for")
             _check_size(response.content_length or 0, self._limits.max_size)
             return
@@ -224,10 +223,11 @@ class HttpBody:
                 raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
         flaw = self._check.flaw()
         if flaw is not None:
+            message = f"{flaw} (content type {self.content_type})"
             # Nothing twice is no sign that the server has nothing: a connection that broke looks like that, too.
             if self._check.size and self.sha256 == self._suspect:
-                raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=True)
-            raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
+                raise PermanentError(Reason.NOT_PDF, f"{message}; the same bytes came twice", hold=True)
+            raise BadBody(Reason.NOT_PDF, message, sha256=self.sha256)
 
 
 class _Arrival:
@@ -273,6 +273,16 @@ def _check_size(size: int, max_size: int) -> None:
         raise PermanentError(Reason.TOO_LARGE, f"larger than limits.max_size ({max_size} bytes)")
 
 
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
+
+
+def _is_encoded(response: aiohttp.ClientResponse) -> bool:
+    """Whether `Content-Encoding` names a coding. Senders also write there what is none (`none`, `UTF-8`,
+    `aws-chunked` of a body that was stored plain): such a label says nothing about the bytes."""
+    fields = response.headers.getall("Content-Encoding", [])
+    return any(label.strip().lower() in _CODINGS for field in fields for label in field.split(","))
+
+
 def _is_weakly_framed(response: aiohttp.ClientResponse) -> bool:
     """Whether only the connection's end marks the body's end, and no checksum of the server can stand in."""
     headers = response.headers
@@ -291,25 +301,28 @@ class _Promise:
 
 _LENGTHS = {"sha-256": 32, "md5": 16}
 _BARE = (("x-amz-checksum-sha256", "sha-256"), ("Content-MD5", "md5"))
-_LISTS = ("Repr-Digest", "Content-Digest")
+_LISTS = ("Repr-Digest", "Content-Digest", "Digest")
 
 
 def _promised(response: aiohttp.ClientResponse) -> Sequence[_Promise]:
-    """What can be compared; digests in other algorithms, of parts (S3: `…-3`) or without sense promise nothing."""
+    """What can be compared; digests in other algorithms, of parts (S3: `…-3`) or without sense promise nothing.
+
+    Nor does an ETag: some stores put an MD5 there, and others 32 hex digits that look like one.
+    """
     headers = response.headers
     named = [(field, algorithm, headers[field]) for field, algorithm in _BARE if field in headers]
+    if headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
+        named = [promise for promise in named if promise[0] != "x-amz-checksum-sha256"]
     for field in _LISTS:
         if field in headers:
             for item in ",".join(headers.getall(field)).split(","):
                 algorithm, _, value = item.strip().partition("=")
-                named.append((field, algorithm, value.strip(":")))
-    promises = [
+                named.append((field, algorithm.lower(), value.strip(":")))
+    return [
         _Promise(field, algorithm, digest)
         for field, algorithm, value in named
         if value and len(digest := _decoded(value)) == _LENGTHS.get(algorithm)
     ]
-    tag = _s3_md5(headers)
-    return [*promises, _Promise("ETag", "md5", tag)] if tag else promises
 
 
 def _decoded(value: str) -> bytes:
@@ -317,17 +330,3 @@ def _decoded(value: str) -> bytes:
         return base64.b64decode(value, validate=True)
     except ValueError:
         return b""
-
-
-def _s3_md5(headers: Mapping[str, str]) -> bytes | None:
-    """The ETag's MD5: it is one on S3, for objects uploaded in one part without KMS or customer keys (AWS: Common
-    response headers). Elsewhere 32 hex digits may mean anything."""
-    if "x-amz-request-id" not in headers:
-        return None
-    tag = headers.get("ETag", "").strip('"')
-    is_md5 = (
-        headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
-        and "x-amz-server-side-encryption-customer-algorithm" not in headers
-        and re.fullmatch(r"[0-9a-fA-F]{32}", tag)
-    )
-    return bytes.fromhex(tag) if is_md5 else None
