@@ -112,10 +112,11 @@ class HttpBody:
                 raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
         flaw = self._check.flaw()
         if flaw is not None:
+            message = f"{flaw} (content type {self.content_type})"
             # An empty body that comes twice proves nothing: a connection that broke looks the same.
             if self._check.size and self.sha256 == self._suspect:
-                raise PermanentError(Reason.NOT_PDF, f"{flaw}; the same bytes came twice", hold=True)
-            raise BadBody(Reason.NOT_PDF, f"{flaw} (content type {self.content_type})", sha256=self.sha256)
+                raise PermanentError(Reason.NOT_PDF, f"{message}; the same bytes came twice", hold=True)
+            raise BadBody(Reason.NOT_PDF, message, sha256=self.sha256)
 
 
 class Arrival:

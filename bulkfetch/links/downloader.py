@@ -129,7 +129,7 @@ class HttpDownloader:
         status = response.status
         message = f"HTTP {status} from the download host"
         if status == 200:
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            if _is_encoded(response):
                 raise TransientError(Reason.BAD_RESPONSE, f"{message} with an encoding that was not asked for")
             check_size(response.content_length or 0, self._limits.max_size)
             return
@@ -143,6 +143,16 @@ class HttpDownloader:
             reason = Reason.LINK_EXPIRED if expired else Reason.LINK_REFUSED
             raise LinkRefused(reason, message, http_status=status)
         raise UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
+
+
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
+
+
+def _is_encoded(response: aiohttp.ClientResponse) -> bool:
+    """Whether `Content-Encoding` names a coding. Senders also write there what is none (`none`, `UTF-8`, `aws-chunked`
+    of a body that was stored plain): such a label says nothing about the bytes."""
+    fields = response.headers.getall("Content-Encoding", [])
+    return any(label.strip().lower() in _CODINGS for field in fields for label in field.split(","))
 
 
 def _is_weakly_framed(response: aiohttp.ClientResponse) -> bool:

@@ -14,7 +14,7 @@ from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Counts, Outcome, Row, RunResult, utc_iso
 
 KEY = "{id[:2]}/{id}.pdf"
-CONTENT = b"%PDF-1.7\n%%EOF\n"
+CONTENT = b"%PDF-1.7\n1 0 obj<<>>endobj\nstartxref\n0\n%%EOF\n"
 ROWS_AT_ONCE = 5_000
 _PRIME = 39_916_801
 

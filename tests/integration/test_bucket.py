@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from support.buckets import a_gate, connected
 from support.doubles import GivenBody, Part, chunks
+from support.pdfs import pdf_bytes
 from support.puts import put as put_body
 from support.s3_proxy import Forgetful, S3Proxy, s3_error, s3_proxy, serving
 from support.seaweed import SECRET_KEY, Seaweed
@@ -38,7 +39,7 @@ from bulkfetch.stores.bucket.store import BucketStore
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
-PDF = b"%PDF-1.7\nan invoice\n%%EOF\n"
+PDF = pdf_bytes()
 MARKER = ".bulkfetch/probe"
 
 

@@ -13,6 +13,7 @@ from random import Random
 import anyio
 import pytest
 from support.doubles import GivenBody, GivenQueue, GivenSource, RecordingManifest
+from support.pdfs import pdf_bytes
 
 from bulkfetch.app.open_pipeline import open_pipeline
 from bulkfetch.errors import Aborted, FatalError, PermanentError, Reason, TransientError
@@ -449,7 +450,7 @@ async def test_what_another_worker_left_is_looked_for(tmp_path):
     """An object with another worker's row is skipped, one without a row is adopted, and neither is fetched; what is not
     there is."""
     with_row, without_row, missing = (invoice(number) for number in (1, 2, 4))
-    pdf = b"%PDF-1.4\n%%EOF\n"
+    pdf = pdf_bytes()
     async with (
         queue_pool(tmp_path, *((each, True, False) for each in (with_row, without_row, missing))) as (
             pool,
@@ -539,8 +540,7 @@ class Rendering(Server):
 
     async def open(self, link, *, suspect=None):
         self.rendered = getattr(self, "rendered", 0) + 1
-        chunks = [b"%PDF-1.4\n", f"{link.url} {self.rendered}".encode(), b"\n%%EOF\n"]
-        return self._body(link.url, chunks)
+        return self._body(link.url, [pdf_bytes(text=f"{link.url} {self.rendered}")])
 
 
 async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monkeypatch):
@@ -560,7 +560,7 @@ async def test_a_document_rendered_anew_each_time_is_stored_once(tmp_path, monke
 async def test_a_row_of_a_lost_object_is_not_taken_for_the_new_one(tmp_path):
     """An object that was lost and fetched anew by a worker that died before its row gets a row of its own, with its own
     digest: what the old row says of the lost one is wrong of it."""
-    pdf = b"%PDF-1.4\nrendered anew\n%%EOF\n"
+    pdf = pdf_bytes(text="rendered anew")
     async with queue_pool(tmp_path, (invoice(1), False, False)) as (pool, _, _):
         await pool.run()
     (key,) = [path.name for path in tmp_path.glob("*.pdf")]

@@ -17,12 +17,13 @@ from bulkfetch.models import Link, Secret
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.link_rules import LinkRules
 from bulkfetch.net.sessions import download_session, json_session
+from support.pdfs import pdf_bytes
 
 TOKEN = "eyJCANARY.token"
 SIGNATURE = "X-Canary-Signature=c4n4ry"
 CANARIES = ("eyJCANARY", "X-Canary", "c4n4ry")
 
-PDF = b"%PDF-1.7\n" + b"0123456789abcdef" * 200 + b"\n%%EOF\n"
+PDF = pdf_bytes(3216)
 
 LOCAL = LinkRules(hosts=(), allow_local=True, allow_http=True)
 
