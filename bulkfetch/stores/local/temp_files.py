@@ -145,7 +145,8 @@ class TempFiles:
         # On btrfs a descriptor lists only what was in the directory when it was opened.
         now = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
-            return os.listdir(now)
+            with os.scandir(now) as entries:
+                return [entry.name for entry in entries]
         finally:
             os.close(now)
 
