@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import settings
-from support.disks import as_nobody, mount  # noqa: F401 - fixtures
+from support.disks import as_nobody, btrfs, mount  # noqa: F401 - fixtures
 from support.ministack import ministack, ministack_python, pytest_runtest_protocol  # noqa: F401 - fixtures, and a hook
 from support.nats_server import nats  # noqa: F401 - a fixture
 from support.seaweed import seaweed  # noqa: F401 - a fixture

@@ -10,6 +10,10 @@ from bulkfetch.errors import FatalError
 
 _MEANS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO}
 _PRIMARY_CODE = 0xFF
+_CANNOT_OPEN = (
+    "its file cannot be opened; check the disk (see dmesg), its permissions, and free some space if it is full"
+)
+"""SQLite keeps the system's own error to itself where it opens a file."""
 
 
 @contextmanager
@@ -18,6 +22,11 @@ def sqlite_errors(place: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        meant = _MEANS.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE)
-        text = explain(OSError(meant, "")) if meant else str(error)
-        raise FatalError(f"{place} cannot be used: {text}") from error
+        raise FatalError(f"{place} cannot be used: {_explain(error)}") from error
+
+
+def _explain(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return _CANNOT_OPEN
+    return explain(OSError(_MEANS[code], "")) if code in _MEANS else str(error)

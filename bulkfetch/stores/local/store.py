@@ -42,7 +42,8 @@ class LocalStore:
         Temporary files of dead runs are swept, and a probe shows that objects can be made durable here.
 
         Raises:
-            FatalError: they cannot, or less than 64 MiB are free; the message names the fix.
+            FatalError: they cannot, or less than 64 MiB are free; or the disk fails
+                when the store is closed. The message names the fix.
         """
         place = Place(str(root))
         try:
@@ -55,7 +56,7 @@ class LocalStore:
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(committer.close)
-                await to_thread.run_sync(tree.close)
+                await _close(tree, place)
 
     async def put(
         self,
@@ -157,6 +158,13 @@ class LocalStore:
     def _open(self, path: KeyPath) -> int:
         with self._tree.directories() as directories:
             return directories.open_object(path)
+
+
+async def _close(tree: Tree, place: Place) -> None:
+    try:
+        await to_thread.run_sync(tree.close)
+    except OSError as error:
+        raise unusable(error, place) from error
 
 
 class _Incoming:

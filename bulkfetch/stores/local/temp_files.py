@@ -77,11 +77,13 @@ class TempFiles:
         self._lock = lock
 
     def close(self) -> None:
-        """Say that the run is over."""
-        with suppress(FileNotFoundError):
-            os.unlink(_lock_name(self._run), dir_fd=self.fd)
-        os.close(self._lock)
-        os.close(self.fd)
+        """Say that the run is over. Nothing stays open, even if the disk refuses to remove the lock file."""
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(_lock_name(self._run), dir_fd=self.fd)
+        finally:
+            os.close(self._lock)
+            os.close(self.fd)
 
     def use_names(self) -> bool:
         """From here on give temporary files names; False if they have them already."""
@@ -130,15 +132,23 @@ class TempFiles:
     def sweep(self) -> None:
         """Remove what dead runs left behind, an earlier life of this run included."""
         left: dict[str, list[str]] = {}
-        with os.scandir(self.fd) as entries:
-            for name in (entry.name for entry in entries):
-                left.setdefault(name.rsplit(".", 2 if name.endswith(".part") else 1)[0], []).append(name)
-        self._remove(name for name in left.pop(self._run) if name != _lock_name(self._run))
+        for name in self._names():
+            left.setdefault(name.rsplit(".", 2 if name.endswith(".part") else 1)[0], []).append(name)
+        self._remove(name for name in left.pop(self._run, ()) if name != _lock_name(self._run))
         for run, names in left.items():
             lock = _lock(self.fd, run)
             if lock is not None:
                 self._remove({*names, _lock_name(run)})
                 os.close(lock)
+
+    def _names(self) -> list[str]:
+        # On btrfs a descriptor lists only what was in the directory when it was opened.
+        now = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            with os.scandir(now) as entries:
+                return [entry.name for entry in entries]
+        finally:
+            os.close(now)
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
