@@ -130,8 +130,8 @@ class Body(Protocol):
 class Downloader(Protocol):
     """Opens a link. Knows no token."""
 
-    async def open(self, link: Link, *, suspect: str | None = None) -> Body:
-        """The link's body, which the caller closes. `suspect` is the SHA-256 of a body that failed the PDF check
+    async def open(self, link: Link, *, last_bad_sha256: str | None = None) -> Body:
+        """The link's body, which the caller closes. `last_bad_sha256` is the digest of a body that failed the PDF check
         before: if the same bytes come again, the error carries `hold`.
 
         Raises:
@@ -167,7 +167,7 @@ class Store(Protocol):
 
         That call comes after this one has returned, and no cancellation comes between a body's end and it.
 
-        What `committed` is told of as an object is durable under `key`. An object that exists is never replaced: with
+        An object of which `committed` is told is durable under `key`. An object that exists is never replaced: with
         the same content it is adopted, with other content the new bytes are kept aside. `fields` are the input's other
         columns, from which a store may take how long the object is to be kept.
 
@@ -205,7 +205,7 @@ class Store(Protocol):
 
 
 class Manifest(Protocol):
-    """The durable account of a run."""
+    """The durable record of a run: one row for each input row."""
 
     async def append(self, rows: Sequence[Row]) -> None:
         """Record `rows`; on return they are durable, all of them.

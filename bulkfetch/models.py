@@ -171,7 +171,7 @@ class Outcome(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One manifest row, version 1: the terminal account of one input row.
+    """One manifest row, version 1: what finally became of one input row.
 
     `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
     Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.

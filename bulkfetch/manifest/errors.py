@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from bulkfetch.durable import explain
 from bulkfetch.errors import FatalError
 
-_MEANS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO}
+_SYSTEM_CODES = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO}
 _PRIMARY_CODE = 0xFF
 
 
 @contextmanager
-def sqlite_errors(place: str) -> Iterator[None]:
-    """Within this block a sqlite3.Error becomes a FatalError "{place} cannot be used: …"."""
+def sqlite_errors(label: str) -> Iterator[None]:
+    """Within this block a sqlite3.Error becomes a FatalError "{label} cannot be used: …"."""
     try:
         yield
     except sqlite3.Error as error:
-        meant = _MEANS.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE)
-        text = explain(OSError(meant, "")) if meant else str(error)
-        raise FatalError(f"{place} cannot be used: {text}") from error
+        code = _SYSTEM_CODES.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE)
+        text = explain(OSError(code, "")) if code else str(error)
+        raise FatalError(f"{label} cannot be used: {text}") from error

@@ -72,7 +72,7 @@ class Fetcher:
         effort.attempts += 1
         link = await self._minter.mint(job.delivery.invoice_id, fresh=fresh)
         effort.links += 1
-        body = await self._downloader.open(link, suspect=effort.suspect)
+        body = await self._downloader.open(link, last_bad_sha256=effort.last_bad_sha256)
         try:
             return await self._store.put(
                 job.key, body, fields=job.delivery.fields, put_before=effort.put_before, committed=committed

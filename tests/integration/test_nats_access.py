@@ -12,7 +12,7 @@ import anyio
 import nkeys
 import pytest
 import trustme
-from support.nats_help import letter, opened
+from support.nats_help import dead_letter, opened
 from support.nats_server import nats_server
 from support.resolver import resolve_only
 
@@ -421,7 +421,7 @@ async def everything(queue) -> None:
         await queue.extend([first])
         await queue.ack(first)
         await queue.put([("C", b"C")])
-        await queue.dead(second, letter("B"))
+        await queue.dead(second, dead_letter("B"))
 
 
 async def test_a_tls_context_checks_names_and_certificates() -> None:
