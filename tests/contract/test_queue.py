@@ -477,9 +477,9 @@ async def test_the_name_holds_no_secret(queue: Queue, opened: Opened, engine: En
     assert not opened.events
 
 
-async def test_a_fleet_is_shared_or_there_is_none(queue: Queue) -> None:
-    """Whoever opens a fleet gets one with a rate, or learns that there is none."""
-    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=lambda seconds: None) as fleet:
-        if fleet is not None:
+async def test_a_rate_is_shared_or_there_is_none(queue: Queue) -> None:
+    """Whoever opens a shared rate gets one, or learns that the engine has none."""
+    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=lambda seconds: None) as share:
+        if share is not None:
             with anyio.fail_after(5):
-                await fleet.reserve()
+                await share.reserve()

@@ -415,8 +415,8 @@ async def test_a_missing_permission_is_an_error_not_a_silence(denied) -> None:
 
 async def everything(queue) -> None:
     """What a worker does, with what fails softly made sure of."""
-    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=print) as fleet:
-        await fleet.reserve()
+    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=print) as share:
+        await share.reserve()
         first, second = await queue.fetch(2, 0.5)
         await queue.extend([first])
         await queue.ack(first)

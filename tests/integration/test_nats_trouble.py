@@ -238,10 +238,10 @@ async def test_the_client_leaves_nothing_behind(when) -> None:
                 return
             async with (
                 opened(url) as queue,
-                queue.shared_rate("api", rate=10.0, patience=5.0, on_pause=print) as fleet,
+                queue.shared_rate("api", rate=10.0, patience=5.0, on_pause=print) as share,
             ):
                 await queue.fetch(2, 0.05)
-                await fleet.reserve()
+                await share.reserve()
                 if when == "killed":
                     server.kill()
                     await anyio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Workers of one queue as processes that are supervised, and what kills them: for tests of a fleet's end."""
+"""Workers of one queue as processes that are supervised, and what kills them: for tests of their common end."""
 
 import os
 import signal
