@@ -30,8 +30,8 @@ def backoff(charged: int, *, initial: float, ceiling: float, rng: Random) -> flo
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long one invoice is tried: at most `attempts` charged tries, with waits between `wait_initial` and `wait_max`
-    seconds, for at most `timeout` seconds in all (0 = no bound)."""
+    """How long one invoice is tried. It gets at most `attempts` charged tries, within `timeout` seconds (0 = no bound).
+    The waits in between grow from `wait_initial` up to `wait_max` seconds."""
 
     attempts: int
     wait_initial: float
@@ -161,7 +161,7 @@ async def polling(look: Callable[[], Awaitable[bool]], seconds: float, *, pause:
 async def contending(
     call: Callable[[], Awaitable[T]], *, tries: int, conflict: type[Exception] | tuple[type[Exception], ...]
 ) -> T:
-    """What `call` returns, made again at once when somebody else was quicker (`conflict`): for compare-and-set.
+    """What `call` returns. It is made again at once when somebody else was quicker (`conflict`): for compare-and-set.
 
     Raises:
         conflict: the last one, after so many `tries`. Any other error goes through at once.

@@ -62,7 +62,7 @@ class Layout:
         return max((part.last for part in self.packs.get(run, ())), default=0)
 
     def growing(self) -> set[str]:
-        """The runs that may have segments which no pack holds. A run that has ended has none."""
+        """The runs that may have segments outside their packs. A run that has ended has none."""
         return {run for run in self.runs if run not in self.summaries or run not in self.packs}
 
 

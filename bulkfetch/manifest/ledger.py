@@ -71,7 +71,8 @@ class LedgerIndex:
 
     @classmethod
     def beside_others(cls, root: Path) -> Self:
-        """An index for one of several processes at work on the archive: a copy of its own, gone when it is closed.
+        """A private copy of the index, for one of several processes at work on the archive. It is gone when it is
+        closed.
 
         The archive's ledger is brought up to date first. The processes do this in turns.
 

@@ -16,8 +16,9 @@ Pair = tuple[InputRow, Row]
 class Canary:
     """Holds failures back until something has succeeded, and says when a run cannot be right.
 
-    While nothing was ever stored in this archive and the first outcomes all failed for one reason, the base URL, the
-    tenant or the token is wrong, and a million failures would only hide it. Later, most of what is asked for fails.
+    If nothing was ever stored in this archive and the first outcomes all fail for one reason, then the base URL, the
+    tenant or the token is wrong: a million failures would only hide that. Later a run is stopped when too large a share
+    of it fails.
 
     Mutable: `passed`, `_lucky` (a success is known), `held_back`, and the two counts. They change without awaiting.
 
@@ -37,7 +38,7 @@ class Canary:
         self.held_back: list[Pair] = []
 
     def sift(self, pairs: Sequence[Pair]) -> tuple[Sequence[Pair], FatalError | None]:
-        """Those of `pairs` to record now, the others are held back; and why the run should stop, if it should."""
+        """The pairs to record now, and why the run should stop, if it should. The other pairs are held back."""
         problem = None
         ready: list[Pair] = []
         held: list[Pair] = []

@@ -33,8 +33,8 @@ class Fetcher:
         self._notify = notify
 
     async def fetch(self, job: Job, committed: Committed, *, fresh: bool = True) -> int:
-        """Bring the body of `job` into the store's hands; how many bytes of it are in memory until `committed` is
-        called, see `Store.put`.
+        """Bring the body of `job` into the store's hands. Returns what `Store.put` does: how many bytes of it are in
+        memory until `committed` is called.
 
         `fresh` says that the invoice has not failed in a pass of its own before.
 

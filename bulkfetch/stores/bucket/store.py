@@ -230,8 +230,8 @@ class BucketStore:
     async def _compare(
         self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]
     ) -> tuple[_Found, str]:
-        """What is under `key`, with its SHA-256: the same content, or that of an earlier put for this invoice whose
-        answer was lost, where the server's PDF is another each time.
+        """The object under `key`, with its SHA-256, if it is this invoice's own. It is if it has the same content, or
+        the content of an earlier put for this invoice whose answer was lost (some servers send another PDF each time).
 
         Raises:
             PermanentError: `conflict`: it differs. What is there stays, `content` is kept on this machine: in a locked

@@ -132,7 +132,7 @@ class GroupCommitter:
                     self._fail(commit, reason)
 
     def _adopt(self, commit: Commit) -> None:
-        """Where something had the name before: see whether it is the same content."""
+        """If the name was taken, see whether the object there has the same content."""
         if commit.published or commit.temp is None or not isinstance(commit.outcome, PutResult):
             return
         try:

@@ -159,8 +159,8 @@ class LocalStore:
 
 
 class _Incoming:
-    """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks`, of `held` bytes, is
-    what is not yet in it."""
+    """A body on its way in: up to one block of it in memory, the rest in a temporary file. `chunks`, of `held` bytes,
+    is what is not yet in the file."""
 
     def __init__(self, tree: Tree) -> None:
         self.chunks: list[bytes] = []
