@@ -22,7 +22,7 @@ from bulkfetch.manifest.runs import Run, list_runs
 from bulkfetch.models import Entry, Outcome, Row
 
 LEDGER = "ledger.sqlite3"
-_PLACE = f"the ledger ({STATE}/{LEDGER})"
+_LABEL = f"the ledger ({STATE}/{LEDGER})"
 _TURNS = "ledger.lock"
 
 _SCHEMA_VERSION = 1
@@ -56,7 +56,7 @@ class LedgerIndex:
             FatalError: a manifest is damaged, or the ledger cannot be written.
         """
         database = str(root / STATE / LEDGER)
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             try:
                 ledger = cls(root, database)
             except sqlite3.DatabaseError:
@@ -92,7 +92,7 @@ class LedgerIndex:
         Raises:
             FatalError: a manifest is damaged.
         """
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             ledger = cls(root, _TEMPORARY)
             try:
                 if (root / STATE / LEDGER).exists():
@@ -137,7 +137,7 @@ class LedgerIndex:
         Raises:
             FatalError: a manifest is damaged, or the ledger can neither be read nor be built anew.
         """
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             self._mending(self.catch_up)
 
     def catch_up(self) -> None:
@@ -172,7 +172,7 @@ class LedgerIndex:
         self._connection.close()
 
     def _select(self, query: str, parameter: str) -> list[tuple[Any, ...]]:
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             return self._mending(lambda: self._connection.execute(query, (parameter,)).fetchall())
 
     def _mending(self, ask: Callable[[], T]) -> T:

@@ -131,7 +131,7 @@ class Pool:
                 break
             await self._in_hand.change()
         await self._recorder.release([job.delivery for job in left])
-        await self._recorder.settle_held_back()
+        await self._recorder.resolve_held_back()
         self._recorder.close()
 
     async def _produce(self) -> None:

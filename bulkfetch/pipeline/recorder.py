@@ -104,9 +104,9 @@ class Recorder:
         while True:
             await anyio.sleep(HELD_BACK_SECONDS)
             if not busy():
-                await self.settle_held_back()
+                await self.resolve_held_back()
 
-    async def settle_held_back(self) -> None:
+    async def resolve_held_back(self) -> None:
         """Have what was held back recorded with the next group; if the run is to stop, release it."""
         held = self._canary.let_go()
         if self._stop.requested.is_set():
@@ -139,7 +139,7 @@ class Recorder:
             if ready or judged:
                 await self._append([*judged, *ready] if judged else ready)
             if self._canary.held_back and self._canary.over:
-                await self.settle_held_back()
+                await self.resolve_held_back()
         finally:
             for done in told:
                 done.set_result(None)

@@ -40,7 +40,7 @@ class Looks:
 
 
 class Triage:
-    """Sorts batches of input rows. Changes nothing but what `history` remembers of the IDs that it has met.
+    """Sorts batches of input rows. Changes nothing but what `history` remembers of the IDs that it has seen.
 
     Args:
         repeats: the same ID may come twice without being a duplicate: a queue may deliver a message again.
