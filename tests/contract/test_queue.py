@@ -16,7 +16,7 @@ from support.ministack import SECRET_KEY, Ministack
 from support.nats_server import NatsServer
 
 from bulkfetch.errors import FatalError
-from bulkfetch.events import Event
+from bulkfetch.events import Event, Listener
 from bulkfetch.interfaces import Queue
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.queues.jetstream.queue import JetStreamQueue
@@ -31,7 +31,7 @@ SHORT = 1.0
 LONG = 30.0
 PATIENCE = 20.0
 
-Open = Callable[[str, bool, float, Callable[[Event], None]], AbstractAsyncContextManager[Queue]]
+Open = Callable[[str, bool, float, Listener], AbstractAsyncContextManager[Queue]]
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ class Engine:
 
 
 def sqs(ministack: Ministack) -> Engine:
-    def open_sqs(
-        url: str, create: bool, lease_seconds: float, notify: Callable[[Event], None]
-    ) -> AbstractAsyncContextManager[Queue]:
+    def open_sqs(url: str, create: bool, lease_seconds: float, notify: Listener) -> AbstractAsyncContextManager[Queue]:
         return SqsQueue.open(url, ministack.environ, create=create, notify=notify, lease_seconds=lease_seconds)
 
     return Engine(
@@ -68,9 +66,7 @@ def sqs(ministack: Ministack) -> Engine:
 
 def jetstream(server: NatsServer) -> Engine:
     @contextlib.asynccontextmanager
-    async def open_jetstream(
-        url: str, create: bool, lease_seconds: float, notify: Callable[[Event], None]
-    ) -> AsyncIterator[Queue]:
+    async def open_jetstream(url: str, create: bool, lease_seconds: float, notify: Listener) -> AsyncIterator[Queue]:
         async with JetStreamQueue.open(url, environ, create=create, notify=notify) as queue:
             if lease_seconds == queue.lease_seconds:
                 yield queue
