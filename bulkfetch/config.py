@@ -295,8 +295,8 @@ def _decode_size(_: type, value: object) -> Size:
 def _allowed(kind: inspect.Type) -> str:
     """What a value of `kind` may be, in words."""
     match kind:
-        case inspect.Metadata(extra={"allowed": str() as words}):
-            return words
+        case inspect.Metadata(extra={"allowed": str() as allowed}):
+            return allowed
         case inspect.LiteralType(values=values):
             return f"one of {', '.join(map(str, values))}"
         case inspect.IntType(ge=low, le=high):

@@ -15,7 +15,10 @@
     ├── FatalError              stop the run; `exit_code` says how
     │   ├── UsageError          exit 2
     │   ├── ArchiveLocked       exit 7
-    │   └── DamagedManifest     what is there is not what a run wrote
+    │   ├── DamagedManifest     what is there is not what a run wrote
+    │   ├── UnresolvedHost      a host's name has no address (net/addresses.py)
+    │   ├── LeaseEnded          SQS knows the lease no more (queues/sqs/errors.py)
+    │   └── QueueMissing        SQS has no such queue (queues/sqs/errors.py)
     └── Aborted                 the run is closing: not a failure of anything
         └── Interrupted         somebody asked for that (pipeline/stop.py)
 

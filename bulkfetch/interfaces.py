@@ -103,8 +103,8 @@ class Body(Protocol):
     content_type: str | None
 
     async def gather(self, chunks: list[bytes], limit: int) -> bool:
-        """Append what comes to `chunks`, none of it empty, until more than `limit` bytes came, then True; or until the
-        verified end, then False.
+        """Append what arrives to `chunks`, never an empty chunk. True as soon as more than `limit` bytes arrived, False
+        at the verified end.
 
         Raises:
             TransientError: the body is not what was promised (cut, not a PDF, wrong digest), or stopped coming.
@@ -130,8 +130,8 @@ class Body(Protocol):
 class Downloader(Protocol):
     """Opens a link. Knows no token."""
 
-    async def open(self, link: Link, *, suspect: str | None = None) -> Body:
-        """The link's body, which the caller closes. `suspect` is the SHA-256 of a body that failed the PDF check
+    async def open(self, link: Link, *, last_bad_sha256: str | None = None) -> Body:
+        """The link's body, which the caller closes. `last_bad_sha256` is the digest of a body that failed the PDF check
         before: if the same bytes come again, the error carries `hold`.
 
         Raises:
@@ -168,15 +168,15 @@ class Store(Protocol):
     ) -> int:
         """Read `body` to its end and take it over; how many bytes of it are in memory until `committed` is called.
 
-        That call comes after this one has returned, and no cancellation comes between a body's end and it.
+        `committed` is called after `put` has returned. From the body's end until then no cancellation is heeded.
 
-        What `committed` is told of as an object is durable under `key`. An object that exists is never replaced: with
+        An object of which `committed` is told is durable under `key`. An object that exists is never replaced: with
         the same content it is adopted, with other content the new bytes are kept aside. `fields` are the input's other
-        columns, from which a store may take how long the object is to be kept.
+        columns. A store may find in them for how long the object is to be kept.
 
-        `put_before` is kept by the caller from one put of an invoice to the next: a store where the answer to a put can
-        get lost notes in it what it has put (SHA-256 and size), and takes any of that for the invoice's own content. So
-        it must not be shared by two invoices.
+        `put_before` belongs to one invoice, and the caller keeps it from one put to the next. A store that may lose the
+        answer to a put notes in it the SHA-256 and size of each body. An object with one of these digests is then the
+        invoice's own.
 
         Raises:
             InvoiceError: whatever `body` raises, unchanged; or the store failed for this object.
@@ -189,8 +189,8 @@ class Store(Protocol):
         ...
 
     async def adopt(self, key: str) -> PutResult | None:
-        """Take over the object that is under `key` without a put of this run: read, hashed, checked to be a whole PDF,
-        and made durable. None if there is none that could be taken over.
+        """Take over an object that this run did not put: read it, hash it, check that it is a whole PDF, and make it
+        durable. None if there is no such object under `key`.
         """
         ...
 
@@ -208,7 +208,7 @@ class Store(Protocol):
 
 
 class Manifest(Protocol):
-    """The durable account of a run."""
+    """The durable record of a run: one row for each input row."""
 
     async def append(self, rows: Sequence[Row]) -> None:
         """Record `rows`; on return they are durable, all of them.
@@ -219,8 +219,8 @@ class Manifest(Protocol):
         ...
 
     def stop_waiting(self) -> None:
-        """Wait no longer for a medium in trouble: an `append` under way, and any later one, ends soon, with an error if
-        the medium still fails. Returns at once."""
+        """Wait no longer for a disk or bucket in trouble. Every `append`, under way or later, ends soon; if the medium
+        still fails, with an error. Returns at once."""
         ...
 
 
@@ -236,8 +236,8 @@ class History(Protocol):
         ...
 
     async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
-        """Which of `rows` (ID, input line) name an ID that this run has seen before, this batch included: their index,
-        with the line of the first occurrence. The others are remembered."""
+        """The repeated IDs among `rows` (ID, input line): the index of each, with the line where its ID came first. An
+        ID repeats if this run has seen it before, in this batch or an earlier one. New IDs are remembered."""
         ...
 
     async def refresh(self) -> None:
@@ -347,8 +347,8 @@ class Queue(Protocol):
     def shared_rate(
         self, name: str, *, rate: float, patience: float, on_pause: Callable[[float], None]
     ) -> AbstractAsyncContextManager["SharedRate | None"]:
-        """The rate that all workers share that open the same `name` on this queue; None where the engine offers nothing
-        to build it on. To the billing API these workers are one client.
+        """The rate shared by all workers that open the same `name` on this queue: to the billing API they are one
+        client. None where the engine has nothing to build it on.
 
         Args:
             rate: links a second that all of them together may ask for; 0 for any number.
@@ -362,8 +362,8 @@ class SharedRate(Protocol):
     """The rate that all workers of one queue share."""
 
     async def reserve(self) -> float:
-        """The moment, on the event loop's clock, at which the caller may ask for a link: no two calls of any worker get
-        moments closer than the rate allows.
+        """The moment, on the event loop's clock, at which the caller may ask for a link. Moments given to any two
+        calls, in whatever workers, are as far apart as the rate demands.
 
         Raises:
             FatalError: the shared state has been out of reach for too long.

@@ -18,7 +18,7 @@ class Delivery:
 
     `line` is the input's line (1-based) where there is one; `fields` are the input's other columns; `tag` is the
     source's own handle for `ack` and `nack`. `redelivered` says that it was handed out before, to a worker that may
-    have done a part of it; `final`, that it will not be handed out again, so a failure now is the last word.
+    have done part of the work. `final` says that it will not be handed out again, so a failure is the last word.
     """
 
     invoice_id: str
@@ -171,7 +171,7 @@ class Outcome(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One manifest row, version 1: the terminal account of one input row.
+    """One manifest row, version 1: what finally became of one input row.
 
     `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
     Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.

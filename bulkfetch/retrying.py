@@ -30,8 +30,8 @@ def backoff(charged: int, *, initial: float, ceiling: float, rng: Random) -> flo
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long one invoice is tried: at most `attempts` charged tries, with waits between `wait_initial` and `wait_max`
-    seconds, for at most `timeout` seconds in all (0 = no bound)."""
+    """How long one invoice is tried. It gets at most `attempts` charged tries, within `timeout` seconds (0 = no bound).
+    The waits in between grow from `wait_initial` up to `wait_max` seconds."""
 
     attempts: int
     wait_initial: float
@@ -48,10 +48,10 @@ class Effort:
     attempts: int = 0
     links: int = 0
     charged: int = 0
-    suspect: str | None = None
+    last_bad_sha256: str | None = None
     put_before: dict[str, int] = field(default_factory=dict)
     """Every body that was put for this invoice, SHA-256 → size: a put whose answer was lost may have succeeded."""
-    met: dict[type[InvoiceError], int] = field(default_factory=dict)
+    failures_by_kind: dict[type[InvoiceError], int] = field(default_factory=dict)
 
     def begin(self, utc_now: datetime, now: float) -> None:
         """Start a pass: all tries are allowed again, while the costs of the pass before stay counted."""
@@ -59,20 +59,20 @@ class Effort:
             self.started_at = utc_now
         self.started = now
         self.charged = 0
-        self.met.clear()
+        self.failures_by_kind.clear()
 
     def failed(self, error: TransientError) -> None:
         """Charge a failed try."""
         self.charged += error.charged
-        self.met[type(error)] = self.met.get(type(error), 0) + 1
+        self.failures_by_kind[type(error)] = self.failures_by_kind.get(type(error), 0) + 1
         if isinstance(error, BadBody):
-            self.suspect = error.sha256
+            self.last_bad_sha256 = error.sha256
 
     def used_up(self, error: TransientError, policy: RetryPolicy, now: float) -> bool:
         """Whether this pass allows no further try after `error`."""
         return (
             self.charged >= policy.attempts
-            or (error.tries is not None and self.met[type(error)] >= error.tries)
+            or (error.tries is not None and self.failures_by_kind[type(error)] >= error.tries)
             or (policy.timeout > 0 and now - self.started >= policy.timeout)
         )
 
@@ -161,7 +161,7 @@ async def polling(look: Callable[[], Awaitable[bool]], seconds: float, *, pause:
 async def contending(
     call: Callable[[], Awaitable[T]], *, tries: int, conflict: type[Exception] | tuple[type[Exception], ...]
 ) -> T:
-    """What `call` returns, made again at once when somebody else was quicker (`conflict`): for compare-and-set.
+    """What `call` returns. It is made again at once when somebody else was quicker (`conflict`): for compare-and-set.
 
     Raises:
         conflict: the last one, after so many `tries`. Any other error goes through at once.

@@ -9,8 +9,8 @@ _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    r"""`text` with every character that could steer a terminal or forge a log line as `\u....` (CWE-150, CWE-117), cut
-    to at most `limit` characters (an ellipsis marks the cut)."""
+    r"""`text`, harmless and at most `limit` characters long. A character that could steer a terminal or forge a log
+    line is written as `\u....` (CWE-150, CWE-117). An ellipsis marks a cut."""
     shown = text[: limit + 1]
     if not (shown.isascii() and shown.isprintable()):
         shown = "".join(_escaped(char) if unicodedata.category(char) in _UNSAFE else char for char in shown)

@@ -1,11 +1,15 @@
 """README and code say the same: flags, exit codes, keys of a manifest row. What documents point to exists."""
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import click
 import pytest
 
+import bulkfetch
+from bulkfetch import errors
 from bulkfetch.cli.run import command as run
 from bulkfetch.errors import ExitCode
 from bulkfetch.keys import KeyTemplate
@@ -47,6 +51,21 @@ def test_the_readme_explains_each_exit_code(code):
 def test_the_readme_explains_each_key_of_a_row(key):
     """The manifest is an interface: each key of a row is under "Manifest"."""
     assert f"`{key}`" in section("Manifest")
+
+
+def test_the_drawn_tree_names_every_error():
+    """Who reads `errors.py` sees every class of error there is, also those that other modules define."""
+    for module in pkgutil.walk_packages(bulkfetch.__path__, "bulkfetch."):
+        if module.name != "bulkfetch.__main__":
+            importlib.import_module(module.name)
+    drawn = set(re.findall(r"\w+", errors.__doc__))
+    assert {kind.__name__ for kind in subclasses(errors.BulkfetchError)} <= drawn
+
+
+def subclasses(kind):
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)
 
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]

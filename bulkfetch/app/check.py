@@ -38,7 +38,7 @@ class CheckResult:
 def check_setup(
     config: Config, *, token: Secret | None, environ: Mapping[str, str], probe: str | None, queue: str | None
 ) -> list[CheckResult]:
-    """Make every check, in order; one that fails does not keep the others from being made.
+    """Make every check, in order, also after a check that failed.
 
     `token` goes before what `config` names. `environ` holds the credentials for bucket and queue. With `probe`, an
     invoice ID, a link is minted and its PDF read, verified and thrown away. Without it the API is asked for an invoice

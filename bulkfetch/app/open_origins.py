@@ -96,15 +96,15 @@ async def _api_gate(gate: Callable[..., Gate], config: Config, queue: Queue | No
     if queue is None:
         yield gate(Origin.API, rate=config.api.rate)
         return
-    shared = gate(Origin.API)
+    api_gate = gate(Origin.API)
     # Workers that ask the same API for links are one client to it.
     name = hashlib.sha256(config.api.url.encode()).hexdigest()[:16]
     async with queue.shared_rate(
-        name, rate=config.api.rate, patience=config.limits.max_outage, on_pause=shared.pause
-    ) as fleet:
-        if fleet is not None:
-            shared.join(fleet)
-        yield shared if fleet is not None else gate(Origin.API, rate=config.api.rate)
+        name, rate=config.api.rate, patience=config.limits.max_outage, on_pause=api_gate.pause
+    ) as shared_rate:
+        if shared_rate is not None:
+            api_gate.join(shared_rate)
+        yield api_gate if shared_rate is not None else gate(Origin.API, rate=config.api.rate)
 
 
 def token_source(config: Config, value: Secret | None, notify: Listener) -> TokenSource:

@@ -47,7 +47,7 @@ class Pushed:
 
 
 def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments) -> T:
-    """Run `command`. A person waits for it, so a broker that does not answer ends it."""
+    """Run `command`, and end it when the broker does not answer: a person is waiting."""
     try:
         return anyio.run(command, *args)
     except TransientError as error:

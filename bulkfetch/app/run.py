@@ -62,16 +62,16 @@ async def archive(
         for listener in listeners:
             listener(event)
 
-    async with open_input(config, source, environ=environ, notify=notify) as given:
+    async with open_input(config, source, environ=environ, notify=notify) as opened:
         keys = KeyTemplate.parse(config.destination.key, config.source.date_format)
         tokens = token_source(config, token, notify)
         await tokens.current()
-        return await _archive(config, given, keys, tokens, environ, stop or Stop(), notify)
+        return await _archive(config, opened, keys, tokens, environ, stop or Stop(), notify)
 
 
 async def _archive(
     config: Config,
-    given: Input,
+    opened: Input,
     keys: KeyTemplate,
     tokens: TokenSource,
     environ: Mapping[str, str],
@@ -80,13 +80,13 @@ async def _archive(
 ) -> Summary:
     rng = Random()
     async with (
-        open_archive(config, environ, rng=rng, notify=notify, shared=given.queue is not None) as (manifest, store),
-        open_origins(config, tokens, rng=rng, notify=notify, queue=given.queue) as origins,
+        open_archive(config, environ, rng=rng, notify=notify, shared=opened.queue is not None) as (manifest, store),
+        open_origins(config, tokens, rng=rng, notify=notify, queue=opened.queue) as origins,
         running(partial(_tell_of_stop, stop, notify)),
     ):
         pool = open_pipeline(
             manifest.run,
-            source=given.source,
+            source=opened.source,
             manifest=manifest,
             history=manifest.history,
             store=store,
@@ -101,11 +101,11 @@ async def _archive(
             adopting=manifest.adopting,
         )
         began, started = utc_now(), anyio.current_time()
-        notify(RunStarted(manifest.run, given.source.name, store.name, given.source.estimate()))
+        notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate()))
         await pool.run()
         async with running(partial(_bound_the_end, manifest, stop, config.timeouts.drain)):
             try:
-                shortfall = None if stop.cause else await find_shortfall(config.source.expect, given, manifest, notify)
+                shortfall = None if stop.cause else await find_shortfall(config.source.expect, opened, manifest, notify)
             except FatalError as error:
                 # Another run's manifest or the broker failed: this run still ends in order, and its summary says so.
                 stop.request(error)
@@ -113,9 +113,9 @@ async def _archive(
             summary = await manifest.finish(
                 await run_result(
                     pool.tally,
-                    given.source,
+                    opened.source,
                     origins,
-                    verdict=verdict_on(pool.tally, given.source, stop.cause, shortfall),
+                    verdict=verdict_on(pool.tally, opened.source, stop.cause, shortfall),
                     destination=store.name,
                     began=began,
                     finished=utc_now(),

@@ -13,7 +13,7 @@ LAST_LOOK = 30.0
 """Seconds for which a drained queue is asked for its dead letters. After that the run cannot say that all is well."""
 
 
-async def find_shortfall(expect: int, given: Input, manifest: ManifestWriter, notify: Listener) -> str | None:
+async def find_shortfall(expect: int, opened: Input, manifest: ManifestWriter, notify: Listener) -> str | None:
     """What speaks against "complete" beside the run's own rows, in words; None if nothing does.
 
     That is a number of invoices other than `expect` (0 takes any), or dead letters in the queue, whichever worker gave
@@ -22,13 +22,13 @@ async def find_shortfall(expect: int, given: Input, manifest: ManifestWriter, no
     Raises:
         FatalError: it cannot be found out.
     """
-    read = given.source.handed_out - given.source.returned
-    if given.queue is None and not read:
-        notify(Note("warning", f"{given.source.name} holds no invoice"))
-    if expect and given.queue is not None:
-        read = await manifest.distinct_since_drain(given.source.name, read)
+    read = opened.source.handed_out - opened.source.returned
+    if opened.queue is None and not read:
+        notify(Note("warning", f"{opened.source.name} holds no invoice"))
+    if expect and opened.queue is not None:
+        read = await manifest.distinct_since_drain(opened.source.name, read)
     problems = [f"{expect} rows were expected and {read} came"] if expect and read != expect else []
-    if given.queue is not None and (dead := await _dead(given.queue)):
+    if opened.queue is not None and (dead := await _dead(opened.queue)):
         problems.append("the queue has 1 dead letter" if dead == 1 else f"the queue has {dead} dead letters")
     if not problems:
         return None
@@ -49,7 +49,7 @@ def verdict_on(
     """The exit code and, where the run did not simply finish, why it ended."""
     counts = tally.counts(source)
     if not counts.balanced():
-        return ExitCode.BUG, f"the rows do not add up: {counts}"
+        return ExitCode.BUG, f"the counts do not add up: {counts}"
     if isinstance(cause, FatalError | Interrupted):
         return cause.exit_code, str(cause)
     if tally.retryable_failures:

@@ -69,7 +69,7 @@ async def _run(directory: Path, invoices: int, listeners: "Sequence[Listener]") 
 def _next_steps(archive: Path, ids: Path) -> str:
     to, source = shlex.quote(str(archive)), shlex.quote(str(ids))
     steps = [
-        (f"ls {to}", "the PDFs; manifests/ has the account of every row"),
+        (f"ls {to}", "the PDFs; manifests/ has a row for each line of the input"),
         (shlex.join(["bulkfetch", *sys.argv[1:]]), "again: nothing stored is fetched twice"),
         (f"bulkfetch plan {source} --to {to}", "what a run would do"),
         ("bulkfetch sandbox --help", "rehearse your own backfill"),

@@ -28,7 +28,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "api.url": ("URL", "The billing API."),
     "api.rate": ("N", "At most N links a second; 0 sets no fixed limit."),
     "api.link_seconds": ("N", "Life of a link that is asked for, in seconds."),
-    "limits.workers": ("N", "At most N invoices in work at a time."),
+    "limits.workers": ("N", "Ask for or download at most N invoices at once."),
     "limits.max_size": ("SIZE", "Largest invoice that is accepted."),
     "limits.max_failed_ratio": ("RATIO", "Stop when more than this share of at least 200 invoices has failed."),
     "retry.attempts": ("N", "Tries of one invoice, the first included."),

@@ -38,8 +38,8 @@ def print_summary(summary: Summary, log_format: str) -> None:
 
 def summary_text(summary: Summary) -> Text:
     """The summary's block: what became of every row, where it is written down, and what to do next."""
-    words, style = _headline(summary)
-    text = Text("\n").append(printable(words), style=f"bold {style}")
+    headline, style = _headline(summary)
+    text = Text("\n").append(printable(headline), style=f"bold {style}")
     text.append(f"  {summary.counts.read:,} rows in {human_seconds(summary.seconds)}\n\n")
     width = max(7, len(f"{summary.counts.read:,}"))
     for outcome in Outcome:
@@ -52,8 +52,8 @@ def summary_text(summary: Summary) -> Text:
         made = " · ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in summary.requests.items())
         text.append(f"  requests    {printable(made)}\n")
     if summary.manifest:
-        place = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
-        text.append(f"  manifest    {printable(place, limit=2000)}\n")
+        path = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
+        text.append(f"  manifest    {printable(path, limit=2000)}\n")
     if advice := _advice(summary):
         text.append("  next        ").append(advice + "\n", style="bold")
     text.rstrip()
@@ -68,8 +68,8 @@ def _headline(summary: Summary) -> tuple[str, str]:
             return "interrupted", "yellow"
         case ExitCode.FAILED | ExitCode.FAILED_RETRYABLE:
             own = summary.counts.failed or summary.counts.rejected
-            words = [*(["with failures"] if own else []), *([summary.stopped_by] if summary.stopped_by else [])]
-            return f"finished{' ' if own else ', but '}{'; '.join(words)}", "yellow"
+            causes = [*(["with failures"] if own else []), *([summary.stopped_by] if summary.stopped_by else [])]
+            return f"finished{' ' if own else ', but '}{'; '.join(causes)}", "yellow"
         case _:
             return f"stopped: {summary.stopped_by or f'exit code {summary.exit_code}'}", "red"
 

@@ -19,8 +19,8 @@ _EQUALS = re.compile("%3D", re.IGNORECASE)
 
 
 async def read_answer(response: aiohttp.ClientResponse) -> bytes:
-    """The answer's body. Of one above `MAX_ANSWER` bytes it is a part, which is longer than that, too. aiohttp's errors
-    go through."""
+    """The answer's body. A body of more than `MAX_ANSWER` bytes comes cut, but is still longer than that. aiohttp's
+    errors go through."""
     body = bytearray()
     while chunk := await response.content.readany():
         body += chunk

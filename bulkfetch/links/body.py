@@ -40,7 +40,7 @@ class HttpBody:
 
     Args:
         permit: ended with the last byte, so that the next download may start while this one is made durable.
-        suspect: the SHA-256 of a body that was no PDF; if it comes again, the error carries `hold`.
+        last_bad_sha256: the SHA-256 of a body that was no PDF; if it comes again, the error carries `hold`.
         expected: the SHA-256 that an earlier download of the same link had; None if there was none.
     """
 
@@ -50,7 +50,7 @@ class HttpBody:
         permit: Permit,
         *,
         arrival: "Arrival",
-        suspect: str | None,
+        last_bad_sha256: str | None,
         expected: str | None,
     ) -> None:
         kind = response.headers.get("Content-Type")
@@ -58,7 +58,7 @@ class HttpBody:
         self._response = response
         self._arrival = arrival
         self._permit = permit
-        self._suspect = suspect
+        self._last_bad_sha256 = last_bad_sha256
         self._expected = expected
         self._check = PdfCheck()
         self._promised = promised_digests(response)
@@ -114,7 +114,7 @@ class HttpBody:
         if flaw is not None:
             message = f"{flaw} (content type {self.content_type})"
             # An empty body that comes twice proves nothing: a connection that broke looks the same.
-            if self._check.size and self.sha256 == self._suspect:
+            if self._check.size and self.sha256 == self._last_bad_sha256:
                 raise PermanentError(Reason.NOT_PDF, f"{message}; the same bytes came twice", hold=True)
             raise BadBody(Reason.NOT_PDF, message, sha256=self.sha256)
 

@@ -55,7 +55,7 @@ class HttpDownloader:
         self._utc_now = utc_now
         self._time = asyncio.get_running_loop().time
 
-    async def open(self, link: Link, *, suspect: str | None = None) -> HttpBody:
+    async def open(self, link: Link, *, last_bad_sha256: str | None = None) -> HttpBody:
         """The link's body; see `interfaces.Downloader`."""
         permit = await self._gate.enter(link.invoice_id, fresh=link.fresh)
         try:
@@ -71,7 +71,7 @@ class HttpDownloader:
             permit.close(error)
             raise
         arrival = Arrival(response, self._limits, self._deadlines)
-        return HttpBody(response, permit, arrival=arrival, suspect=suspect, expected=digest)
+        return HttpBody(response, permit, arrival=arrival, last_bad_sha256=last_bad_sha256, expected=digest)
 
     async def _digest_once(self, response: aiohttp.ClientResponse) -> str:
         sha256 = hashlib.sha256()

@@ -137,7 +137,7 @@ class ApiMinter:
             return Link(link_in(response, body), minted_at, self._link_seconds, invoice_id, fresh)
 
     def _is_singled_out(self, invoice_id: str) -> bool:
-        """Count a refusal of `invoice_id`. Whether the invoice must be put off, because it alone is refused: each more
+        """Count a refusal of `invoice_id`. True if the invoice must be put off: it alone is refused, and each further
         refusal would stop all others."""
         times, answered = self._refused.get(invoice_id, (0, -1))
         if self._gate.requests.answered > answered:

@@ -1,4 +1,4 @@
-"""The durable account of every run: manifests (the truth), the ledger (their index), runs and their summaries."""
+"""What every run durably recorded: manifests (the truth), the ledger (their index), runs and their summaries."""
 
 from bulkfetch.manifest.chain import Problem, read_summary, verify_chain
 from bulkfetch.manifest.ledger import LedgerIndex

@@ -1,8 +1,8 @@
 """How the manifests of a bucket are laid out: a bucket knows no append, so a run's rows go up as immutable objects.
 
 `manifests/<run>/0000000001.jsonl` and so on are the segments of a run, each put as soon as its rows are there. Up to a
-thousand segments are put once more as one volume, `manifests/<run>.rows-0000000001-0000001000.jsonl`. So a reader lists
-a few volumes, not the segments that they hold. `manifests/<run>.json`, the summary, comes last.
+thousand segments are put once more as one pack, `manifests/<run>.rows-0000000001-0000001000.jsonl`. So a reader lists
+a few packs, not the segments that they hold. `manifests/<run>.json`, the summary, comes last.
 """
 
 import re
@@ -17,11 +17,11 @@ from bulkfetch.manifest.runs import RUN_ID
 from bulkfetch.models import ObjectMeta
 from bulkfetch.text import printable
 
-# Numbers have one width, because a bucket sorts keys as text. The summary sorts before the volumes but is put after
-# them: a listing that takes several requests, and shows the summary, therefore shows all volumes.
+# Numbers have one width, because a bucket sorts keys as text. The summary sorts before the packs but is put after
+# them: a listing that takes several requests, and shows the summary, therefore shows all packs.
 _RUN = rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})"
 _SEGMENT = re.compile(rf"{_RUN}/(?P<first>[0-9]+)\.jsonl", re.ASCII)
-_VOLUME = re.compile(rf"{_RUN}\.rows-(?P<first>[0-9]+)-(?P<last>[0-9]+)\.jsonl", re.ASCII)
+_PACK = re.compile(rf"{_RUN}\.rows-(?P<first>[0-9]+)-(?P<last>[0-9]+)\.jsonl", re.ASCII)
 _SUMMARY = re.compile(rf"{_RUN}\.json", re.ASCII)
 _FOLDER = re.compile(rf"{_RUN}/", re.ASCII)
 
@@ -41,7 +41,7 @@ class Layout:
     """What the top level of an archive's manifests shows. `runs` are the runs that have rows."""
 
     runs: set[str] = field(default_factory=set)
-    volumes: defaultdict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
+    packs: defaultdict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
     summaries: dict[str, ObjectMeta] = field(default_factory=dict)
 
     @classmethod
@@ -49,21 +49,21 @@ class Layout:
         """Sort out `objects` and `folders`; what is none of ours is left out."""
         layout = cls()
         for meta in objects:
-            if found := _VOLUME.fullmatch(meta.key):
-                layout.volumes[found["run"]].append(Part(meta.key, meta.size, int(found["first"]), int(found["last"])))
+            if found := _PACK.fullmatch(meta.key):
+                layout.packs[found["run"]].append(Part(meta.key, meta.size, int(found["first"]), int(found["last"])))
             elif found := _SUMMARY.fullmatch(meta.key):
                 layout.summaries[found["run"]] = meta
-        layout.runs.update(layout.volumes)
+        layout.runs.update(layout.packs)
         layout.runs.update(found["run"] for folder in folders if (found := _FOLDER.fullmatch(folder)))
         return layout
 
-    def last_in_volumes(self, run: str) -> int:
-        """The number of the last segment of `run` that a volume holds; 0 if there is none."""
-        return max((part.last for part in self.volumes.get(run, ())), default=0)
+    def last_in_packs(self, run: str) -> int:
+        """The number of the last segment of `run` that a pack holds; 0 if there is none."""
+        return max((part.last for part in self.packs.get(run, ())), default=0)
 
     def growing(self) -> set[str]:
-        """The runs that may have segments which no volume holds. A run that has ended has none."""
-        return {run for run in self.runs if run not in self.summaries or run not in self.volumes}
+        """The runs that may have segments outside their packs. A run that has ended has none."""
+        return {run for run in self.runs if run not in self.summaries or run not in self.packs}
 
 
 def segment_key(run: str, number: int) -> str:
@@ -71,7 +71,7 @@ def segment_key(run: str, number: int) -> str:
     return f"{MANIFESTS}/{run}/{number:010}.jsonl"
 
 
-def volume_key(run: str, first: int, last: int) -> str:
+def pack_key(run: str, first: int, last: int) -> str:
     """Where the segments `first` to `last` of `run` are as one object."""
     return f"{MANIFESTS}/{run}.rows-{first:010}-{last:010}.jsonl"
 

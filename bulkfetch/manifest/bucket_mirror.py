@@ -15,7 +15,7 @@ from bulkfetch.durable import disk_errors, replace_file
 from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
-from bulkfetch.manifest.bucket_layout import Layout, Part, in_order, segment_key, segments, summary_key, volume_key
+from bulkfetch.manifest.bucket_layout import Layout, Part, in_order, pack_key, segment_key, segments, summary_key
 from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.runs import list_runs
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 _READERS = 16
 
-VOLUME_SEGMENTS = 1000
-"""How many segments a volume holds at most: what one request lists."""
+PACK_SEGMENTS = 1000
+"""How many segments a pack holds at most: what one request lists."""
 
-VOLUME_BYTES = 1 << 20
-"""Segments that no volume holds yet are kept in memory. Once they have this many bytes they become a volume."""
+PACK_BYTES = 1 << 20
+"""Segments that no pack holds yet are kept in memory. Once they have this many bytes they become a pack."""
 
 OPENING = 10.0
 """Seconds for which a bucket may fail before a run begins: somebody may be waiting at a terminal."""
@@ -116,8 +116,8 @@ class Mirror:
             FatalError: the lines are not in the bucket. Nothing more of this run is put up either: later rows, or a
                 summary, would claim that no object lacks its row.
         """
-        if len(self._loose) >= VOLUME_SEGMENTS or sum(map(len, self._loose)) >= VOLUME_BYTES:
-            self._put_volume()
+        if len(self._loose) >= PACK_SEGMENTS or sum(map(len, self._loose)) >= PACK_BYTES:
+            self._put_pack()
         self._create(segment_key(self._written(), self._number + 1), lines)
         self._number += 1
         self._loose.append(lines)
@@ -132,13 +132,13 @@ class Mirror:
         with disk_errors(f"read the summary of run {run}"):
             data = (self._root / MANIFESTS / f"{run}.json").read_bytes()
         if self._loose:
-            self._put_volume()
+            self._put_pack()
         self._create(summary_key(run), data)
 
-    def _put_volume(self) -> None:
-        """Put up the segments that no volume holds as one volume."""
+    def _put_pack(self) -> None:
+        """Put up the segments that no pack holds as one pack."""
         first = self._number - len(self._loose) + 1
-        self._create(volume_key(self._written(), first, self._number), b"".join(self._loose))
+        self._create(pack_key(self._written(), first, self._number), b"".join(self._loose))
         self._loose.clear()
 
     def _written(self) -> str:
@@ -166,11 +166,11 @@ class Mirror:
         """The runs, each with all its parts, in no order."""
         growing = layout.growing()
         for run in layout.runs - growing:
-            yield run, layout.volumes[run]
+            yield run, layout.packs[run]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest-lister") as listers:
-            listed = listers.map(lambda run: (run, self._list_segments(run, layout.last_in_volumes(run))), growing)
+            listed = listers.map(lambda run: (run, self._list_segments(run, layout.last_in_packs(run))), growing)
             for run, loose in listed:
-                yield run, [*layout.volumes.get(run, ()), *loose]
+                yield run, [*layout.packs.get(run, ()), *loose]
 
     def _list_segments(self, run: str, after: int) -> Sequence[Part]:
         behind = segment_key(run, after) if after else ""

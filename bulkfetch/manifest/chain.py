@@ -74,8 +74,8 @@ def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, row
 
 
 def verify_chain(root: Path) -> list[Problem]:
-    """What does not fit in the summaries and the manifests they seal: any byte changed, any of their files lost
-    (but the newest run's) is found. The manifests of runs that died are sealed by nothing and not judged.
+    """The problems of the summaries and of the manifests that they seal. Every changed byte is found, and every lost
+    file except the newest summary. Nothing seals the manifests of runs that died, so they are not judged.
 
     Raises:
         FatalError: a file cannot be read.

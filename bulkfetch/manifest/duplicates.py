@@ -9,16 +9,16 @@ import msgspec
 from bulkfetch.durable import disk_errors
 from bulkfetch.manifest.errors import sqlite_errors
 
-_PLACE = "the list of the invoice IDs met in this run"
+_LABEL = "the list of the invoice IDs seen in this run"
 _CACHE_KIB = 8 * 1024
 
 
 class SeenIds:
-    """The IDs that one run has met so far. Not for two threads at once."""
+    """The IDs that one run has seen so far. Not for two threads at once."""
 
     def __init__(self, path: Path) -> None:
         """Keep them in `path`, whose name is taken away at once: nothing is left behind, however the process ends."""
-        with sqlite_errors(_PLACE), disk_errors(f"create {path}"):
+        with sqlite_errors(_LABEL), disk_errors(f"create {path}"):
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.executescript(
                 f"""PRAGMA cache_size = -{_CACHE_KIB};
@@ -39,7 +39,7 @@ class SeenIds:
         first: dict[str, int | None] = {}
         for invoice_id, line in rows:
             first.setdefault(invoice_id, line)
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             before = dict(
                 self._connection.execute(
                     """SELECT seen.invoice_id, line

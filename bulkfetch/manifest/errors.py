@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from bulkfetch.durable import explain
 from bulkfetch.errors import FatalError
 
-_MEANS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO}
+_SYSTEM_CODES = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO}
 _PRIMARY_CODE = 0xFF
 _CANNOT_OPEN = (
     "its file cannot be opened; check the disk (see dmesg), its permissions, and free some space if it is full"
@@ -17,16 +17,16 @@ _CANNOT_OPEN = (
 
 
 @contextmanager
-def sqlite_errors(place: str) -> Iterator[None]:
-    """Within this block a sqlite3.Error becomes a FatalError "{place} cannot be used: …"."""
+def sqlite_errors(label: str) -> Iterator[None]:
+    """Within this block a sqlite3.Error becomes a FatalError "{label} cannot be used: …"."""
     try:
         yield
     except sqlite3.Error as error:
-        raise FatalError(f"{place} cannot be used: {_explain(error)}") from error
+        raise FatalError(f"{label} cannot be used: {_explain(error)}") from error
 
 
 def _explain(error: sqlite3.Error) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
     if code == sqlite3.SQLITE_CANTOPEN:
         return _CANNOT_OPEN
-    return explain(OSError(_MEANS[code], "")) if code in _MEANS else str(error)
+    return explain(OSError(_SYSTEM_CODES[code], "")) if code in _SYSTEM_CODES else str(error)

@@ -1,4 +1,4 @@
-"""What earlier runs stored and what this run has met, for a run on the event loop."""
+"""What earlier runs stored and what this run has seen, for a run on the event loop."""
 
 import asyncio
 import time

@@ -22,7 +22,7 @@ from bulkfetch.manifest.runs import Run, list_runs
 from bulkfetch.models import Entry, Outcome, Row
 
 LEDGER = "ledger.sqlite3"
-_PLACE = f"the ledger ({STATE}/{LEDGER})"
+_LABEL = f"the ledger ({STATE}/{LEDGER})"
 _TURNS = "ledger.lock"
 
 _SCHEMA_VERSION = 1
@@ -56,7 +56,7 @@ class LedgerIndex:
             FatalError: a manifest is damaged, or the ledger cannot be written.
         """
         database = str(root / STATE / LEDGER)
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             try:
                 ledger = cls(root, database)
             except sqlite3.DatabaseError:
@@ -71,7 +71,8 @@ class LedgerIndex:
 
     @classmethod
     def beside_others(cls, root: Path) -> Self:
-        """An index for one of several processes at work on the archive: a copy of its own, gone when it is closed.
+        """A private copy of the index, for one of several processes at work on the archive. It is gone when it is
+        closed.
 
         The archive's ledger is brought up to date first. The processes do this in turns.
 
@@ -91,7 +92,7 @@ class LedgerIndex:
         Raises:
             FatalError: a manifest is damaged.
         """
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             ledger = cls(root, _TEMPORARY)
             try:
                 if (root / STATE / LEDGER).exists():
@@ -136,7 +137,7 @@ class LedgerIndex:
         Raises:
             FatalError: a manifest is damaged, or the ledger can neither be read nor be built anew.
         """
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             self._mending(self.catch_up)
 
     def catch_up(self) -> None:
@@ -171,7 +172,7 @@ class LedgerIndex:
         self._connection.close()
 
     def _select(self, query: str, parameter: str) -> list[tuple[Any, ...]]:
-        with sqlite_errors(_PLACE):
+        with sqlite_errors(_LABEL):
             return self._mending(lambda: self._connection.execute(query, (parameter,)).fetchall())
 
     def _mending(self, ask: Callable[[], T]) -> T:

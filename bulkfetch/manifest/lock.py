@@ -33,9 +33,8 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArchiveLock:
-    """An archive held, until `close` or the process's end, whatever ends it.
-
-    `alone` says that no other process holds it.
+    """Holds an archive until `close` or the end of the process, however that comes. `alone` says that no other process
+    holds it.
     """
 
     def __init__(self, fd: int, *, alone: bool) -> None:

@@ -31,7 +31,7 @@ from bulkfetch.models import Row, RunResult, Summary, utc_iso
 
 
 class OpenRun:
-    """The archive's lock, the run's own row file, the ledger and the list of IDs met, open together.
+    """The archive's lock, the run's own row file, the ledger and the list of IDs seen, open together.
 
     `adopting` says that there may be objects without a row. Mutable are `_indexing`, whether the ledger still takes in
     the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.

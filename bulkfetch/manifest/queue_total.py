@@ -71,10 +71,8 @@ def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Seq
 
 
 def _began(run: Run) -> str:
-    """When `run`, which has no summary, began.
-
-    Its ID may name a moment a little later: so that IDs sort, those of runs that begin together are moved apart. Its
-    first rows tell more exactly.
+    """When `run`, which has no summary, began. Its first rows tell more exactly than its ID, which may name a slightly
+    later moment: the IDs of runs that begin together are moved apart so that they sort.
     """
     named = started_at(run.id)
     if run.manifest is None:

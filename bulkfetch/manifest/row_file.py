@@ -76,8 +76,8 @@ class RowFile:
 
 
 def whole_size(path: Path) -> int:
-    """How many bytes of a manifest are whole lines, a last line that is no row not counted: what a run that died may
-    have left behind ends there.
+    """The length in bytes of the whole rows of a manifest. What follows is a torn line, which a run that died may have
+    left.
 
     Raises:
         UsageError: a newer bulkfetch wrote the last row.

@@ -53,7 +53,7 @@ def refuse_newer(data: bytes, known: int) -> None:
 
 
 def read_rows(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[list[Row], int]]:
-    """The rows in the bytes `start` to `end` of a manifest, in order, in blocks of about 1 MiB, each block with the
+    """The rows of a manifest from byte `start` to `end`, in order. They come in blocks of about 1 MiB, each with the
     offset where it ends. Without `end`, to the file's end.
 
     Raises:

@@ -1,8 +1,8 @@
 """Is an origin out of service? Then nothing that fails is charged to an invoice."""
 
 BREAKER_FAILURES = 20
-"""Invoices that fail one after the other, none answered in between, before it is the origin that is taken to be down. A
-few that always fail, at the end of a list, are not: they fail again and again, but are few."""
+"""The origin is taken to be down when so many different invoices fail in a row, without an answer in between. A few
+invoices that always fail, at the end of a list, are too few for that."""
 
 PROBE_WAIT_FIRST = 1.0  # 1 s, 2 s, 4 s … between the probes of an outage
 PROBE_WAIT_MAX = 30.0

@@ -8,7 +8,7 @@ SWEEP_SECONDS = 0.1
 
 
 class Deadlines:
-    """Ends requests that take too long, all those of one event loop.
+    """Ends the requests of one event loop that take too long.
 
     Mutable: `_running`, the requests under way, and whether a sweep is due; both change without awaiting.
     """

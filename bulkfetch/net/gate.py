@@ -25,10 +25,9 @@ FRUITLESS_THROTTLES = 20
 
 
 class Permit:
-    """One request under way; closed once, with what became of it: by `close`, or as a context, by an error inside.
-
-    `invoice` is what it is for; `fresh`, that this has not failed in a pass of its own before; `probe`, that it asks
-    whether the origin is there again.
+    """One request under way. It is closed once, with what became of it: by `close` or, as a context, by the end of its
+    block. `invoice` is what the request is for. `fresh` says that the invoice has not failed in an earlier pass,
+    `probe` that the request asks whether the origin is back.
     """
 
     __slots__ = ("_gate", "_open", "began", "fresh", "invoice", "probe")
@@ -81,7 +80,7 @@ class _Pause:
 
 
 class Gate:
-    """When may a request to one origin start? In the order of entry, as window, pace, and the pauses allow.
+    """Decides when a request to one origin may start: in order of entry, as window, pace and pauses allow.
 
     Mutable: `_shut` is the pause and its probe. `_throttles`, `_trouble_since` and `_given_up` tell for how long it has
     been refused. The head of the queue waits for `_changed` and `_reserving`.
@@ -132,10 +131,11 @@ class Gate:
         self._close(self._time(), seconds, "another worker was asked for a pause")
 
     async def enter(self, invoice: str | None = None, *, fresh: bool = True) -> Permit:
-        """Wait, in order of arrival, until a request may start; the permit is a place for it until it is closed.
+        """Wait, in order of arrival, until a request may start. The permit counts as a request in flight until it is
+        closed.
 
-        Requests for the same `invoice` (None: one of its own) that fail are no sign of an outage, and neither are those
-        that are not `fresh`: what has failed in a pass of its own before, while others did not.
+        Several failures of the same `invoice` are no sign of an outage (None stands for an invoice of its own). Neither
+        is the failure of an invoice that is not `fresh`: it failed in an earlier pass, while others did not.
 
         Raises:
             FatalError: the outage lasted too long, or the server asked for a pause of over an hour.

@@ -38,7 +38,6 @@ def http_errors(origin: str) -> AbstractContextManager[None]:
 
 
 class _HttpErrors:
-    # A class, and not a generator function as elsewhere: every chunk of a body is read inside, and a generator costs
     # A class, where other edges have a generator function: every chunk of a body is read inside, and a generator costs
     # three times as much to enter.
     __slots__ = ("_origin",)

@@ -42,7 +42,8 @@ class Window:
             self.cut(now, began)
 
     def cut(self, now: float, began: float) -> bool:
-        """Narrow the window, unless the request that `began` then was in flight at the last cut; whether it did."""
+        """Narrow the window, unless the request that `began` then was already in flight at the last cut. Whether it was
+        narrowed."""
         if began < self.cut_at:
             return False
         self.cut_at = now

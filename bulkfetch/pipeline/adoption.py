@@ -1,4 +1,4 @@
-"""What becomes of an object that was there before: is it this invoice's, and does a row of it exist?"""
+"""Decides about an object that was there before: is it this invoice's own, and does it have a row?"""
 
 from bulkfetch.errors import PermanentError, Reason
 from bulkfetch.interfaces import History, Store
@@ -44,15 +44,16 @@ class Adoption:
         return self._rows.stored(job, found)
 
     async def instead_of_conflict(self, job: Job, error: PermanentError) -> PutResult | None:
-        """The object that stands in the way of `job`, where it can only be this invoice's: another worker's of the same
-        queue, as some servers render a document anew for every download. None where `error` is the last word."""
+        """The object that stands in the way of `job`, if it can only be this invoice's own; None where `error` is the
+        last word. Another worker of the queue may have put it: some servers render a document anew for every
+        download."""
         if error.reason is not Reason.CONFLICT or not self._shared or not self._keys.injective:
             return None
         return await self._store.adopt(job.key)
 
     async def _recorded_meanwhile(self, job: Job, found: PutResult) -> Entry | None:
-        """What another run has written down of the object. A row of an object that has been lost since, and was fetched
-        anew, is not about this one."""
+        """The row of another run for the object, if there is one. A row for an object that was lost and fetched anew is
+        about other bytes, and does not count."""
         if not self._shared:
             return None
         await self._history.refresh()

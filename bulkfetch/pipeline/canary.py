@@ -16,10 +16,11 @@ Pair = tuple[InputRow, Row]
 class Canary:
     """Holds failures back until something has succeeded, and says when a run cannot be right.
 
-    While nothing was ever stored in this archive and the first outcomes all failed for one reason, the base URL, the
-    tenant or the token is wrong, and a million failures would only hide it. Later, most of what is asked for fails.
+    If nothing was ever stored in this archive and the first outcomes all fail for one reason, then the base URL, the
+    tenant or the token is wrong: a million failures would only hide that. Later a run is stopped when too large a share
+    of it fails.
 
-    Mutable: `passed`, `_lucky` (a success is known), `held_back`, and the two counts. They change without awaiting.
+    Mutable: `passed`, `_success_seen`, `held_back`, and the two counts. They change without awaiting.
 
     Args:
         max_failed_ratio: the share of failures above which a run of 200 invoices or more is stopped.
@@ -31,24 +32,24 @@ class Canary:
         self._others_may_take = others_may_take
         self._finished = 0
         self._failures: Counter[Reason] = Counter()
-        self._lucky = False
+        self._success_seen = False
         self.passed = False
         """Whether something is recorded as stored in this archive: then single failures are the invoices' own."""
         self.held_back: list[Pair] = []
 
     def sift(self, pairs: Sequence[Pair]) -> tuple[Sequence[Pair], FatalError | None]:
-        """Those of `pairs` to record now, the others are held back; and why the run should stop, if it should."""
+        """The pairs to record now, and why the run should stop, if it should. The other pairs are held back."""
         problem = None
         ready: list[Pair] = []
         held: list[Pair] = []
         for pair in pairs:
             if _succeeded(pair[1]):
                 self._finished += 1
-                self._lucky = True
+                self._success_seen = True
             elif pair[1].outcome is Outcome.FAILED:
                 problem = self._failed(pair[1]) or problem
             (held if self._may_be_the_runs_fault(*pair) else ready).append(pair)
-        if self._lucky:
+        if self._success_seen:
             return pairs, problem
         self.held_back += held
         return ready, problem
@@ -65,7 +66,7 @@ class Canary:
     @property
     def over(self) -> bool:
         """Whether there is no more reason to hold back: something succeeded, or the first failures differ."""
-        return self._lucky or len(self.held_back) >= CANARY_OUTCOMES
+        return self._success_seen or len(self.held_back) >= CANARY_OUTCOMES
 
     def _may_be_the_runs_fault(self, input_row: InputRow, row: Row) -> bool:
         unusable_here = row.outcome is Outcome.REJECTED and self._others_may_take and isinstance(input_row, Delivery)
@@ -77,7 +78,7 @@ class Canary:
         if row.reason is not None:
             self._failures[row.reason] += 1
         failures = self._failures.total()
-        if not self._lucky and failures >= CANARY_OUTCOMES and len(self._failures) == 1:
+        if not self._success_seen and failures >= CANARY_OUTCOMES and len(self._failures) == 1:
             reason = next(iter(self._failures))
             return FatalError(
                 f"the first {failures} invoices all failed with {reason}: check api.url, the token's organisation, "

@@ -33,8 +33,8 @@ class Fetcher:
         self._notify = notify
 
     async def fetch(self, job: Job, committed: Committed, *, fresh: bool = True) -> int:
-        """Bring the body of `job` into the store's hands; how many bytes of it are in memory until `committed` is
-        called, see `Store.put`.
+        """Bring the body of `job` into the store's hands. Returns what `Store.put` does: how many bytes of it are in
+        memory until `committed` is called.
 
         `fresh` says that the invoice has not failed in a pass of its own before.
 
@@ -72,7 +72,7 @@ class Fetcher:
         effort.attempts += 1
         link = await self._minter.mint(job.delivery.invoice_id, fresh=fresh)
         effort.links += 1
-        body = await self._downloader.open(link, suspect=effort.suspect)
+        body = await self._downloader.open(link, last_bad_sha256=effort.last_bad_sha256)
         try:
             return await self._store.put(
                 job.key, body, fields=job.delivery.fields, put_before=effort.put_before, committed=committed

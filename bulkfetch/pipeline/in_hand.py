@@ -3,7 +3,7 @@
 import asyncio
 
 MOST_AWAITING = 256
-"""Invoices that may wait for the disk beside those being downloaded: a group commit is quick only with many."""
+"""How many invoices may wait for the disk while others are downloaded: a group commit is quick only with many."""
 
 MOST_BYTES = 16 * 1024 * 1024
 """Bytes of bodies that may wait in memory for the disk. Each worker may add one body to them."""
@@ -28,7 +28,7 @@ class InHand:
         self.invoices += 1
 
     def passed_on(self, size: int = 0) -> None:
-        """The worker is done with it; `size` bytes of its body are in memory until `written`."""
+        """Count an invoice whose worker is done with it; `size` bytes of its body are in memory until `written`."""
         self.awaiting_row += 1
         self._bytes += size
 

@@ -30,9 +30,9 @@ from bulkfetch.pipeline.triage import Triage
 class Pool:
     """Moves every input row to its one manifest row.
 
-    A worker has an invoice from the request for its link to the body's last byte. What follows comes by callback: the
-    store says that the object is durable, its row joins the next group, and the group is acknowledged. What goes wrong
-    on that way comes back to a worker, and so does an object that was there before.
+    A worker holds an invoice from the request for its link to the last byte of the body. The rest happens by callback:
+    the store says that the object is durable, the row joins the next group, and the group is acknowledged. A failure on
+    that way comes back to a worker, and so does an object that was there before.
 
     Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
 
@@ -122,7 +122,7 @@ class Pool:
             self._crew.start_soon(self._work, name=f"worker-{self._to_start}")
 
     async def _come_to_rest(self) -> None:
-        """Bring what is past its last byte to its row, and hand back what was put off and is not done."""
+        """Bring every body that was read to its row, and hand back the invoices that are still put off."""
         left = self._second_pass.take()
         while True:
             for job in self._rendezvous.take_returned():
@@ -131,7 +131,7 @@ class Pool:
                 break
             await self._in_hand.change()
         await self._recorder.release([job.delivery for job in left])
-        await self._recorder.settle_held_back()
+        await self._recorder.resolve_held_back()
         self._recorder.close()
 
     async def _produce(self) -> None:
@@ -186,7 +186,7 @@ class Pool:
             await self._process(job)
 
     async def _process(self, job: Job) -> None:
-        """Bring one job to its row or into the store's hands, put it off, or release it; never neither."""
+        """Bring one job to exactly one of: its row, the store's hands, the second pass, or back to the source."""
         try:
             row = await self._outcome(job)
         except BaseException as error:

@@ -16,7 +16,7 @@ from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.tally import Tally
 
 HELD_BACK_SECONDS = 2.0
-"""Seconds after which failures that were held back are looked at again, while nothing has succeeded yet."""
+"""While nothing has succeeded yet, failures that were held back are looked at again after so many seconds."""
 
 
 class Recorder:
@@ -26,7 +26,7 @@ class Recorder:
     event loop, without awaiting.
 
     Args:
-        in_hand: told how many rows of `add` need no more care: they are recorded, held back, or released.
+        in_hand: told how many of the rows given to `add` are done with: recorded, held back, or released.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Recorder:
         self._wake()
 
     async def record(self, pairs: Sequence[Pair]) -> None:
-        """Record all of `pairs`, of rows that need no fetching. On return they are recorded, held back, or, where the
-        manifest cannot be written, released."""
+        """Record rows that need no fetching. On return all of `pairs` are recorded or held back, or released if the
+        manifest cannot be written."""
         if not pairs:
             return
         self._waiting += pairs
@@ -92,21 +92,22 @@ class Recorder:
         self._wake()
 
     async def release(self, rows: Sequence[InputRow], error: BaseException | None = None) -> None:
-        """Hand `rows` back untried, as of `error` if there was one. After a bug they count as tried: an invoice that
-        brings a bug about must not take down worker after worker for ever."""
+        """Hand `rows` back as untried. If `error` is a bug they count as tried: an invoice that triggers a bug must not
+        take down one worker after the other for ever."""
         bug = isinstance(error, Exception) and not isinstance(error, BulkfetchError)
         with anyio.CancelScope(shield=True):
             await self._tell(self._source.nack if bug else self._source.release, [(row,) for row in rows])
 
     async def watch_canary(self, busy: Callable[[], bool]) -> None:
-        """Record what was held back when nothing else is in hand: a queue does not end, and may never prove the run."""
+        """Record failures that were held back once nothing else is in hand: a queue does not end, so a success may
+        never come."""
         while True:
             await anyio.sleep(HELD_BACK_SECONDS)
             if not busy():
-                await self.settle_held_back()
+                await self.resolve_held_back()
 
-    async def settle_held_back(self) -> None:
-        """Record what was held back soon or, where the run is to stop, release it."""
+    async def resolve_held_back(self) -> None:
+        """Have what was held back recorded with the next group; if the run is to stop, release it."""
         held = self._canary.let_go()
         if self._stop.requested.is_set():
             await self.release([input_row for input_row, _ in held])
@@ -138,7 +139,7 @@ class Recorder:
             if ready or judged:
                 await self._append([*judged, *ready] if judged else ready)
             if self._canary.held_back and self._canary.over:
-                await self.settle_held_back()
+                await self.resolve_held_back()
         finally:
             for done in told:
                 done.set_result(None)
@@ -166,8 +167,8 @@ class Recorder:
         self._notify(RowRecorded(row))
 
     async def _tell(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
-        """Call `tell` with the arguments in `each`: at the same time where telling takes a server's time, which may be
-        silent. Nothing ends this early, so a whole batch must not take longer than one row."""
+        """Call `tell` with each tuple of arguments in `each`. Where the source waits for a server, all calls run at the
+        same time: nothing ends them early, and a silent server must cost one time-out, not one for each row."""
         if not self._source.capabilities.telling_blocks or len(each) == 1:
             for arguments in each:
                 await tell(*arguments)

@@ -8,7 +8,8 @@ T = TypeVar("T")
 
 
 class Rendezvous(Generic[T]):
-    """Tasks of one event loop receive here what one other task sends; what comes back goes first.
+    """Any number of tasks receive what one task sends. An item that was put back is received before new ones. For one
+    event loop.
 
     anyio's memory streams could do it, too, but take four times as long: a turn of the loop on either side, and a
     record of who waits.

@@ -69,7 +69,7 @@ class RowWriter:
         )
 
     def duplicate(self, delivery: Delivery, first_line: int | None) -> Row:
-        """The same ID came before in this input."""
+        """The ID came before in this input."""
         where = "earlier in this input" if first_line is None else f"of line {first_line}"
         return self._at_once(delivery, Outcome.SKIPPED, Reason.DUPLICATE, message=f"duplicate {where}")
 

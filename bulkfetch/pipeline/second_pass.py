@@ -1,4 +1,4 @@
-"""What is put off until time may have mended it: each invoice is given two passes."""
+"""Where invoices wait whose failure time may mend: each is given two passes."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -9,7 +9,8 @@ from bulkfetch.interfaces import Source
 from bulkfetch.pipeline.job import Job
 
 MAX_PUT_OFF = 10_000
-"""Invoices put off to a second pass; past it one fails at once, as an input's length must not set our memory."""
+"""How many invoices may be put off. Beyond that a failure is final at once: memory must not follow the length of the
+input."""
 
 
 class SecondPass(Protocol):
@@ -58,8 +59,8 @@ class AtTheEnd:
 
 
 class BackToTheQueue:
-    """For a queue, which hands out again what is nacked. The second pass counts if others were answered for in
-    between: else it is not the invoice that failed.
+    """For a queue, which hands out again what is nacked. A second failure is final only if other invoices were answered
+    for in between: otherwise the fault may not be the invoice's.
 
     Args:
         answered: how many invoices this run has answered for.

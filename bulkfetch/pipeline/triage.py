@@ -30,9 +30,8 @@ class Sorted:
 class Looks:
     """When the store itself is asked.
 
-    `head` is `Store.head`. `stored`: whether what the manifests call stored is looked for. `unrecorded`: whether every
-    key is looked at before it is fetched, as an object without a row may lie there; a row that was handed out before
-    always is.
+    `head` is `Store.head`. `stored`: look for the objects that the manifests name. `unrecorded`: before fetching, look
+    under every key for an object without a row. For a row that was handed out before, this is done in any case.
     """
 
     head: Head
@@ -41,7 +40,7 @@ class Looks:
 
 
 class Triage:
-    """Sorts batches of input rows. Changes nothing but what `history` remembers of the IDs that it has met.
+    """Sorts batches of input rows. Changes nothing but what `history` remembers of the IDs that it has seen.
 
     Args:
         repeats: the same ID may come twice without being a duplicate: a queue may deliver a message again.
@@ -87,8 +86,8 @@ class Triage:
         return await self._history.find_repeats([(delivery.invoice_id, delivery.line) for delivery in deliveries])
 
     async def _still_stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
-        """Which of `ids` an earlier run stored, and the store still holds as far as that can be asked in time: a row
-        alone is not an object."""
+        """The IDs that an earlier run stored, with their entries. Where the store can be asked in time, an entry counts
+        only while its object is there: a row alone is not an object."""
         stored = await self._history.stored(ids)
         if not stored or self._looks is None or not self._looks.stored:
             return stored
@@ -101,7 +100,7 @@ class Triage:
         }
 
     async def _unrecorded(self, to_fetch: Sequence[tuple[Delivery, str]]) -> set[str]:
-        """The keys under which an object lies that nothing known here tells of."""
+        """The keys that hold an object without a row known here."""
         # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
         if self._looks is None or not self._keys.injective:
             return set()

@@ -73,8 +73,8 @@ class Health:
 
     def status(self) -> str:
         """The state and the numbers of rows, in one line."""
-        words = "queue out of reach" if self._state is State.QUEUE else str(self._state)
-        return ", ".join([words, *(f"{self._rows[outcome]} {outcome}" for outcome in Outcome if self._rows[outcome])])
+        state = "queue out of reach" if self._state is State.QUEUE else str(self._state)
+        return ", ".join([state, *(f"{self._rows[outcome]} {outcome}" for outcome in Outcome if self._rows[outcome])])
 
     async def changed(self) -> None:
         """Wait until the state is another one."""

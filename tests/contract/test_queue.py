@@ -16,7 +16,7 @@ from support.ministack import SECRET_KEY, Ministack
 from support.nats_server import NatsServer
 
 from bulkfetch.errors import FatalError
-from bulkfetch.events import Event
+from bulkfetch.events import Event, Listener
 from bulkfetch.interfaces import Queue
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.queues.jetstream.queue import JetStreamQueue
@@ -31,7 +31,7 @@ SHORT = 1.0
 LONG = 30.0
 PATIENCE = 20.0
 
-Open = Callable[[str, bool, float, Callable[[Event], None]], AbstractAsyncContextManager[Queue]]
+Open = Callable[[str, bool, float, Listener], AbstractAsyncContextManager[Queue]]
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ class Engine:
 
 
 def sqs(ministack: Ministack) -> Engine:
-    def open_sqs(
-        url: str, create: bool, lease_seconds: float, notify: Callable[[Event], None]
-    ) -> AbstractAsyncContextManager[Queue]:
+    def open_sqs(url: str, create: bool, lease_seconds: float, notify: Listener) -> AbstractAsyncContextManager[Queue]:
         return SqsQueue.open(url, ministack.environ, create=create, notify=notify, lease_seconds=lease_seconds)
 
     return Engine(
@@ -68,9 +66,7 @@ def sqs(ministack: Ministack) -> Engine:
 
 def jetstream(server: NatsServer) -> Engine:
     @contextlib.asynccontextmanager
-    async def open_jetstream(
-        url: str, create: bool, lease_seconds: float, notify: Callable[[Event], None]
-    ) -> AsyncIterator[Queue]:
+    async def open_jetstream(url: str, create: bool, lease_seconds: float, notify: Listener) -> AsyncIterator[Queue]:
         async with JetStreamQueue.open(url, environ, create=create, notify=notify) as queue:
             if lease_seconds == queue.lease_seconds:
                 yield queue
@@ -135,7 +131,7 @@ def messages(count: int) -> list[tuple[str, bytes]]:
     return [message(number) for number in range(count)]
 
 
-def letter(number: int, reason: str = "not_found") -> DeadLetter:
+def dead_letter(number: int, reason: str = "not_found") -> DeadLetter:
     return DeadLetter(
         invoice_id=f"inv-{number}",
         reason=reason,
@@ -161,7 +157,7 @@ async def bury(queue: Queue, *numbers: int) -> None:
     for number in numbers:
         await queue.put([message(number)])
         (lease,) = await fetch(queue, 1)
-        await queue.dead(lease, letter(number))
+        await queue.dead(lease, dead_letter(number))
 
 
 async def listed(queue: Queue) -> list[DeadLetter]:
@@ -209,7 +205,7 @@ async def test_a_body_may_hold_any_text(queue: Queue) -> None:
     await queue.put([("Ré-1", json.dumps(said, ensure_ascii=False).encode())])
     (lease,) = await fetch(queue, 1)
     assert json.loads(lease.body) == said
-    broken = letter(1, "invalid_row")
+    broken = dead_letter(1, "invalid_row")
     await queue.dead(lease, broken)
     assert await listed(queue) == [broken]
 
@@ -383,9 +379,9 @@ async def test_handing_back_late_is_harmless(opened: Opened) -> None:
 
 
 async def test_a_dead_letter_takes_the_place_of_its_message(queue: Queue, engine: Engine) -> None:
-    """The letter is there word for word, and the message is gone."""
+    """The dead letter is there word for word, and the message is gone."""
     await bury(queue, 1)
-    assert await listed(queue) == [letter(1)]
+    assert await listed(queue) == [dead_letter(1)]
     expected = QueueStats(0, 0, 1)
     assert await settled_stats(queue, engine, expected) == expected
 
@@ -394,7 +390,7 @@ async def test_listing_takes_nothing_away(opened: Opened, engine: Engine) -> Non
     """Dead letters are listed oldest first, as often as one likes, and by others, too."""
     async with opened() as queue, opened() as other:
         await bury(queue, *range(13))
-        expected = [letter(number) for number in range(13)]
+        expected = [dead_letter(number) for number in range(13)]
         assert await listed(queue) == expected
         assert await listed(queue) == expected
         assert await listed(other) == expected
@@ -403,27 +399,27 @@ async def test_listing_takes_nothing_away(opened: Opened, engine: Engine) -> Non
 
 
 async def test_a_listing_that_is_given_up_takes_nothing_away(opened: Opened) -> None:
-    """Who stops in the middle of a listing leaves all letters for the next one."""
+    """Who stops in the middle of a listing leaves all dead letters for the next one."""
     async with opened() as queue, opened() as other:
         await bury(queue, 1, 2, 3)
-        async with contextlib.aclosing(queue.dead_letters()) as letters:
-            assert await anext(letters) == letter(1)
+        async with contextlib.aclosing(queue.dead_letters()) as dead_letters:
+            assert await anext(dead_letters) == dead_letter(1)
         assert len(await listed(other)) == 3
 
 
 @pytest.mark.parametrize("during", [True, False])
 async def test_a_letter_that_is_queued_again_is_gone(queue: Queue, engine: Engine, during: bool) -> None:
-    """While the letters are listed or afterwards: the message comes as it was, the other letters stay."""
+    """While the dead letters are listed or afterwards: the message comes as it was, the other dead letters stay."""
     await bury(queue, 1, 2, 3)
     if during:
         async for found in queue.dead_letters():
-            if found == letter(2):
+            if found == dead_letter(2):
                 await queue.requeue(found)
     else:
         await queue.requeue((await listed(queue))[1])
     (lease,) = await fetch(queue, 1)
     assert (lease.body, lease.deliveries) == (message(2)[1], 1)
-    assert await listed(queue) == [letter(1), letter(3)]
+    assert await listed(queue) == [dead_letter(1), dead_letter(3)]
     expected = QueueStats(0, 1, 2)
     assert await settled_stats(queue, engine, expected) == expected
 
@@ -477,9 +473,9 @@ async def test_the_name_holds_no_secret(queue: Queue, opened: Opened, engine: En
     assert not opened.events
 
 
-async def test_a_fleet_is_shared_or_there_is_none(queue: Queue) -> None:
-    """Whoever opens a fleet gets one with a rate, or learns that there is none."""
-    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=lambda seconds: None) as fleet:
-        if fleet is not None:
+async def test_a_rate_is_shared_or_there_is_none(queue: Queue) -> None:
+    """Whoever opens a shared rate gets one, or learns that the engine has none."""
+    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=lambda seconds: None) as share:
+        if share is not None:
             with anyio.fail_after(5):
-                await fleet.reserve()
+                await share.reserve()

@@ -69,8 +69,8 @@ def test_a_queue_is_fed_and_worked_off(nats, tmp_path):
         done = work(running, queue, tmp_path / "archive", *AT_ONCE, "--expect", 41)
         assert done.returncode == 3, done.stderr
         assert stats(queue) == {"waiting": 0, "leased": 0, "dead": 1}
-        (letter,) = shown("dead", "--queue", queue)
-        assert (letter["invoice_id"], letter["reason"]) == ("nobodys", "not_found")
+        (dead_letter,) = shown("dead", "--queue", queue)
+        assert (dead_letter["invoice_id"], dead_letter["reason"]) == ("nobodys", "not_found")
         stored_once(tmp_path / "archive", ids_of(running))
         assert objects(tmp_path / "archive")[f"{ids_of(running)[0]}.pdf"] == pdf_of(running, ids_of(running)[0])
 

@@ -61,11 +61,12 @@ async def read(downloader, link, **options):
         return error
 
 
-async def outcome(*answers, age=0.0, suspect=None, **limits):
+async def outcome(*answers, age=0.0, last_bad_sha256=None, **limits):
     """What one download comes to when the host answers so."""
     async with fault_server() as files, downloading(**limits) as downloader:
         files.on("/", *answers)
-        return await read(downloader, link_to(f"{files.url}/a.pdf?{SIGNATURE}", age=age), suspect=suspect)
+        link = link_to(f"{files.url}/a.pdf?{SIGNATURE}", age=age)
+        return await read(downloader, link, last_bad_sha256=last_bad_sha256)
 
 
 @pytest.mark.parametrize(
@@ -345,14 +346,14 @@ async def test_a_body_that_only_the_connections_end_ends():
 async def test_the_same_wrong_bytes_twice_are_kept_aside():
     """A body that comes again as it was is what the server has: given up, with its bytes held; but not an empty one."""
     wrong, empty = b"<html>Rechnung</html>", b""
-    suspect = hashlib.sha256(wrong).hexdigest()
-    held = await outcome(reply(200, wrong, {"Content-Type": "text/html"}), suspect=suspect)
+    wrong_sha256 = hashlib.sha256(wrong).hexdigest()
+    held = await outcome(reply(200, wrong, {"Content-Type": "text/html"}), last_bad_sha256=wrong_sha256)
     assert (type(held), held.reason, held.hold) == (PermanentError, Reason.NOT_PDF, True)
     assert "content type text/html" in str(held)
-    other = await outcome(reply(200, wrong + b" "), suspect=suspect)
+    other = await outcome(reply(200, wrong + b" "), last_bad_sha256=wrong_sha256)
     assert (type(other), other.hold) == (BadBody, False)
-    assert type(await outcome(reply(200, empty), suspect=hashlib.sha256(empty).hexdigest())) is BadBody
-    assert await outcome(reply(200, PDF), suspect=suspect) == PDF
+    assert type(await outcome(reply(200, empty), last_bad_sha256=hashlib.sha256(empty).hexdigest())) is BadBody
+    assert await outcome(reply(200, PDF), last_bad_sha256=wrong_sha256) == PDF
 
 
 def b64(algorithm, data=PDF):

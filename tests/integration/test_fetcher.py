@@ -220,7 +220,7 @@ async def test_wrong_bytes_that_change_are_not_kept(tmp_path):
         assert made.quarantined() == []
 
 
-async def test_a_second_pass_knows_the_suspect(tmp_path):
+async def test_a_second_pass_knows_the_last_wrong_body(tmp_path):
     """What the first pass saw at its end is recognised in the second, which has the full number of tries."""
     async with bench(tmp_path, attempts=1) as made:
         made.files.on("/", reply(200, HTML))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType
-from support.nats_help import admin, dead_config, letter, opened, queue_config, stream_of, take, with_lease
+from support.nats_help import admin, dead_config, dead_letter, opened, queue_config, stream_of, take, with_lease
 from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError
@@ -143,9 +143,9 @@ async def test_messages_on_other_subjects_of_the_stream_are_handed_out(nats) -> 
             first, second = await take(queue, 2)
             assert (first.body, second.body) == (b"A", b"B")
             await queue.ack(first)
-            await queue.dead(second, letter("B"))
+            await queue.dead(second, dead_letter("B"))
             assert await queue.stats() == QueueStats(waiting=0, leased=0, dead=1)
-            await queue.requeue(letter("B"))
+            await queue.requeue(dead_letter("B"))
             assert await queue.stats() == QueueStats(waiting=1, leased=0, dead=0)
 
 
@@ -175,7 +175,7 @@ async def test_a_message_too_large_for_a_letter_becomes_one_by_its_id(nats) -> N
     async with opened(nats.queue()) as queue:
         await queue.put([("A", b'"' * 900_000)])
         (lease,) = await take(queue, 1)
-        await queue.dead(lease, letter("A", body=lease.body.decode()))
+        await queue.dead(lease, dead_letter("A", body=lease.body.decode()))
         (kept,) = [found async for found in queue.dead_letters()]
         assert (kept.body, await queue.stats()) == ("A", QueueStats(0, 0, 1))
         assert "too large to be kept" in (kept.message or "")
@@ -220,10 +220,10 @@ async def test_ids_of_every_kind_come_back_unchanged(nats, found) -> None:
         leases = await take(queue, len(found))
         assert {lease.body.decode() for lease in leases} == found
         for lease in leases:
-            await queue.dead(lease, letter(lease.body.decode()))
+            await queue.dead(lease, dead_letter(lease.body.decode()))
         assert {kept.invoice_id async for kept in queue.dead_letters()} == found
         for invoice_id in found:
-            await queue.requeue(letter(invoice_id))
+            await queue.requeue(dead_letter(invoice_id))
         assert await queue.stats() == QueueStats(waiting=len(found), leased=0, dead=0)
 
 
@@ -239,7 +239,7 @@ async def test_deliveries_are_counted_and_stats_are_exact(nats) -> None:
                 await queue.nack(lease, 0.0)
         first, second, *_ = await take(queue, 5)
         await queue.ack(first)
-        await queue.dead(second, letter("1"))
+        await queue.dead(second, dead_letter("1"))
         assert await queue.stats() == QueueStats(waiting=0, leased=3, dead=1)
         await queue.ack(first)
         assert await queue.stats() == QueueStats(waiting=0, leased=3, dead=1)
@@ -294,13 +294,13 @@ async def test_a_lease_that_was_lost_can_be_acknowledged(nats) -> None:
 
 
 async def test_a_dead_letter_is_one_however_often_it_is_put(nats) -> None:
-    """The same message given up twice, as after an acknowledgement that was lost, leaves one letter, the last."""
+    """The same message given up twice, as after an acknowledgement that was lost, leaves one dead letter, the last."""
     async with opened(nats.queue()) as queue:
         await queue.put([("A", b"A"), ("B", b"B")])
         first, second = await take(queue, 2)
-        await queue.dead(first, letter("A"))
-        await queue.dead(second, letter("B"))
-        await queue.dead(first, letter("A", reason="poison"))
+        await queue.dead(first, dead_letter("A"))
+        await queue.dead(second, dead_letter("B"))
+        await queue.dead(first, dead_letter("A", reason="poison"))
         assert [(kept.invoice_id, kept.reason) async for kept in queue.dead_letters()] == [
             ("B", "not_found"),
             ("A", "poison"),
@@ -309,14 +309,14 @@ async def test_a_dead_letter_is_one_however_often_it_is_put(nats) -> None:
 
 
 async def test_a_dead_letter_is_queued_again_once(nats) -> None:
-    """A letter goes back directly after it was written, and once, even if it is asked for twice; its deliveries begin
-    anew, and its message is as it was."""
+    """A dead letter goes back directly after it was written, and once, even if it is asked for twice; its deliveries
+    begin anew, and its message is as it was."""
     async with opened(nats.queue()) as queue:
         for round_ in range(30):
             body = f'{{"id":"A","fields":{{"n":"{round_}"}}}}'
             await queue.put([("A", body.encode())])
             (lease,) = await take(queue, 1)
-            await queue.dead(lease, letter("A", body=body))
+            await queue.dead(lease, dead_letter("A", body=body))
             (kept,) = [found async for found in queue.dead_letters()]
             await queue.requeue(kept)
             await queue.requeue(kept)
@@ -327,7 +327,7 @@ async def test_a_dead_letter_is_queued_again_once(nats) -> None:
 
 
 async def test_a_letter_is_kept_while_its_message_is_not_put_away(nats, monkeypatch) -> None:
-    """A letter whose worker died before it put the message away is not removed: the message may fail once more."""
+    """A dead letter whose worker died before it put the message away is not removed: the message may fail once more."""
     monkeypatch.setattr("bulkfetch.queues.jetstream.queue._SETTLING", 0.3)
     async with opened(nats.queue()) as queue:
         await queue.put([("A", b"A")])
@@ -335,28 +335,28 @@ async def test_a_letter_is_kept_while_its_message_is_not_put_away(nats, monkeypa
         async with admin(queue.name) as js:
             await js.publish(queue._names.dead_subject("A"), b"{}")
         with anyio.fail_after(20):
-            await queue.requeue(letter("A"))
+            await queue.requeue(dead_letter("A"))
         assert await queue.stats() == QueueStats(waiting=0, leased=1, dead=1)
         monkeypatch.setattr("bulkfetch.queues.jetstream.queue._SETTLING", 30.0)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(queue.requeue, letter("A"))
+            tasks.start_soon(queue.requeue, dead_letter("A"))
             await anyio.sleep(0.3)
             await queue.ack(lease)
         assert await queue.stats() == QueueStats(waiting=1, leased=0, dead=0)
 
 
 async def test_letters_that_come_while_they_are_read_are_left_for_later(nats) -> None:
-    """Queueing all letters again ends, even if each fails again at once."""
+    """Queueing all dead letters again ends, even if each fails again at once."""
     async with opened(nats.queue()) as queue:
         await queue.put([(f"{number}", b"x") for number in range(5)])
         for number, lease in enumerate(await take(queue, 5)):
-            await queue.dead(lease, letter(f"{number}"))
+            await queue.dead(lease, dead_letter(f"{number}"))
         seen = []
         async for kept in queue.dead_letters():
             seen.append(kept.invoice_id)
             await queue.requeue(kept)
             (lease,) = await take(queue, 1)
-            await queue.dead(lease, letter(kept.invoice_id))
+            await queue.dead(lease, dead_letter(kept.invoice_id))
         assert seen == ["0", "1", "2", "3", "4"]
         assert (await queue.stats()).dead == 5
 
@@ -369,7 +369,7 @@ async def test_a_foreign_message_among_the_letters_is_told_and_passed_over(nats)
             await js.publish(queue._names.dead_subject("A"), b"what is this?")
         await queue.put([("B", b"B")])
         (lease,) = await take(queue, 1)
-        await queue.dead(lease, letter("B"))
+        await queue.dead(lease, dead_letter("B"))
         assert [kept.invoice_id async for kept in queue.dead_letters()] == ["B"]
         assert "is no dead letter" in told[0].message
 

@@ -12,7 +12,7 @@ import anyio
 import nkeys
 import pytest
 import trustme
-from support.nats_help import letter, opened
+from support.nats_help import dead_letter, opened
 from support.nats_server import nats_server
 from support.resolver import resolve_only
 
@@ -415,13 +415,13 @@ async def test_a_missing_permission_is_an_error_not_a_silence(denied) -> None:
 
 async def everything(queue) -> None:
     """What a worker does, with what fails softly made sure of."""
-    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=print) as fleet:
-        await fleet.reserve()
+    async with queue.shared_rate("api", rate=100.0, patience=5.0, on_pause=print) as share:
+        await share.reserve()
         first, second = await queue.fetch(2, 0.5)
         await queue.extend([first])
         await queue.ack(first)
         await queue.put([("C", b"C")])
-        await queue.dead(second, letter("B"))
+        await queue.dead(second, dead_letter("B"))
 
 
 async def test_a_tls_context_checks_names_and_certificates() -> None:

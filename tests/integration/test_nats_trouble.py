@@ -156,7 +156,7 @@ async def test_a_frozen_server_does_not_hold_up_the_end() -> None:
         server.thaw()
 
 
-@pytest.mark.parametrize("what", ["stream", "consumer", "letters"])
+@pytest.mark.parametrize("what", ["stream", "consumer", "dead letters"])
 async def test_what_is_deleted_in_mid_run_is_named(nats, what) -> None:
     """A stream or consumer that is deleted while it is in use ends the work within seconds, by name."""
     url = nats.queue()
@@ -172,7 +172,7 @@ async def test_what_is_deleted_in_mid_run_is_named(nats, what) -> None:
                     await js.delete_stream(stream)
                 case "consumer":
                     await js.delete_consumer(stream, CONSUMER)
-                case "letters":
+                case "dead letters":
                     await js.delete_stream(f"{stream}_dead")
 
         with anyio.fail_after(20):
@@ -186,7 +186,7 @@ async def until_refused(queue, what) -> None:
     """Work, with pauses, until a FatalError."""
     while True:
         try:
-            if what == "letters":
+            if what == "dead letters":
                 assert [found async for found in queue.dead_letters()] == []
             else:
                 await queue.fetch(5, 0.5)
@@ -196,7 +196,7 @@ async def until_refused(queue, what) -> None:
 
 
 async def test_letters_of_a_deleted_stream_are_not_none(nats) -> None:
-    """Reading letters from a stream that is gone is an error, not an empty list."""
+    """Reading dead letters from a stream that is gone is an error, not an empty list."""
     url = nats.queue()
     async with admin(url) as js, opened(url) as queue:
         await js.delete_stream(f"{stream_of(url)}_dead")
@@ -238,10 +238,10 @@ async def test_the_client_leaves_nothing_behind(when) -> None:
                 return
             async with (
                 opened(url) as queue,
-                queue.shared_rate("api", rate=10.0, patience=5.0, on_pause=print) as fleet,
+                queue.shared_rate("api", rate=10.0, patience=5.0, on_pause=print) as share,
             ):
                 await queue.fetch(2, 0.05)
-                await fleet.reserve()
+                await share.reserve()
                 if when == "killed":
                     server.kill()
                     await anyio.sleep(0.1)

@@ -105,7 +105,7 @@ class Server:
             raise
         return Link(invoice_id, 0.0, 600)
 
-    async def open(self, link, *, suspect=None):
+    async def open(self, link, *, last_bad_sha256=None):
         return self._body(link.url, [f"{link.url} {part}".encode() * 50 for part in range(3)])
 
     def _body(self, invoice_id, chunks):
@@ -538,7 +538,7 @@ async def test_a_silent_broker_holds_up_a_batch_no_longer_than_one_row(tmp_path)
 class Rendering(Server):
     """A download host whose documents are whole PDFs, and differ each time."""
 
-    async def open(self, link, *, suspect=None):
+    async def open(self, link, *, last_bad_sha256=None):
         self.rendered = getattr(self, "rendered", 0) + 1
         return self._body(link.url, [pdf_bytes(text=f"{link.url} {self.rendered}")])
 

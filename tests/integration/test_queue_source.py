@@ -9,7 +9,7 @@ from random import Random
 import anyio
 import pytest
 from nats.js.errors import NoKeysError
-from support.nats_help import admin, letter, opened, stream_of, take, with_lease
+from support.nats_help import admin, dead_letter, opened, stream_of, take, with_lease
 from support.nats_server import nats_server
 
 from bulkfetch.errors import FatalError, Reason
@@ -165,7 +165,7 @@ async def test_a_night_of_restarts_makes_no_poison(nats) -> None:
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 async def test_what_is_stored_is_done_and_what_failed_becomes_a_letter(nats, outcome) -> None:
-    """After the account, nothing is left in the queue: a success is gone, a failure is a letter with its reason."""
+    """With its row the message leaves the queue: a success is gone, a failure is a dead letter with its reason."""
     async with opened(nats.queue()) as queue, source_of(queue) as source:
         await send(queue, b'{"id":"A"}')
         async for (row,) in source.batches():
@@ -377,7 +377,7 @@ async def silent_log(caplog):
 
 
 async def test_letters_of_workers_are_requeued_while_they_work(nats, caplog) -> None:
-    """A letter that is queued again while a worker waits is that worker's next message."""
+    """A dead letter that is queued again while a worker waits is that worker's next message."""
     async with silent_log(caplog), opened(nats.queue()) as queue, source_of(queue, idle=0.3) as source:
         await send(queue, b"A")
         failed = False
@@ -387,7 +387,7 @@ async def test_letters_of_workers_are_requeued_while_they_work(nats, caplog) -> 
                 continue
             failed = True
             await source.ack(row, row_of(row, Outcome.FAILED, Reason.NOT_FOUND))
-            await queue.requeue(letter("A"))
+            await queue.requeue(dead_letter("A"))
         assert await queue.stats() == QueueStats(0, 0, 0)
 
 
@@ -400,9 +400,9 @@ async def test_long_rubbish_that_begins_alike_stays_apart(nats) -> None:
             async for batch in source.batches():
                 for row in batch:
                     await source.ack(row, row_of(row, Outcome.REJECTED, Reason.INVALID_ROW))
-        letters = [letter async for letter in queue.dead_letters()]
-    assert len({letter.invoice_id for letter in letters}) == 2
-    assert sorted(letter.body.encode() for letter in letters) == bodies
+        dead_letters = [dead_letter async for dead_letter in queue.dead_letters()]
+    assert len({dead_letter.invoice_id for dead_letter in dead_letters}) == 2
+    assert sorted(dead_letter.body.encode() for dead_letter in dead_letters) == bodies
 
 
 async def test_suspects_that_wait_here_are_handed_back_at_the_end(nats) -> None:

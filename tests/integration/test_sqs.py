@@ -30,7 +30,7 @@ CANARY = "c4n4ry-session-token"
 
 Call = Callable[[SqsQueue], object]
 
-LETTER = DeadLetter(
+DEAD_LETTER = DeadLetter(
     invoice_id="inv-1",
     reason="not_found",
     message=None,
@@ -116,7 +116,7 @@ EVERY_CALL: dict[str, Call] = {
     "ack": lambda queue: queue.ack(LEASE),
     "nack": lambda queue: queue.nack(LEASE, 1.0),
     "extend": lambda queue: queue.extend([LEASE]),
-    "dead": lambda queue: queue.dead(LEASE, LETTER),
+    "dead": lambda queue: queue.dead(LEASE, DEAD_LETTER),
     "stats": lambda queue: queue.stats(),
     "dead_letters": lambda queue: anext(queue.dead_letters()),
 }
@@ -260,7 +260,7 @@ async def test_a_queue_that_is_there_is_left_as_it_is(ministack: Ministack) -> N
 
 
 async def test_a_missing_dead_letter_queue_is_noticed_at_once(ministack: Ministack) -> None:
-    """Not only when the first letter is written."""
+    """Not only when the first dead letter is written."""
     name = ministack.new_name()
     ministack.call("CreateQueue", QueueName=name)
     error = await refused(ministack.environ, f"sqs://{name}")
@@ -303,8 +303,8 @@ async def test_what_is_no_dead_letter_is_told_of_and_skipped(ministack: Ministac
         ministack.call("SendMessage", QueueUrl=ministack.url(f"{name}-dead"), MessageBody="hello")
         await queue.put(PUT)
         (lease,) = await queue.fetch(1, 1.0)
-        await queue.dead(lease, LETTER)
-        assert [letter async for letter in queue.dead_letters()] == [LETTER]
+        await queue.dead(lease, DEAD_LETTER)
+        assert [dead_letter async for dead_letter in queue.dead_letters()] == [DEAD_LETTER]
         assert await queue.stats() == QueueStats(0, 0, 2)
     (note,) = events
     assert isinstance(note, Note)
@@ -318,30 +318,30 @@ async def test_letters_that_are_listed_are_in_no_other_listing(ministack: Minist
         async with opened(ministack.environ, url) as queue:
             await queue.put(PUT)
             (lease,) = await queue.fetch(1, 1.0)
-            await queue.dead(lease, LETTER)
-            letters = queue.dead_letters()
-            assert await anext(letters) == LETTER
-            assert [letter async for letter in other.dead_letters()] == []
+            await queue.dead(lease, DEAD_LETTER)
+            dead_letters = queue.dead_letters()
+            assert await anext(dead_letters) == DEAD_LETTER
+            assert [dead_letter async for dead_letter in other.dead_letters()] == []
             assert (await other.stats()).dead == 1
-        assert [letter async for letter in other.dead_letters()] == [LETTER]
-        await letters.aclose()
+        assert [dead_letter async for dead_letter in other.dead_letters()] == [DEAD_LETTER]
+        await dead_letters.aclose()
 
 
 async def test_a_letter_that_somebody_else_has_listed_meanwhile(ministack: Ministack) -> None:
-    """Its message is queued again, and that the letter stays is told."""
+    """Its message is queued again, and that the dead letter stays is told."""
     url, events = f"sqs://{ministack.new_name()}", list[Event]()
     async with (
         opened(ministack.environ, url, create=True, events=events) as queue,
         opened(ministack.environ, url) as other,
     ):
         with pytest.raises(FatalError, match="was not listed"):
-            await queue.requeue(LETTER)
+            await queue.requeue(DEAD_LETTER)
         await queue.put(PUT)
         (lease,) = await queue.fetch(1, 1.0)
-        await queue.dead(lease, LETTER)
+        await queue.dead(lease, DEAD_LETTER)
         for lister in (queue, other):
-            assert [letter async for letter in lister.dead_letters()] == [LETTER]
-        await queue.requeue(LETTER)
+            assert [dead_letter async for dead_letter in lister.dead_letters()] == [DEAD_LETTER]
+        await queue.requeue(DEAD_LETTER)
         assert len(await queue.fetch(1, 1.0)) == 1
     (note,) = events
     assert isinstance(note, Note)
@@ -422,7 +422,7 @@ async def test_a_receipt_that_counts_no_more_is_harmless(fake: FakeSqs, code) ->
     ],
 )
 async def test_a_batch_that_was_not_taken_whole(fake: FakeSqs, said, kind, says) -> None:
-    """An answer of success may hold failures; a letter that was not taken leaves its message in the queue."""
+    """An answer of success may hold failures; a dead letter that was not taken leaves its message in the queue."""
     fake.answers["SendMessageBatch"] = answer(**said)
     async with opened(fake.environ) as queue:
         for name in ("put", "dead"):

@@ -32,8 +32,8 @@ def content(seaweed: Seaweed, bucket: str, key: str) -> bytes:
 
 def manifests(seaweed: Seaweed, bucket: str) -> tuple[list[Row], dict[str, dict[str, Any]]]:
     """Every row of every run, from the segments in the bucket, and the summaries, by run. What the segments of a run
-    hold, its volumes hold again."""
-    segments, volumes = defaultdict[str, bytes](bytes), defaultdict[str, bytes](bytes)
+    hold, its packs hold again."""
+    segments, packs = defaultdict[str, bytes](bytes), defaultdict[str, bytes](bytes)
     summaries: dict[str, dict[str, Any]] = {}
     for key in seaweed.keys(bucket):
         name = key.removeprefix(f"{PREFIX}/")
@@ -46,8 +46,8 @@ def manifests(seaweed: Seaweed, bucket: str) -> tuple[list[Row], dict[str, dict[
         if kind == ".json":
             summaries[run] = json.loads(data)
         else:
-            (segments if kind == "/" else volumes)[run] += data
+            (segments if kind == "/" else packs)[run] += data
     for run, rows in segments.items():
-        assert rows.startswith(volumes[run])
-        assert run not in summaries or rows == volumes[run]
+        assert rows.startswith(packs[run])
+        assert run not in summaries or rows == packs[run]
     return msgspec.json.Decoder(Row).decode_lines(b"".join(segments.values())), summaries

@@ -1,6 +1,6 @@
 """Bucket stores for tests: composed as a run does it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,14 +8,14 @@ from random import Random
 
 from bulkfetch.app.open_archive import bucket_settings
 from bulkfetch.config import Destination
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores.bucket.address import Bucket, connect
 from bulkfetch.stores.bucket.store import BucketStore
 from support.seaweed import Seaweed
 
 
-def a_gate(notify: Callable[[Event], None] = lambda _: None) -> Gate:
+def a_gate(notify: Listener = lambda _: None) -> Gate:
     """A gate as wide as a run's; it gives up after two seconds of outage."""
     return Gate("bucket", ceiling=32, max_outage=2.0, rng=Random(1), notify=notify)
 

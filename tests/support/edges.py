@@ -2,13 +2,13 @@
 
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
 from bulkfetch.errors import BulkfetchError
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.links.body import BodyLimits
 from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
@@ -28,7 +28,7 @@ PDF = pdf_bytes(3216)
 LOCAL = LinkRules(hosts=(), allow_local=True, allow_http=True)
 
 
-def new_gate(origin: str = "API", *, ceiling: int = 64, notify: Callable[[Event], None] = lambda event: None) -> Gate:
+def new_gate(origin: str = "API", *, ceiling: int = 64, notify: Listener = lambda event: None) -> Gate:
     return Gate(origin, ceiling=ceiling, max_outage=900.0, rng=Random(7), notify=notify)
 
 

@@ -9,7 +9,7 @@ import nats as nats_py
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
-from bulkfetch.events import Event
+from bulkfetch.events import Listener
 from bulkfetch.models import DeadLetter, Lease, QueueStats
 from bulkfetch.queues.jetstream.queue import JetStreamQueue
 from bulkfetch.queues.jetstream.setup import CONSUMER, StreamNames
@@ -20,7 +20,7 @@ def opened(
     environ: Mapping[str, str] | None = None,
     *,
     create: bool = True,
-    notify: Callable[[Event], None] = lambda event: None,
+    notify: Listener = lambda event: None,
 ) -> AbstractAsyncContextManager[JetStreamQueue]:
     """The queue at `url`, made where it is missing."""
     return JetStreamQueue.open(url, environ or {}, create=create, notify=notify)
@@ -71,7 +71,7 @@ async def with_lease(url: str, seconds: float) -> None:
         await js.add_consumer(stream_of(url), ConsumerConfig(durable_name=CONSUMER, ack_wait=seconds, max_deliver=-1))
 
 
-def letter(invoice_id: str, **changes: Any) -> DeadLetter:
+def dead_letter(invoice_id: str, **changes: Any) -> DeadLetter:
     """A dead letter of `invoice_id`."""
     words = {
         "invoice_id": invoice_id,

@@ -40,8 +40,8 @@ def dead_letters(queue: str) -> dict[str, dict[str, Any]]:
     """The dead letters, by ID: a second one of an ID is an error."""
     found: list[DeadLetter] = []
     list_dead_letters(queue, found.append, environ={}, notify=print)
-    assert len({letter.invoice_id for letter in found}) == len(found)
-    return {letter.invoice_id: msgspec.to_builtins(letter) for letter in found}
+    assert len({dead_letter.invoice_id for dead_letter in found}) == len(found)
+    return {dead_letter.invoice_id: msgspec.to_builtins(dead_letter) for dead_letter in found}
 
 
 async def shorten_leases(queue: str, seconds: float = LEASE) -> None:

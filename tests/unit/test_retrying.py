@@ -133,16 +133,16 @@ def test_a_stop_ends_the_loop_before_its_wait():
     assert len(tries) == 1
 
 
-def test_the_suspect_is_the_last_wrong_body():
+def test_the_digest_kept_is_that_of_the_last_wrong_body():
     """The digest of a body that was no PDF is remembered for the next try, over other failures in between."""
     effort = Effort()
     run(BadBody(Reason.NOT_PDF, "html", sha256="aa"), transient(), None, effort=effort)
-    assert effort.suspect == "aa"
-    assert (effort.charged, effort.met[BadBody]) == (2, 1)
+    assert effort.last_bad_sha256 == "aa"
+    assert (effort.charged, effort.failures_by_kind[BadBody]) == (2, 1)
 
 
-def test_a_second_pass_has_the_full_allowance_and_one_account():
-    """`begin` gives all tries back, and keeps what was spent, when it began, and the suspect."""
+def test_a_second_pass_has_the_full_allowance_and_keeps_the_costs():
+    """`begin` gives all tries back, and keeps what was spent, when it began, and the last wrong digest."""
     effort = Effort()
     first = datetime(2026, 3, 1, tzinfo=UTC)
     effort.begin(first, 10.0)
@@ -150,8 +150,8 @@ def test_a_second_pass_has_the_full_allowance_and_one_account():
     effort.failed(BadBody(Reason.NOT_PDF, "html", sha256="aa"))
     effort.begin(datetime(2026, 3, 2, tzinfo=UTC), 500.0)
     assert (effort.started_at, effort.started) == (first, 500.0)
-    assert (effort.attempts, effort.links, effort.suspect) == (5, 4, "aa")
-    assert (effort.charged, sum(effort.met.values())) == (0, 0)
+    assert (effort.attempts, effort.links, effort.last_bad_sha256) == (5, 4, "aa")
+    assert (effort.charged, sum(effort.failures_by_kind.values())) == (0, 0)
 
 
 class Troubled:

@@ -28,8 +28,9 @@ class NatsAccess:
 
     @classmethod
     def of(cls, address: NatsAddress, environ: Mapping[str, str]) -> "NatsAccess":
-        """By the variables that the `nats` command knows: NATS_CREDS (a file), NATS_NKEY (a file with the seed),
-        NATS_TOKEN, or NATS_USER with NATS_PASSWORD; NATS_CA, NATS_CERT and NATS_KEY (files) for TLS.
+        """Read the variables that the `nats` command knows. One of NATS_CREDS (a file), NATS_NKEY (a file with the
+        seed), NATS_TOKEN, or NATS_USER with NATS_PASSWORD says who we are. NATS_CA, NATS_CERT and NATS_KEY (files) are
+        for TLS.
 
         Raises:
             UsageError: they contradict each other, or a file cannot be used.

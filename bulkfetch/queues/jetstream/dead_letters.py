@@ -71,7 +71,7 @@ class JetStreamDeadLetters:
             )
 
     async def remove(self, invoice_id: str, found: RawStreamMsg | None) -> None:
-        """Remove the dead letter that was `found`, if one was; a newer one of the same invoice stays."""
+        """Remove the dead letter `found` (None: nothing to do). A newer dead letter of the same invoice stays."""
         if found is None or found.seq is None:
             return
         with self._connection.asking():

@@ -1,7 +1,7 @@
 """The only place that touches private parts of the NATS client, for what it does not offer.
 
-They are those of nats-py 2.16, so `pyproject.toml` allows no other version. Before it allows one, see that
-`tests/unit/queues/jetstream/test_nats_internals.py` passes with that version.
+The parts are those of nats-py 2.16, so `pyproject.toml` allows no other version. A newer version may be allowed once
+`tests/unit/queues/jetstream/test_nats_internals.py` passes with it.
 """
 
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ def forget_unsent(client: Client) -> None:
 
 
 def abort(client: Client) -> None:
-    """Drop what is left of a closed connection whose peer is silent or gone: `Client.close` waits for such a peer only
-    so long, and then leaves tasks and socket behind."""
+    """Drop what is left of a closed connection whose peer is silent or gone. `Client.close` waits for the peer for a
+    while, and then leaves tasks and socket behind."""
     for subscription in client._subs.values():  # noqa: SLF001
         subscription._stop_processing()  # noqa: SLF001
     transport = client._transport  # noqa: SLF001
@@ -41,7 +41,7 @@ def abort(client: Client) -> None:
 
 
 def take_arrived(subscription: Subscription) -> Iterator[Msg]:
-    """The messages that have arrived and that `next_msg` has not given; it would wait for more where there are none."""
+    """The messages that have arrived and were not taken yet. `next_msg` would wait if there were none."""
     while not subscription._pending_queue.empty():  # noqa: SLF001
         message = subscription._pending_queue.get_nowait()  # noqa: SLF001
         subscription._pending_size -= len(message.data)  # noqa: SLF001

@@ -138,7 +138,7 @@ def _wrong_dead(config: StreamConfig, names: StreamNames) -> str | None:
 
 
 def _uncovered(config: StreamConfig, needed: str) -> str | None:
-    """What is wrong if what is published on `needed` does not come into the stream."""
+    """Says what is wrong if messages published on `needed` do not come into the stream."""
     if any(_covers(subject, needed) for subject in config.subjects or ()):
         return None
     subjects = ",".join([*(config.subjects or ()), needed])

@@ -36,8 +36,8 @@ class SqsDeadLetters:
         return sum(await self._messages.count())
 
     async def list(self) -> AsyncIterator[DeadLetter]:
-        """The dead letters, by the time of failure. All are read before the first is given, as SQS knows no order. It
-        lets 120 000 be read."""
+        """The dead letters, by the time of failure. SQS knows no order, so all are read before the first is yielded.
+        SQS allows 120 000 to be read."""
         try:
             found = await self._read()
             for dead_letter in sorted(found, key=lambda each: each.failed_at):

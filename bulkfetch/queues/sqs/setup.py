@@ -1,4 +1,4 @@
-"""The two queues of SQS that one queue of invoices is: how they are made, and what existing ones must be like.
+"""One queue of invoices is two queues of SQS: how they are made, and what existing ones must be like.
 
 A wrong setting loses invoices in silence, so it is refused, not worked around.
 """

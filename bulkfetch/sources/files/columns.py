@@ -26,5 +26,5 @@ def no_such_column(source: str, column: str, names: Iterable[str]) -> UsageError
             source, f"no column is called {' or '.join(DEFAULT_COLUMNS)}; add --column with one of: {listed}"
         )
     near = difflib.get_close_matches(column, present, n=1)
-    meant = f"; did you mean {printable(near[0], 80)!r}?" if near else "."
-    return unreadable(source, f"no column is called {printable(column, 80)!r}{meant} There are: {listed}")
+    hint = f"; did you mean {printable(near[0], 80)!r}?" if near else "."
+    return unreadable(source, f"no column is called {printable(column, 80)!r}{hint} There are: {listed}")

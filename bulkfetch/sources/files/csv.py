@@ -43,8 +43,8 @@ class TableParser:
         return self._read(self._pending, self._line + 1, last=True)
 
     def _read(self, lines: list[bytes], number: int, *, last: bool) -> list[InputRow]:
-        """The rows of `lines`, the first of which is line `number`; unless they are the `last`, an unfinished row at
-        the end is kept for the next time."""
+        """The rows of `lines`, whose first is line `number`. A row that is unfinished at the end is kept for the next
+        call, unless these are the `last` lines."""
         self._pending = []
         rows: list[InputRow] = []
         feed = _Feed(lines)
@@ -113,8 +113,8 @@ class _Unfinished(Exception):
 
 
 class _Feed(Iterator[str]):
-    """Lines for `csv.reader`, which asks for another only while a row is not complete: so it shows where rows begin
-    (`start`), where the next line is (`at`), and what is wrong with a row's text (`problem`)."""
+    """Feeds lines to `csv.reader`, which asks for another line only while a row is not complete. So this class knows
+    where a row begins (`start`), where the next line is (`at`), and what is wrong with a row's text (`problem`)."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = lines

@@ -21,7 +21,7 @@ SUSPECT = 3
 """A message is a suspect from this delivery on."""
 
 CROWDED_OUT = 30.0
-"""About how many seconds a suspect stays away that finds too many others waiting here."""
+"""A suspect that finds too many others waiting here stays away for about so many seconds."""
 
 
 class Suspects:
@@ -42,7 +42,7 @@ class Suspects:
         return len(self._waiting)
 
     def admit(self, leases: Sequence[Lease]) -> list[Lease]:
-        """Those of `leases` to be tried now: all that are no suspects, and a suspect if none is being tried."""
+        """The leases to try now: all that are no suspects, and one suspect if none is being tried."""
         admitted = [lease for lease in leases if not _is_suspect(lease)]
         self._waiting += [lease for lease in leases if _is_suspect(lease)]
         self._rng.shuffle(self._waiting)

@@ -51,7 +51,7 @@ _THIS_ONE = {"EntityTooLarge": Reason.TOO_LARGE, "KeyTooLongError": Reason.INVAL
 
 
 @contextmanager
-def bucket_errors(place: str) -> Iterator[None]:
+def bucket_errors(label: str) -> Iterator[None]:
     """Within this block a store's error becomes what `disposition` makes of it.
 
     Raises:
@@ -64,27 +64,27 @@ def bucket_errors(place: str) -> Iterator[None]:
     except AlreadyExistsError as error:
         # obstore takes every 409 for "exists": also that of another put that is under way.
         if _code(str(error)) in _RACES:
-            raise disposition(error, place) from None
+            raise disposition(error, label) from None
         raise FileExistsError from None
     except FileNotFoundError as error:
         if _code(str(error)) == "NoSuchBucket":
-            raise disposition(error, place) from None
+            raise disposition(error, label) from None
         raise FileNotFoundError from None
     except TimeoutError:
-        raise OriginError(Reason.STORE_ERROR, f"{_shown(place)}: no answer in time") from None
+        raise OriginError(Reason.STORE_ERROR, f"{_shown(label)}: no answer in time") from None
     except (BaseError, OSError, ValueError) as error:
-        raise disposition(error, place) from None
+        raise disposition(error, label) from None
 
 
-def no_bucket(place: str) -> FatalError:
+def no_bucket(label: str) -> FatalError:
     """What to raise where a put was answered with "not found"."""
-    return FatalError(f"{_shown(place)}: {_NO_BUCKET}")
+    return FatalError(f"{_shown(label)}: {_NO_BUCKET}")
 
 
-def disposition(error: Exception, place: str) -> InvoiceError | FatalError:
-    """What to raise for `error`: fatal where every other object would meet it too. `place` is shown in the message, and
+def disposition(error: Exception, label: str) -> InvoiceError | FatalError:
+    """What to raise for `error`: fatal where every other object would meet it too. `label` is shown in the message, and
     holds no credentials."""
-    name, text = _shown(place), str(error)
+    name, text = _shown(label), str(error)
     status, code = _status(text), _code(text)
     if isinstance(error, InvalidPathError):
         return PermanentError(Reason.INVALID_ID, f"{name}: the store takes no such key")
@@ -92,8 +92,8 @@ def disposition(error: Exception, place: str) -> InvoiceError | FatalError:
         return FatalError(f"{name}: {_FIXES.get(code, 'the encryption key cannot be used')} ({code})")
     if status is None:
         return _unanswered(error, text, name)
-    said = f"HTTP {status} {code}".strip()
-    shown = f"{name}: {said}"
+    answer = f"HTTP {status} {code}".strip()
+    shown = f"{name}: {answer}"
     if code in _THIS_ONE:
         return PermanentError(_THIS_ONE[code], shown, http_status=status)
     if status in (429, 503) or code in _THROTTLES:
@@ -102,7 +102,7 @@ def disposition(error: Exception, place: str) -> InvoiceError | FatalError:
         return OriginError(Reason.STORE_ERROR, shown, http_status=status)
     if status == 409 or code in _DAMAGED:
         return TransientError(Reason.STORE_ERROR, shown, http_status=status)
-    return FatalError(f"{name}: {_fix(status)} ({said})")
+    return FatalError(f"{name}: {_fix(status)} ({answer})")
 
 
 def _unanswered(error: Exception, text: str, name: str) -> OriginError | FatalError:
@@ -114,12 +114,12 @@ def _unanswered(error: Exception, text: str, name: str) -> OriginError | FatalEr
     if "InvalidCertificate" in inner:
         return FatalError(f"{name}: the endpoint's TLS certificate cannot be verified")
     found = _TRANSPORT.search(inner)
-    said = _KINDS.get(found[1] if found else "", "no usable answer")
-    return OriginError(Reason.STORE_ERROR, f"{name}: {said}")
+    answer = _KINDS.get(found[1] if found else "", "no usable answer")
+    return OriginError(Reason.STORE_ERROR, f"{name}: {answer}")
 
 
-def _shown(place: str) -> str:
-    return printable(place, 200)
+def _shown(label: str) -> str:
+    return printable(label, 200)
 
 
 def _fix(status: int) -> str:

@@ -101,15 +101,15 @@ class Spool:
         """A new file that has no name: whatever dies, nothing of it is left."""
         return tempfile.TemporaryFile(dir=self._directory, buffering=0)
 
-    def take(self, size: int) -> bool:
+    def claim(self, size: int) -> bool:
         """Claim `size` bytes of memory, if there are as many."""
         if size > self._room:
             return False
         self._room -= size
         return True
 
-    def give_back(self, size: int) -> None:
-        """Return what was taken."""
+    def free(self, size: int) -> None:
+        """Free `size` bytes that were claimed."""
         self._room += size
 
     def _disk_errors(self) -> AbstractContextManager[None]:
@@ -117,13 +117,13 @@ class Spool:
 
 
 class _Arriving:
-    """One body on its way in. `_taken` bytes of the spool's memory are its own."""
+    """One body on its way in. `_claimed` bytes of the spool's memory are its own."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._chunks: list[bytes] = []
         self._held = 0
-        self._taken = 0
+        self._claimed = 0
         self._file: IO[bytes] | None = None
 
     async def fill(self, body: Body) -> None:
@@ -134,8 +134,8 @@ class _Arriving:
             more = await body.gather(self._chunks, PIECE)
             came = sum(map(len, self._chunks[known:]))
             self._held += came
-            if self._file is None and self._held <= LARGEST_IN_MEMORY and self._spool.take(came):
-                self._taken += came
+            if self._file is None and self._held <= LARGEST_IN_MEMORY and self._spool.claim(came):
+                self._claimed += came
             elif self._file is None or self._held >= MIB:
                 await self._spill()
 
@@ -149,8 +149,8 @@ class _Arriving:
 
     def forget(self) -> None:
         """Give memory and file up; a mapping of it lives on until nobody refers to it."""
-        self._spool.give_back(self._taken)
-        self._taken = 0
+        self._spool.free(self._claimed)
+        self._claimed = 0
         if self._file is not None:
             self._file.close()
 
@@ -161,8 +161,8 @@ class _Arriving:
         # Emptied, not replaced: the thread's own reference would keep a block alive while the next one gathers.
         self._chunks.clear()
         self._held = 0
-        self._spool.give_back(self._taken)
-        self._taken = 0
+        self._spool.free(self._claimed)
+        self._claimed = 0
         return self._file
 
 

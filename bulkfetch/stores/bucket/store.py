@@ -32,6 +32,7 @@ from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
+from bulkfetch.tasks import ungrouped
 from bulkfetch.text import printable
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
@@ -164,13 +165,13 @@ class BucketStore:
                 found[key] = await persisting(partial(self._head, key), math.inf, attempts=_LOOK_TRIES)
 
         try:
-            async with anyio.create_task_group() as looks:
-                for key in dict.fromkeys(keys):
-                    key_path(key)
-                    looks.start_soon(look, key)
-        except ExceptionGroup as failed:
-            first = failed.exceptions[0]
-            raise (FatalError(str(first)) if isinstance(first, TransientError) else first) from None
+            with ungrouped():
+                async with anyio.create_task_group() as looks:
+                    for key in dict.fromkeys(keys):
+                        key_path(key)
+                        looks.start_soon(look, key)
+        except TransientError as error:
+            raise FatalError(str(error)) from None
         return [found[key] for key in keys]
 
     async def adopt(self, key: str) -> PutResult | None:
@@ -231,8 +232,8 @@ class BucketStore:
     async def _compare(
         self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]
     ) -> tuple[_Found, str]:
-        """What is under `key`, with its SHA-256: the same content, or that of an earlier put for this invoice whose
-        answer was lost, where the server's PDF is another each time.
+        """The object under `key`, with its SHA-256, if it is this invoice's own. It is if it has the same content, or
+        the content of an earlier put for this invoice whose answer was lost (some servers send another PDF each time).
 
         Raises:
             PermanentError: `conflict`: it differs. What is there stays, `content` is kept on this machine: in a locked

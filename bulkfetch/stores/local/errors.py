@@ -23,7 +23,7 @@ _MEETS_EVERY_OBJECT = {
 
 
 @dataclass(slots=True)
-class Place:
+class Destination:
     """A destination: its name as shown in messages, and how many input/output errors it has had in a row.
 
     Whoever writes to the disk sets `io_errors` to 0 with every success.
@@ -34,27 +34,26 @@ class Place:
 
 
 @contextmanager
-def local_errors(place: Place) -> Iterator[None]:
+def local_errors(destination: Destination) -> Iterator[None]:
     """Within this block an OSError becomes what `disposition` makes of it."""
     try:
         yield
     except OSError as error:
-        raise disposition(error, place) from error
+        raise disposition(error, destination) from error
 
 
-def disposition(error: OSError, place: Place) -> TransientError | FatalError:
+def disposition(error: OSError, destination: Destination) -> TransientError | FatalError:
     """What to raise for `error`: fatal where every other object would meet it too."""
     if error.errno in _MEETS_EVERY_OBJECT:
-        return unusable(error, place)
+        return unusable(error, destination)
     if error.errno == errno.EIO:
-        place.io_errors += 1
-        if place.io_errors >= EIO_LIMIT:
-            return FatalError(
-                f"{printable(place.name)}: {place.io_errors} input/output errors in a row; check the disk (see dmesg)"
-            )
-    return TransientError(Reason.STORE_ERROR, f"{printable(place.name)}: {explain(error)}")
+        destination.io_errors += 1
+        if destination.io_errors >= EIO_LIMIT:
+            many = f"{destination.io_errors} input/output errors in a row; check the disk (see dmesg)"
+            return FatalError(f"{printable(destination.name)}: {many}")
+    return TransientError(Reason.STORE_ERROR, f"{printable(destination.name)}: {explain(error)}")
 
 
-def unusable(error: OSError, place: Place) -> FatalError:
+def unusable(error: OSError, destination: Destination) -> FatalError:
     """What to raise where `error` says that nothing can be stored at all."""
-    return FatalError(f"{printable(place.name)}: {explain(error)}")
+    return FatalError(f"{printable(destination.name)}: {explain(error)}")

@@ -16,7 +16,7 @@ from bulkfetch.errors import BulkfetchError, FatalError
 from bulkfetch.interfaces import Committed
 from bulkfetch.keys import KeyPath
 from bulkfetch.models import PutResult
-from bulkfetch.stores.local.errors import Place, disposition
+from bulkfetch.stores.local.errors import Destination, disposition
 from bulkfetch.stores.local.temp_files import TempFile
 from bulkfetch.stores.local.tree import Tree, seal
 
@@ -53,9 +53,9 @@ class GroupCommitter:
     Mutable: `_waiting` and `_broken`, on the event loop only.
     """
 
-    def __init__(self, tree: Tree, place: Place) -> None:
+    def __init__(self, tree: Tree, destination: Destination) -> None:
         self._tree = tree
-        self._place = place
+        self._destination = destination
         self._loop = asyncio.get_running_loop()
         self._queue: _Queue = SimpleQueue()
         self._waiting: set[Commit] = set()
@@ -92,7 +92,7 @@ class GroupCommitter:
                 self._publish(group)
                 for commit in group:
                     self._adopt(commit)
-                self._loop.call_soon_threadsafe(self._settle, group)
+                self._loop.call_soon_threadsafe(self._resolve, group)
         except BaseException as error:  # noqa: BLE001 - nobody else would hear of it, and every put would wait for ever
             self._loop.call_soon_threadsafe(self._break, error)
 
@@ -113,7 +113,7 @@ class GroupCommitter:
         except OSError as error:
             self._fail(commit, error)
         else:
-            self._place.io_errors = 0
+            self._destination.io_errors = 0
 
     def _publish(self, group: Sequence[Commit]) -> None:
         """Name what is sealed, and make the names durable, each directory once for the whole group."""
@@ -132,7 +132,7 @@ class GroupCommitter:
                     self._fail(commit, reason)
 
     def _adopt(self, commit: Commit) -> None:
-        """Where something had the name before: see whether it is the same content."""
+        """If the name was taken, see whether the object there has the same content."""
         if commit.published or commit.temp is None or not isinstance(commit.outcome, PutResult):
             return
         try:
@@ -144,12 +144,12 @@ class GroupCommitter:
             commit.outcome = error
 
     def _fail(self, commit: Commit, error: OSError) -> None:
-        commit.outcome = disposition(error, self._place)
+        commit.outcome = disposition(error, self._destination)
         commit.outcome.__cause__ = error
         if commit.temp:
             self._tree.temp_files.discard(commit.temp)
 
-    def _settle(self, group: Sequence[Commit]) -> None:
+    def _resolve(self, group: Sequence[Commit]) -> None:
         for commit in group:
             if commit in self._waiting:
                 self._waiting.remove(commit)
@@ -160,7 +160,7 @@ class GroupCommitter:
         self._broken.__cause__ = error
         for commit in self._waiting:
             commit.outcome = self._broken
-        self._settle(tuple(self._waiting))
+        self._resolve(tuple(self._waiting))
 
 
 def _groups(queue: _Queue) -> Iterator[Sequence[Commit]]:

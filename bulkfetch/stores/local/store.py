@@ -13,7 +13,7 @@ from bulkfetch.interfaces import Body, Committed
 from bulkfetch.keys import KeyPath, key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
-from bulkfetch.stores.local.errors import Place, disposition, local_errors, unusable
+from bulkfetch.stores.local.errors import Destination, disposition, local_errors, unusable
 from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
 from bulkfetch.stores.local.temp_files import TempFile
 from bulkfetch.stores.local.tree import BLOCK, Tree
@@ -27,12 +27,12 @@ class LocalStore:
 
     cheap_head = True
 
-    def __init__(self, tree: Tree, committer: GroupCommitter, place: Place) -> None:
+    def __init__(self, tree: Tree, committer: GroupCommitter, destination: Destination) -> None:
         self.name = tree.name
         self.case_blind = tree.case_blind
         self._tree = tree
         self._committer = committer
-        self._place = place
+        self._destination = destination
 
     @classmethod
     @asynccontextmanager
@@ -45,18 +45,18 @@ class LocalStore:
             FatalError: they cannot, or less than 64 MiB are free; or the disk fails
                 when the store is closed. The message names the fix.
         """
-        place = Place(str(root))
+        destination = Destination(str(root))
         try:
             tree = await to_thread.run_sync(Tree, root, run)
         except OSError as error:
-            raise unusable(error, place) from error
-        committer = GroupCommitter(tree, place).start()
+            raise unusable(error, destination) from error
+        committer = GroupCommitter(tree, destination).start()
         try:
-            yield cls(tree, committer, place)
+            yield cls(tree, committer, destination)
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(committer.close)
-                await _close(tree, place)
+                await _close(tree, destination)
 
     async def put(
         self,
@@ -77,7 +77,7 @@ class LocalStore:
             await incoming.fill(body)
         except OSError as error:
             await self._abandon(incoming)
-            raise disposition(error, self._place) from error
+            raise disposition(error, self._destination) from error
         except InvoiceError as error:
             await (self._keep(incoming, path) if error.hold else self._abandon(incoming))
             raise
@@ -93,7 +93,7 @@ class LocalStore:
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
-        with local_errors(self._place):
+        with local_errors(self._destination):
             return await to_thread.run_sync(self._head, [(key, key_path(key)) for key in keys])
 
     async def adopt(self, key: str) -> PutResult | None:
@@ -106,7 +106,7 @@ class LocalStore:
             return None
         if check.flaw() is not None:
             return None
-        with CancelScope(shield=True), local_errors(self._place):
+        with CancelScope(shield=True), local_errors(self._destination):
             await to_thread.run_sync(self._tree.secure, key_path(key))
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
@@ -129,7 +129,7 @@ class LocalStore:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise disposition(error, self._place) from error
+            raise disposition(error, self._destination) from error
 
     async def _abandon(self, incoming: "_Incoming") -> None:
         if incoming.temp:
@@ -137,7 +137,7 @@ class LocalStore:
                 await to_thread.run_sync(self._tree.temp_files.discard, incoming.temp)
 
     async def _keep(self, incoming: "_Incoming", path: KeyPath) -> None:
-        with CancelScope(shield=True), local_errors(self._place):
+        with CancelScope(shield=True), local_errors(self._destination):
             await to_thread.run_sync(self._keep_now, incoming, path)
 
     def _keep_now(self, incoming: "_Incoming", path: KeyPath) -> None:
@@ -160,16 +160,16 @@ class LocalStore:
             return directories.open_object(path)
 
 
-async def _close(tree: Tree, place: Place) -> None:
+async def _close(tree: Tree, destination: Destination) -> None:
     try:
         await to_thread.run_sync(tree.close)
     except OSError as error:
-        raise unusable(error, place) from error
+        raise unusable(error, destination) from error
 
 
 class _Incoming:
-    """A body on its way in: in memory up to a block, what is more in a temporary file. `chunks`, of `held` bytes, is
-    what is not yet in it."""
+    """A body on its way in: up to one block of it in memory, the rest in a temporary file. `chunks`, of `held` bytes,
+    is what is not yet in the file."""
 
     def __init__(self, tree: Tree) -> None:
         self.chunks: list[bytes] = []

@@ -70,7 +70,7 @@ class Tree:
         return f"{self._uri}/{quote(key)}"
 
     def publish(self, temp: TempFile, path: KeyPath, directories: Directories) -> bool:
-        """Give `temp` its final name, unless something has it: then False, and `temp` is still there.
+        """Give `temp` its final name. False if the name is taken; then `temp` is still there.
 
         The new entry is durable once `directories` are synced.
         """

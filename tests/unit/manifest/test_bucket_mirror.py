@@ -213,9 +213,9 @@ async def test_a_missing_segment_is_damage(bucket, opened, tmp_path):
 
 
 @pytest.fixture
-def small_volumes(monkeypatch):
-    """Three segments make a volume."""
-    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.VOLUME_SEGMENTS", 3)
+def small_packs(monkeypatch):
+    """Three segments make a pack."""
+    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.PACK_SEGMENTS", 3)
 
 
 async def appended(manifest: ManifestWriter, numbers: Iterable[int]) -> None:
@@ -224,7 +224,7 @@ async def appended(manifest: ManifestWriter, numbers: Iterable[int]) -> None:
         await manifest.append([row(number)])
 
 
-async def test_a_start_lists_volumes_instead_of_segments(bucket, opened, tmp_path, small_volumes):
+async def test_a_start_lists_packs_instead_of_segments(bucket, opened, tmp_path, small_packs):
     """However long a worker was at work: of a run that goes on, or died, only the last segments are listed; of one that
     ended, none."""
     async with opened(tmp_path / "a") as ended:
@@ -238,29 +238,29 @@ async def test_a_start_lists_volumes_instead_of_segments(bucket, opened, tmp_pat
         assert len(await manifest.history.stored([f"id-{number}" for number in range(20)])) == 16
 
     of_ended, of_died = f"manifests/{ended.run}", f"manifests/{died.run}"
-    volumes = [f"{of_ended}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6), (7, 8))]
-    volumes += [f"{of_died}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6))]
+    packs = [f"{of_ended}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6), (7, 8))]
+    packs += [f"{of_died}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6))]
     loose = [f"{of_died}/0000000007.jsonl", f"{of_died}/0000000008.jsonl"]
-    assert sorted(bucket.reads) == sorted([f"{of_ended}.json", *volumes, *loose])
+    assert sorted(bucket.reads) == sorted([f"{of_ended}.json", *packs, *loose])
     assert sorted(bucket.listed) == sorted([*bucket.reads, f"{of_ended}/", f"{of_died}/"])
 
 
-async def test_a_volume_holds_what_its_segments_do(bucket, opened, tmp_path, monkeypatch):
+async def test_a_pack_holds_what_its_segments_do(bucket, opened, tmp_path, monkeypatch):
     """Byte for byte; it is put when there are segments enough, or bytes."""
-    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.VOLUME_BYTES", 1000)
+    monkeypatch.setattr("bulkfetch.manifest.bucket_mirror.PACK_BYTES", 1000)
     async with opened(tmp_path) as manifest:
         await appended(manifest, range(40))
         await manifest.finish(summary(40))
-    volumes = [data for key, data in sorted(bucket.kept.items()) if ".rows-" in key]
+    packs = [data for key, data in sorted(bucket.kept.items()) if ".rows-" in key]
     segments = [data for key, data in sorted(bucket.kept.items()) if f"{manifest.run}/" in key]
-    assert b"".join(volumes) == b"".join(segments) == (tmp_path / "manifests" / f"{manifest.run}.jsonl").read_bytes()
-    assert all(1000 <= len(data) < 1000 + max(map(len, segments)) for data in volumes[:-1])
+    assert b"".join(packs) == b"".join(segments) == (tmp_path / "manifests" / f"{manifest.run}.jsonl").read_bytes()
+    assert all(1000 <= len(data) < 1000 + max(map(len, segments)) for data in packs[:-1])
     assert len(segments) == 40
-    assert len(volumes) > 5
+    assert len(packs) > 5
 
 
-async def test_a_copy_goes_on_from_the_middle_of_a_volume(bucket, opened, tmp_path, small_volumes):
-    """What one machine has seen as segments, and finds in a volume later, is taken in once."""
+async def test_a_copy_goes_on_from_the_middle_of_a_pack(bucket, opened, tmp_path, small_packs):
+    """What one machine has seen as segments, and finds in a pack later, is taken in once."""
     async with opened(tmp_path / "a") as manifest:
         await appended(manifest, range(1, 6))
         async with opened(tmp_path / "b"):
@@ -275,8 +275,8 @@ async def test_a_copy_goes_on_from_the_middle_of_a_volume(bucket, opened, tmp_pa
         assert await anyio.to_thread.run_sync(verify_chain, tmp_path / "b") == []
 
 
-async def test_the_segments_of_a_run_that_ended_may_go(bucket, opened, tmp_path, small_volumes):
-    """Its volumes hold all of it."""
+async def test_the_segments_of_a_run_that_ended_may_go(bucket, opened, tmp_path, small_packs):
+    """Its packs hold all of it."""
     async with opened(tmp_path / "a") as manifest:
         await appended(manifest, range(8))
         await manifest.finish(summary(8))
@@ -286,7 +286,7 @@ async def test_the_segments_of_a_run_that_ended_may_go(bucket, opened, tmp_path,
         assert len(await again.history.stored([f"id-{number}" for number in range(8)])) == 8
 
 
-async def test_a_missing_volume_is_damage(bucket, opened, tmp_path, small_volumes):
+async def test_a_missing_pack_is_damage(bucket, opened, tmp_path, small_packs):
     """As a missing segment is."""
     async with opened(tmp_path / "a") as manifest:
         await appended(manifest, range(8))
@@ -297,8 +297,8 @@ async def test_a_missing_volume_is_damage(bucket, opened, tmp_path, small_volume
             pass
 
 
-async def test_a_summary_is_listed_before_the_volumes_that_were_put_before_it(bucket, opened, tmp_path, small_volumes):
-    """A list takes several requests: who sees the summary in an early one sees all volumes in a later one."""
+async def test_a_summary_is_listed_before_the_packs_that_were_put_before_it(bucket, opened, tmp_path, small_packs):
+    """A list takes several requests: who sees the summary in an early one sees all packs in a later one."""
     async with opened(tmp_path) as manifest:
         await appended(manifest, range(8))
         await manifest.finish(summary(8))

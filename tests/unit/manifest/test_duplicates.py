@@ -36,7 +36,7 @@ def test_nothing_is_left_behind(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     """Where the file cannot be made the run stops with a word about it."""
-    with pytest.raises(FatalError, match="IDs met"):
+    with pytest.raises(FatalError, match="IDs seen"):
         SeenIds(tmp_path / "missing" / "seen")
 
 

@@ -28,8 +28,8 @@ class Origins:
             raise self.error
         return Link("https://files.example/1", 0.0, 600, invoice_id, fresh)
 
-    async def open(self, link, *, suspect=None):
-        self.suspects.append(suspect)
+    async def open(self, link, *, last_bad_sha256=None):
+        self.suspects.append(last_bad_sha256)
         if self.step == "open":
             raise self.error
         body = GivenBody(b"%PDF-")

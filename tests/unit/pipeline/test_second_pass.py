@@ -1,4 +1,4 @@
-"""What is put off: for the end of a file's run, or back to the queue."""
+"""Where an invoice waits that is put off, and when its failure is the last word."""
 
 import pytest
 from support.doubles import GivenQueue
@@ -11,37 +11,47 @@ from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
 pytestmark = pytest.mark.anyio
 
 
-def job(name="INV-1"):
-    return Job(Delivery(name, 1), f"{name}.pdf")
+def job(invoice_id="A"):
+    return Job(Delivery(invoice_id), f"{invoice_id}.pdf")
 
 
-async def test_jobs_wait_for_the_end_with_what_they_have_cost() -> None:
-    """They come back once, in order, and the next failure is the last word."""
-    waiting, first, second = AtTheEnd(), job("a"), job("b")
-    assert [await waiting.put_off(first), await waiting.put_off(second)] == [True, True]
+async def test_a_lists_jobs_come_back_once_and_for_the_last_time():
+    """What was put off is taken once, in order, and its next failure is final."""
+    waiting, first, second = AtTheEnd(), job("A"), job("B")
+    assert [await waiting.put_off(each) for each in (first, second)] == [True, True]
     assert waiting.take() == [first, second]
-    assert (first.final, second.final) == (True, True)
+    assert first.final
     assert waiting.take() == []
 
 
-async def test_no_more_wait_than_memory_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the bound a failure is the last word at once."""
+async def test_a_list_puts_off_a_bounded_number(monkeypatch):
+    """However long the input: over the bound a failure is final at once."""
     monkeypatch.setattr(second_pass, "MAX_PUT_OFF", 2)
     waiting = AtTheEnd()
-    assert [await waiting.put_off(job(str(number))) for number in range(3)] == [True, True, False]
-    assert len(waiting.take()) == 2
+    assert [await waiting.put_off(job(each)) for each in "ABC"] == [True, True, False]
 
 
-async def test_a_queue_gets_it_back_until_others_were_answered_for() -> None:
-    """Its second failure counts only where another invoice fared better in between."""
-    source, answered = GivenQueue([]), [0]
-    queue = BackToTheQueue(source, lambda: answered[0])
-    failed = job()
-    assert [await queue.put_off(failed) for _ in range(3)] == [True] * 3
-    assert queue.was_put_off("INV-1")
-    answered[0] = 1
-    assert not await queue.put_off(failed)
-    assert source.nacked == {1: 3}
-    queue.forget("INV-1")
-    assert not queue.was_put_off("INV-1")
-    assert queue.take() == []
+async def test_a_queues_invoice_fails_for_good_only_if_others_were_answered_for():
+    """While nothing else succeeds the fault may lie elsewhere: the invoice goes back each time, and is not fresh."""
+    answered = 0
+    queue = GivenQueue([])
+    waiting = BackToTheQueue(queue, lambda: answered)
+    assert not waiting.was_put_off("A")
+    assert await waiting.put_off(job())
+    assert await waiting.put_off(job())
+    assert waiting.was_put_off("A")
+    answered = 1
+    assert not await waiting.put_off(job())
+    assert queue.returned == 2
+    waiting.forget("A")
+    assert not waiting.was_put_off("A")
+    assert await waiting.put_off(job())
+
+
+async def test_a_queue_remembers_a_bounded_number(monkeypatch):
+    """The oldest is forgotten: it gets one pass more than others, and memory stays flat."""
+    monkeypatch.setattr(second_pass, "MAX_PUT_OFF", 2)
+    waiting = BackToTheQueue(GivenQueue([]), lambda: 0)
+    for each in "ABC":
+        await waiting.put_off(job(each))
+    assert [waiting.was_put_off(each) for each in "ABC"] == [False, True, True]

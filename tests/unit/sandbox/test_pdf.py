@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from bulkfetch.sandbox import Document, InvoiceBook, Kind
 from bulkfetch.sandbox.pdf import render
-from bulkfetch.sandbox.token_bucket import TokenBucket
 
 UUID_V4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TITLES = {Kind.INVOICE: "Rechnung", Kind.CREDIT_NOTE: "Gutschrift", Kind.CANCELLATION: "Stornorechnung"}
@@ -110,25 +109,3 @@ def test_book_shares():
     assert 0.87 < len(found) / 2000 < 0.93
     assert 0.16 < sum(document.draft for document in found) / len(found) < 0.24
     assert found == documents(2000, drafts=0.2, missing=0.1)
-
-
-@given(st.floats(0.01, 5000), st.lists(st.floats(0, 3), max_size=60))
-def test_retry_after_is_honest(rate, pauses):
-    """Whoever waits the seconds that a refusal names is let through, and no more than rate x time + burst pass."""
-    now, passed, bucket = 1000.0, 0, TokenBucket(rate, 1000.0)
-    for pause in pauses:
-        now += pause
-        retry_after = bucket.take(now)
-        if retry_after is not None:
-            assert retry_after >= 1
-            now += retry_after
-            assert bucket.take(now) is None
-        passed += 1
-    assert passed <= rate * (now - 1000.0) + max(1, rate) + 1e-3
-
-
-def test_retry_after_is_never_zero():
-    """A client that comes a moment too early is still told to wait a whole second."""
-    bucket = TokenBucket(10, 0.0)
-    assert [bucket.take(0.0) for _ in range(11)] == [None] * 10 + [1]
-    assert bucket.take(0.0999995) == 1

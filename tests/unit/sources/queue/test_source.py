@@ -24,7 +24,7 @@ class MemoryQueue:
     def __init__(self, ids: Sequence[str], deliveries: int) -> None:
         self.deliveries = dict.fromkeys(ids, deliveries)
         self.ready = dict.fromkeys(ids, 0.0)
-        self.letters: list[DeadLetter] = []
+        self.dead_letters: list[DeadLetter] = []
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Lease]:
         now = anyio.current_time()
@@ -50,12 +50,12 @@ class MemoryQueue:
         for lease in leases:
             self.ready[str(lease.handle)] = anyio.current_time() + self.lease_seconds
 
-    async def dead(self, lease: Lease, letter: DeadLetter) -> None:
-        self.letters.append(letter)
+    async def dead(self, lease: Lease, dead_letter: DeadLetter) -> None:
+        self.dead_letters.append(dead_letter)
         await self.ack(lease)
 
     async def stats(self) -> QueueStats:
-        return QueueStats(len(self.ready), 0, len(self.letters))
+        return QueueStats(len(self.ready), 0, len(self.dead_letters))
 
 
 def worked_off(ids: Sequence[str], *, first: float, each: float) -> tuple[Counter[str], float]:

@@ -1,4 +1,4 @@
-"""Workers of one queue as processes that are supervised, and what kills them: for tests of a fleet's end."""
+"""Workers of one queue as processes that are supervised, and what kills them: for tests of their common end."""
 
 import os
 import signal
@@ -166,7 +166,7 @@ def let_them_die(
             left, dead = stats(queue), dead_letters(queue)
             gets = sum((Counter(place.api.stats.gets) for place in places if place.api), Counter[str]())
     assert left == {"waiting": 0, "leased": 0, "dead": len(NOBODYS) + 1}
-    assert {letter: dead[letter]["reason"] for letter in dead} == {
+    assert {dead_letter: dead[dead_letter]["reason"] for dead_letter in dead} == {
         **dict.fromkeys(NOBODYS, "not_found"),
         POISON: "poison",
     }

@@ -23,29 +23,29 @@ async def workers(
     name: str = "api",
     on_pause: Callable[[int, float], None] | None = None,
 ) -> AsyncIterator[list[SharedRate]]:
-    """`number` workers of one fleet, each with a connection of its own."""
+    """`number` workers that share one rate, each with a connection of its own."""
     async with AsyncExitStack() as stack:
-        fleets: list[SharedRate] = []
+        shares: list[SharedRate] = []
         for index in range(number):
             queue = await stack.enter_async_context(opened(url))
             hear = partial(on_pause, index) if on_pause else lambda seconds: None
             shared = queue.shared_rate(name, rate=rate, patience=patience, on_pause=hear)
-            fleet = await stack.enter_async_context(shared)
-            assert fleet
-            fleets.append(fleet)
-        yield fleets
+            share = await stack.enter_async_context(shared)
+            assert share
+            shares.append(share)
+        yield shares
 
 
 def work_in_a_process(url: str, rate: float, moments: "Connection[float | None, Any]") -> None:
     """A worker process: the wall-clock moments at which it could start, sent as they come."""
 
     async def main() -> None:
-        async with workers(url, 1, rate) as (fleet,):
+        async with workers(url, 1, rate) as (share,):
             moments.send(None)
 
             async def one() -> None:
                 while True:
-                    slot = await fleet.reserve()
+                    slot = await share.reserve()
                     ahead = max(0.0, slot - anyio.current_time())
                     moments.send(time.time() + ahead)
                     await anyio.sleep(ahead)

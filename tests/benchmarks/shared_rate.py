@@ -3,7 +3,7 @@
 Four worker processes with thirty waiters each share 200 and then 1000 starts a second for six seconds; then one of them
 is killed (kill -9), and the other three go on for two seconds.
 
-    PYTHONPATH=tests python tests/benchmarks/fleet_rate.py
+    PYTHONPATH=tests python tests/benchmarks/shared_rate.py
 """
 
 import bisect
@@ -31,16 +31,16 @@ ANSWER = 0.02
 
 
 def work(url: str, rate: float, pipe: Connection) -> None:
-    """One worker: its waiters ask a gate that keeps the fleet's rate, and report every start."""
+    """One worker: its waiters ask a gate that keeps the shared rate, and report every start."""
 
     async def main() -> None:
         async with (
             open_queue(url, {}, notify=lambda event: None) as queue,
-            queue.shared_rate("api", rate=rate, patience=60.0, on_pause=lambda seconds: None) as fleet,
+            queue.shared_rate("api", rate=rate, patience=60.0, on_pause=lambda seconds: None) as share,
         ):
-            assert fleet is not None
+            assert share is not None
             gate = Gate("API", ceiling=WAITERS, max_outage=60.0, rng=Random(1), notify=lambda event: None)
-            gate.join(fleet)
+            gate.join(share)
             started: list[float] = []
 
             async def wait() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.bucket_archive import PREFIX, content, machine, manifests, objects
-from support.fleet import PATIENCE, all_ids, counted, let_them_die
 from support.program import all_rows, stored_once
+from support.worker_processes import PATIENCE, all_ids, counted, let_them_die
 
 from bulkfetch.manifest import list_runs, unfinished_runs, verify_chain
 from bulkfetch.models import Outcome
