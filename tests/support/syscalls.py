@@ -1,16 +1,40 @@
-"""System calls that fail, or end their process, one after the other: a small library that is preloaded."""
+"""System calls that fail: those of one thread of this process, by strace; those of another process, one after another,
+by a small library that is preloaded, and that may also end the process."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
 import pytest
 
+WITH_STRACE = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("strace"), reason="failing system calls need strace and root"
+)
+
 _SOURCE = Path(__file__).with_suffix(".c")
+
+
+@contextmanager
+def failing(thread: str, injection: str) -> Iterator[None]:
+    """System calls of the only thread of that name fail as strace is told to make them."""
+    [tid] = [each.native_id for each in threading.enumerate() if each.name == thread]
+    command = ["strace", "-p", str(tid), "-e", f"inject={injection}", "-o", "/dev/null"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr
+        attached = strace.stderr.readline()
+        try:
+            if "attached" not in attached:
+                pytest.skip(f"strace cannot attach: {attached}")
+            yield
+        finally:
+            strace.terminate()
 
 
 class Fault(Enum):

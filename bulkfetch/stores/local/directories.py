@@ -27,7 +27,8 @@ class Directories:
     def __exit__(self, *_: object) -> None:
         for path, fd in self._fds.items():
             if path:
-                os.close(fd)
+                with suppress(OSError):
+                    os.close(fd)
 
     def find(self, path: KeyPath) -> int:
         """A descriptor of the directory at `path`, valid until exit.

@@ -27,7 +27,8 @@ GROUP_LIMIT = 64
 class Commit:
     """A verified body on its way to `path`: `chunks` is what is not yet in `temp`; `committed` is told `outcome`.
 
-    Mutable are `chunks`, `temp` and `outcome`, by the one who has it in hand: the event loop, then the thread.
+    Mutable are `chunks`, `temp`, `outcome`, `published` and `error`, the system's that befell it, by the one who has it
+    in hand: the event loop, then the thread.
     """
 
     path: KeyPath
@@ -37,11 +38,7 @@ class Commit:
     """The result that is promised, or the error that came instead."""
     committed: Committed
     published: bool = False
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ended in an error."""
-        return isinstance(self.outcome, BulkfetchError)
+    error: OSError | None = None
 
 
 _Queue = SimpleQueue[Commit | None]
@@ -92,6 +89,7 @@ class GroupCommitter:
                 self._publish(group)
                 for commit in group:
                     self._adopt(commit)
+                self._judge(group)
                 self._loop.call_soon_threadsafe(self._resolve, group)
         except BaseException as error:  # noqa: BLE001 - nobody else would hear of it, and every put would wait for ever
             self._loop.call_soon_threadsafe(self._break, error)
@@ -106,34 +104,32 @@ class GroupCommitter:
         commit.chunks = ()
 
     def _seal(self, commit: Commit) -> None:
-        if commit.temp is None or commit.failed:
+        if commit.temp is None or commit.error:
             return
         try:
             seal(commit.temp)
         except OSError as error:
             self._fail(commit, error)
-        else:
-            self._destination.io_errors = 0
 
     def _publish(self, group: Sequence[Commit]) -> None:
         """Name what is sealed, and make the names durable, each directory once for the whole group."""
         with self._tree.directories() as directories:
             for commit in group:
-                if commit.temp is None or commit.failed:
+                if commit.temp is None or commit.error:
                     continue
                 try:
                     commit.published = self._tree.publish(commit.temp, commit.path, directories)
                 except OSError as error:
                     self._fail(commit, error)
-            unsynced = directories.sync()
+            unsynced = directories.sync() if any(commit.published for commit in group) else {}
         for path, reason in unsynced.items():
             for commit in group:
                 if commit.published and commit.path[: len(path)] == path:
                     self._fail(commit, reason)
 
     def _adopt(self, commit: Commit) -> None:
-        """If the name was taken, see whether the object there has the same content."""
-        if commit.published or commit.temp is None or not isinstance(commit.outcome, PutResult):
+        """Where something had the name before: see whether it is the same content."""
+        if commit.published or commit.error or commit.temp is None or not isinstance(commit.outcome, PutResult):
             return
         try:
             self._tree.adopt(commit.temp, commit.path, commit.outcome.sha256)
@@ -144,10 +140,22 @@ class GroupCommitter:
             commit.outcome = error
 
     def _fail(self, commit: Commit, error: OSError) -> None:
-        commit.outcome = disposition(error, self._destination)
-        commit.outcome.__cause__ = error
+        commit.error = error
         if commit.temp:
             self._tree.temp_files.discard(commit.temp)
+
+    def _judge(self, group: Sequence[Commit]) -> None:
+        """Turn the system's errors into outcomes. One error that befell many commits, of a directory, counts once; only
+        a commit that met none shows that the disk is well, as a disk may take bytes and refuse names."""
+        judged: dict[OSError, BulkfetchError] = {}
+        for commit in group:
+            if commit.error is None:
+                self._destination.io_errors = 0
+                continue
+            if commit.error not in judged:
+                judged[commit.error] = disposition(commit.error, self._destination)
+                judged[commit.error].__cause__ = commit.error
+            commit.outcome = judged[commit.error]
 
     def _resolve(self, group: Sequence[Commit]) -> None:
         for commit in group:

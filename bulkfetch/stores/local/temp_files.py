@@ -115,8 +115,12 @@ class TempFiles:
             os.link(f"/proc/self/fd/{temp.fd}", name, dst_dir_fd=directory, follow_symlinks=True)
 
     def discard(self, temp: TempFile) -> None:
-        """Close and remove `temp`. If the disk refuses to remove it, the next run's sweep does."""
-        temp.close()
+        """Close and remove `temp`. If the disk refuses to remove it, the next run's sweep does.
+
+        An error of closing it says nothing: its bytes are durable already, or not wanted.
+        """
+        with suppress(OSError):
+            temp.close()
         if temp.visible:
             with suppress(OSError):
                 os.unlink(temp.name, dir_fd=self.fd)

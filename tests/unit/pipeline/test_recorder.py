@@ -153,7 +153,7 @@ async def test_what_is_still_held_back_at_the_end_is_recorded_or_released(stoppe
         await settled(bench)
         if stopped:
             bench.stop.request(Aborted("stopped"))
-        await bench.recorder.settle_held_back()
+        await bench.recorder.resolve_held_back()
     assert (bench.durable, dict(bench.source.nacked)) == ((set(), {1: 1}) if stopped else ({1}, {}))
 
 

@@ -2,13 +2,8 @@
 
 import asyncio
 import os
-import shutil
 import stat
-import subprocess
-import threading
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +12,7 @@ import pytest
 from support.disks import AS_ROOT, Mount
 from support.doubles import GivenBody
 from support.puts import put as put_body
+from support.syscalls import WITH_STRACE, failing
 
 from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
 from bulkfetch.models import PutResult
@@ -26,9 +22,6 @@ from bulkfetch.stores.local import temp_files
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
-WITH_STRACE = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("strace"), reason="failing system calls need strace and root"
-)
 
 
 async def put(store: LocalStore, key: str, *chunks: bytes) -> PutResult:
@@ -52,22 +45,6 @@ def mode(path: Path) -> int:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "archive"
-
-
-@contextmanager
-def failing(thread: str, injection: str) -> Iterator[None]:
-    """System calls of the only thread of that name fail as strace is told to make them."""
-    [tid] = [each.native_id for each in threading.enumerate() if each.name == thread]
-    command = ["strace", "-p", str(tid), "-e", f"inject={injection}", "-o", "/dev/null"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
-        assert strace.stderr
-        attached = strace.stderr.readline()
-        try:
-            if "attached" not in attached:
-                pytest.skip(f"strace cannot attach: {attached}")
-            yield
-        finally:
-            strace.terminate()
 
 
 @AS_ROOT
@@ -397,7 +374,7 @@ async def test_an_unsynced_directory_is_no_success(root: Path, key: str, failing
 
 
 @WITH_STRACE
-@pytest.mark.parametrize("failing_sync", [3, 4])  # the new bytes and their directory are synced before
+@pytest.mark.parametrize("failing_sync", [2, 3])  # the new bytes are synced before, but no directory
 async def test_what_is_adopted_is_synced(root: Path, failing_sync: int) -> None:
     """An object that another run may have left unsynced is adopted once file and directory are durable, not before."""
     async with LocalStore.open(root, "run-1") as store:
