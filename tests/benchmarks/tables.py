@@ -1,0 +1,67 @@
+"""A report as a table: for a terminal, or as Markdown to paste into docs/performance.md."""
+
+from results import Report, Sample, Scenario, spread
+
+HEADINGS = ("", "a second", "CPU ms each", "peak RSS MB", "first row's rate to it", "first row's CPU to it", "")
+
+
+def cells(scenario: Scenario, row: str) -> tuple[str, ...]:
+    """One row, in the order of `HEADINGS`."""
+    samples = scenario.rows[row]
+    rate, cpu = scenario.ratio(row, lambda sample: sample.rate), scenario.ratio(row, lambda sample: sample.cpu_ms)
+    return (
+        row,
+        spread([sample.rate for sample in samples]).text(",.0f" if samples[0].rate >= 10 else ".2f"),
+        spread([sample.cpu_ms for sample in samples]).text(".2f") if samples[0].cpu else "",
+        f"{max(sample.peak_mb for sample in samples):,.0f}" if samples[0].cpu else "",
+        f"{rate.text('.2f')}" if rate else "",
+        f"{cpu.text('.2f')}" if cpu else "",
+        remark(samples),
+    )
+
+
+def remark(samples: list[Sample]) -> str:
+    """What else there is to know of a row."""
+    said = []
+    short = [sample for sample in samples if not sample.complete]
+    if short:
+        done = spread([sample.done for sample in short]).text(",.0f")
+        said.append(f"in {len(short)} of {len(samples)} runs not complete: {done} of {short[0].asked:,}")
+    if any(sample.refused for sample in samples):
+        refused = spread([100 * sample.refused / (sample.done + sample.refused) for sample in samples]).text(".1f")
+        said.append(f"{refused}% of the requests for links refused")
+    return "; ".join(said)
+
+
+def heading(scenario: Scenario) -> str:
+    """Title and rounds, and whether the server was the limit."""
+    said = f"{scenario.title}; {len(scenario.first)} rounds"
+    if scenario.server:
+        said += f"; {scenario.server} takes {scenario.server_cpu_ms:.2f} CPU ms a file"
+    return said
+
+
+def as_text(report: Report) -> str:
+    """Columns, for a terminal."""
+    lines = []
+    for scenario in report.scenarios:
+        rows = [HEADINGS, *(cells(scenario, row) for row in scenario.rows)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        lines += ["", heading(scenario)]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += ["", *(f"{name}: {value}" for name, value in report.machine.items())]
+    lines += [f"not measured: {name}: {reason}" for name, reason in report.missing.items()]
+    return "\n".join(lines)
+
+
+def as_markdown(report: Report) -> str:
+    """One table, with a row for each scenario's heading, and a line for the machine and for what is missing."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    for scenario in report.scenarios:
+        lines.append(f"| **{heading(scenario)}** |" + " |" * (len(HEADINGS) - 1))
+        lines += ["| " + " | ".join(cells(scenario, row)) + " |" for row in scenario.rows]
+    machine = "; ".join(f"{name}: {value}" for name, value in report.machine.items())
+    lines += ["", f"Measured on: {machine}."]
+    if report.missing:
+        lines += ["", "Not measured: " + "; ".join(f"{name}: {why}" for name, why in report.missing.items()) + "."]
+    return "\n".join(lines)
