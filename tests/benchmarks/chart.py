@@ -46,7 +46,7 @@ def as_svg(report: Report) -> str:
     foot = "A bar is the median of all rounds, the line across it reaches from the least to the most."
     drawn = [
         _text(LEFT, 34, "bulkfetch beside its peers", "title"),
-        _text(LEFT, 56, "Pale bars fetch ready-made links, so they make half of the requests.", "quiet"),
+        _text(LEFT, 56, "Pale bars get their links ready-made: they fetch, but ask for no link (no PUT).", "quiet"),
         _text(RATE_AT, TOP - 6, "files a second: longer is better", "quiet"),
         _text(CPU_AT, TOP - 6, "CPU ms a file: shorter is better", "quiet"),
         *body,
@@ -73,7 +73,7 @@ def _block(scenario: Scenario, y: int) -> str:
         if not all(sample.complete for sample in scenario.rows[name]):
             drawn.append(_text(RATE_AT, top + BAR + 2, "ended before all files were there", "quiet"))
             continue
-        kind = "ours" if ours else "get" if "GET only" in name else "peer"
+        kind = "ours" if ours else "get" if "no PUT" in name else "peer"
         drawn.append(_bar(RATE_AT, top, RATE_WIDTH, rate[name], max(s.most for s in rate.values()), kind, ",.0f"))
         drawn.append(_bar(CPU_AT, top, CPU_WIDTH, cpu[name], max(s.most for s in cpu.values()), kind, ".2f"))
     return "\n".join(drawn)
@@ -88,7 +88,8 @@ def _bar(x: int, top: int, width: int, value: Spread, most: float, kind: str, fo
     middle, low, high = top + 4 + BAR / 2, top + 8, top + BAR
     return (
         f'<rect class="{kind}" x="{x}" y="{top + 4}" width="{end - x:.1f}" height="{BAR}" rx="2"/>'
-        f'<path class="whisker" d="M{least:.1f} {middle}H{longest:.1f}M{least:.1f} {low}V{high}M{longest:.1f} {low}V{high}"/>'
+        f'<path class="whisker" d="M{least:.1f} {middle}H{longest:.1f}'
+        f'M{least:.1f} {low}V{high}M{longest:.1f} {low}V{high}"/>'
         + _text(longest + 8, top + BAR + 2, f"{value.median:{form}}")
     )
 

@@ -19,7 +19,7 @@ OURS = "bulkfetch"
 class Job:
     """What one run has to do: into `directory`, or into the bucket of that name.
 
-    `urls` are ready-made links for those who cannot ask for one.
+    `urls` are ready-made links, for the clients that cannot ask for one.
     """
 
     ids: Path
@@ -32,7 +32,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Client:
-    """A client. `needs` is the program or, with `module`, the module that it is made of; `install` tells how to get it."""
+    """A client: `needs` is its program (with `module`, its Python module), and `install` tells how to get that."""
 
     name: str
     command: Callable[[Job], list[str]]
@@ -92,8 +92,8 @@ TO_DISK = (
     _BULKFETCH,
     _NAIVE,
     Client("curl -Z, two passes", _curl, "curl", "apt install curl"),
-    Client("parfive, GET only", _parfive, "parfive", "pip install parfive", module=True),
-    Client("aria2c, GET only", _aria2c, "aria2c", "apt install aria2"),
+    Client("parfive (no PUT)", _parfive, "parfive", "pip install parfive", module=True),
+    Client("aria2c (no PUT)", _aria2c, "aria2c", "apt install aria2"),
 )
 TO_A_BUCKET = (
     _BULKFETCH,

@@ -1,6 +1,6 @@
 """bulkfetch beside its peers, in turn, in one run: only ratios within a round mean anything.
 
-python tests/benchmarks/compare.py --quick                        whether everything works: two rounds, few files
+python tests/benchmarks/compare.py --quick                        whether everything works: one round of 20 files
 python tests/benchmarks/compare.py --json figures.json --svg figures.svg
 python tests/benchmarks/compare.py disk-150kb rate-limited        only these scenarios
 python tests/benchmarks/compare.py --from figures.json --markdown what was measured earlier, as a table to paste
@@ -21,10 +21,11 @@ from pathlib import Path
 from chart import as_svg
 from clients import TO_A_BUCKET, TO_DISK
 from results import Report, load
-from scenarios import SCENARIOS, Bench, pdfs
+from scenarios import SCENARIOS, Bench, UnfinishedError, pdfs
 from servers import NGINX
 from tables import as_markdown, as_text
 
+UNFINISHED = "bulkfetch did not finish its work"
 ROOM = 10_000_000_000
 """Bytes that have to be free before a scenario begins, with the files that it writes."""
 
@@ -51,8 +52,8 @@ def machine(work: Path) -> dict[str, str]:
     }
 
 
-def measure(bench: Bench, names: list[str]) -> Report:
-    """All scenarios of these names. What they have written stays, emptied, until the end."""
+def measure(bench: Bench, names: list[str], save: Path | None) -> Report:
+    """All scenarios of these names, saved after each of them. What they have written stays, emptied, until the end."""
     report = Report(machine(bench.work), missing=bench.missing)
     if NGINX is None:
         bench.missing["nginx"] = "not installed (apt install nginx-light), so static_server.py has served"
@@ -61,9 +62,15 @@ def measure(bench: Bench, names: list[str]) -> Report:
             bench.missing[name] = f"less than {ROOM / 1e9:.0f} GB free in {bench.work.parent}"
             continue
         began = time.monotonic()
-        say(f"{name} …")
-        if scenario := SCENARIOS[name](bench):
-            report.scenarios.append(scenario)
+        say(f"{name} ...")
+        try:
+            if scenario := SCENARIOS[name](bench):
+                report.scenarios.append(scenario)
+        except UnfinishedError as error:
+            say(str(error))
+            bench.missing[name] = UNFINISHED
+        if save:
+            report.save(save)
         empty(bench.work)
         say(f"{name}: {time.monotonic() - began:.0f} s")
     report.machine["load after"] = f"{os.getloadavg()[0]:.1f}"
@@ -87,11 +94,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stored", type=int, default=300_000, help="IDs of the archive that has everything")
     parser.add_argument("--lines", type=int, default=10_000_000, help="lines of the very long list")
     parser.add_argument("--quick", action="store_true", help="20 files, 1 round, short lists: shows that it works")
-    parser.add_argument("--work-dir", type=Path, help="a directory on the disk to measure, best a file system of its own")
+    parser.add_argument("--work-dir", type=Path, help="on the disk to measure, best a file system of its own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and figures there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart there")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of columns")
-    parser.add_argument("--from", dest="earlier", type=Path, nargs="+", metavar="FILE", help="measure nothing: read these")
+    parser.add_argument("--from", dest="earlier", type=Path, nargs="+", metavar="FILE", help="read these instead")
     given = parser.parse_args()
     if unknown := set(given.scenarios) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
@@ -110,12 +117,12 @@ def main() -> None:
         gc.disable()
         with tempfile.TemporaryDirectory(dir=given.work_dir, prefix="bulkfetch-bench-") as work:
             bench = Bench(Path(work), given.files, given.rounds, given.stored, given.lines, say=say)
-            report = measure(bench, given.scenarios or list(SCENARIOS))
-            if given.json:
-                report.save(given.json)
-    print(as_markdown(report) if given.markdown else as_text(report))
+            report = measure(bench, given.scenarios or list(SCENARIOS), given.json)
     if given.svg:
         given.svg.write_text(as_svg(report))
+    print(as_markdown(report) if given.markdown else as_text(report))
+    if failed := [name for name in given.scenarios or SCENARIOS if report.missing.get(name) == UNFINISHED]:
+        raise SystemExit(f"bulkfetch did not finish: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

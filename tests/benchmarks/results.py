@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: `done` of `asked` things (files, or IDs) in `wall` seconds.
+    """One run: `done` of `asked` files (or IDs) in `wall` seconds.
 
-    `cpu` are seconds of user and system CPU, `peak_mb` is the peak RSS in MB; 0 where it was not measured. `refused` are
-    requests that a rate limit has refused.
+    `cpu` is in seconds of user and system CPU, `peak_mb` is the peak RSS in MB; both are 0 where they were not
+    measured. `refused` counts the requests that a rate limit has refused.
     """
 
     wall: float
@@ -76,7 +76,7 @@ class Scenario:
         return next(iter(self.rows.values()))
 
     def ratio(self, row: str, value: Callable[[Sample], float]) -> Spread | None:
-        """`value` of the first row to that of `row`, round by round; None if a run was not complete, or not measured."""
+        """`value` of the first row to that of `row`, by rounds; None if a run was not complete or not measured."""
         pairs = list(zip(self.first, self.rows[row], strict=True))
         if not all(their.complete and value(their) for _, their in pairs) or self.rows[row] is self.first:
             return None

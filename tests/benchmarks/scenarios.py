@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from clients import BULKFETCH, BY_RATE, OURS, TO_A_BUCKET, TO_DISK, Client, Job, bulkfetch
@@ -22,6 +23,10 @@ RATE_SECONDS = 15
 LATENCY_SECONDS = 5
 ERROR_EVERY = 100
 SCALING = (100, 10, 1)
+
+
+class UnfinishedError(Exception):
+    """A run of bulkfetch that did not do all of its work: there is nothing to measure."""
 
 
 @dataclass
@@ -57,8 +62,8 @@ class Bench:
         self.missing |= missing
         return [client for client in clients if client.name not in missing]
 
-    def in_turn(self, runs: dict[str, Callable[[], Sample]]) -> dict[str, list[Sample]]:
-        """Call all `runs`, `rounds` times, each time beginning with the next one; a round before them is not counted."""
+    def in_turn(self, runs: Mapping[str, Callable[[], Sample]]) -> dict[str, list[Sample]]:
+        """Call all `runs` in each of `rounds` rounds, after one that is not counted; each round begins with another."""
         rows: dict[str, list[Sample]] = {name: [] for name in runs}
         names = list(runs)
         for number in range(self.rounds + 1):
@@ -84,13 +89,13 @@ def pdfs(directory: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def sampled(client: str, cost: Cost, done: int, asked: int, log: Path, refused: int = 0) -> Sample:
-    """A sample of one run; of bulkfetch nothing may be missing.
+    """A sample of one run; a peer may end early, which the tables show.
 
     Raises:
-        SystemExit: bulkfetch left something out, or nothing at all came.
+        UnfinishedError: bulkfetch left something out.
     """
-    if (client == OURS and (done != asked or cost.exit_code)) or not done:
-        raise SystemExit(f"{client}: {done} of {asked}, exit code {cost.exit_code}\n{log.read_text()[-2000:]}")
+    if client == OURS and (done != asked or cost.exit_code):
+        raise UnfinishedError(f"{client}: {done} of {asked}, exit code {cost.exit_code}\n{log.read_text()[-2000:]}")
     return Sample(cost.wall, cost.cpu, cost.peak_mb, done, asked, refused)
 
 
@@ -118,7 +123,7 @@ def side_by_side(
         ids = bench.write(f"{name}.txt", numbered(files))
         job = Job(ids, urls, bench.work, "", api.url, workers)
         there = bench.installed(clients)
-        rows = bench.in_turn({client.name: lambda client=client: run(client, job) for client in there})  # type: ignore[misc]
+        rows = bench.in_turn({client.name: partial(run, client, job) for client in there})
         runs = files * len(there) * (bench.rounds + 1)
         return Scenario(name, title, rows, api.name, 1000 * api.cpu() / runs)
 
@@ -157,19 +162,19 @@ def latency(bench: Bench, delay_ms: int, workers: int, error_every: int = 0) -> 
 def bucket(bench: Bench, kind: str, size: int) -> Scenario | None:
     """To a bucket; each run gets a server of its own."""
     files = files_of(bench, size)
-    name = f"{'null-s3' if kind != 'SeaweedFS' else 'seaweedfs'}-{short(size)}"
+    name = f"{kind}-{short(size)}"
     if reason := missing_bucket():
         bench.missing[name] = reason
         return None
 
     def run(client: Client, job: Job) -> Sample:
         log = bench.work / "output.log"
-        with BUCKETS[kind](bench.work) as target:
+        with BUCKETS[kind].server(bench.work) as target:
             cache = {"XDG_CACHE_HOME": tempfile.mkdtemp(dir=bench.work, prefix="cache-")}
             cost = measured(client.command(replace(job, bucket=target.name)), log, {**target.environ, **cache})
             return sampled(client.name, cost, target.pdfs(size), files, log)
 
-    title = f"{files:,} files of {words(size)} to a bucket ({kind}), 32 at a time"
+    title = f"{files:,} files of {words(size)} to a bucket of {BUCKETS[kind].title}, 32 at a time"
     return side_by_side(bench, name, title, fastest_api(size, bench.work), run, TO_A_BUCKET, files)
 
 
@@ -186,7 +191,7 @@ def rate_limited(bench: Bench) -> Scenario:
         return sampled(client.name, cost, sum(1 for _ in pdfs(directory)), count, log, refused)
 
     there = bench.installed(BY_RATE)
-    rows = bench.in_turn({client.name: lambda client=client: run(client) for client in there})  # type: ignore[misc]
+    rows = bench.in_turn({client.name: partial(run, client) for client in there})
     title = f"{count:,} files of about 30 KB from an API that allows {RATE} links a second"
     return Scenario("rate-limited", title, rows)
 
@@ -218,9 +223,7 @@ def first_file(bench: Bench) -> Scenario:
 
     with static_api(USUAL) as api:
         lists = {lines: bench.write(f"first-{lines}.txt", numbered(lines)) for lines in (bench.lines, FEW)}
-        rows = bench.in_turn(
-            {f"first PDF of {lines:,}": lambda ids=ids: run(ids, api.url) for lines, ids in lists.items()}  # type: ignore[misc]
-        )
+        rows = bench.in_turn({f"list of {lines:,}": partial(run, ids, api.url) for lines, ids in lists.items()})
     return Scenario("first-file", "Time to the first PDF: 1 divided by seconds after the start", rows, unit="starts")
 
 
@@ -230,16 +233,12 @@ def scaling(bench: Bench) -> Scenario:
     smallest = max(20, bench.files // 3)
     counts = [smallest * factor for factor in SCALING]
     with fastest_api(SMALL, bench.work) as api:
-        jobs = {}
+        runs = {}
         for count in counts:
             ids = bench.write(f"scaling-{count}.txt", numbered(count))
-            jobs[f"bulkfetch, {count:,} files"] = (Job(ids, ids, bench.work, "", api.url), count)
-        rows = bench.in_turn(
-            {
-                name: lambda job=job, count=count: to_disk(bench, ours, job, SMALL, count)  # type: ignore[misc]
-                for name, (job, count) in jobs.items()
-            }
-        )
+            job = Job(ids, ids, bench.work, "", api.url)
+            runs[f"{count:,} files"] = partial(to_disk, bench, ours, job, SMALL, count)
+        rows = bench.in_turn(runs)
     return Scenario("scaling", f"{counts[-1]:,} to {counts[0]:,} files of 30 KB", rows, api.name)
 
 
@@ -258,21 +257,19 @@ def words(size: int) -> str:
     return f"{size // 1_000_000} MB" if size >= 1_000_000 else f"{size // 1000} KB"
 
 
-def _named() -> dict[str, Callable[[Bench], Scenario | None]]:
-    named: dict[str, Callable[[Bench], Scenario | None]] = {}
+def _named() -> Iterator[tuple[str, Callable[[Bench], Scenario | None]]]:
     for size in (SMALL, USUAL, LARGE):
-        named[f"disk-{short(size)}"] = lambda bench, size=size: disk(bench, size)  # type: ignore[misc]
-    for name, kind in (("null-s3", "a server that keeps nothing"), ("seaweedfs", "SeaweedFS")):
+        yield f"disk-{short(size)}", partial(disk, size=size)
+    for kind in BUCKETS:
         for size in (SMALL, USUAL, LARGE):
-            named[f"{name}-{short(size)}"] = lambda bench, kind=kind, size=size: bucket(bench, kind, size)  # type: ignore[misc]
-    named["rate-limited"] = rate_limited
-    for delay in (50, 100):
+            yield f"{kind}-{short(size)}", partial(bucket, kind=kind, size=size)
+    yield "rate-limited", rate_limited
+    for delay_ms in (50, 100):
         for workers in (32, 128):
-            for suffix, every in (("", 0), ("-errors", ERROR_EVERY)):
-                named[f"latency-{delay}-{workers}{suffix}"] = (
-                    lambda bench, delay=delay, workers=workers, every=every: latency(bench, delay, workers, every)  # type: ignore[misc]
-                )
-    return named | {"stored": stored, "first-file": first_file, "scaling": scaling}
+            calm = partial(latency, delay_ms=delay_ms, workers=workers)
+            yield f"latency-{delay_ms}-{workers}", calm
+            yield f"latency-{delay_ms}-{workers}-errors", partial(calm, error_every=ERROR_EVERY)
+    yield from (("stored", stored), ("first-file", first_file), ("scaling", scaling))
 
 
-SCENARIOS = _named()
+SCENARIOS = dict(_named())

@@ -1,4 +1,4 @@
-"""What the clients talk to: an API with a download host, a rate-limited one, and two kinds of bucket. All on loopback."""
+"""What the clients talk to, all on loopback: an API with its download host, the sandbox, and two kinds of bucket."""
 
 import os
 import re
@@ -154,7 +154,7 @@ class Bucket:
 
     def pdfs(self, size: int) -> int:
         """How many invoices of `size` bytes are in it."""
-        found = 0
+        found: int = 0
         query = {"list-type": "2", "prefix": f"{PREFIX}/"}
         while True:
             page = self.server.request("GET", f"/{self.name}", query)
@@ -203,7 +203,15 @@ def missing_bucket() -> str | None:
     return None
 
 
-BUCKETS: dict[str, Callable[[Path], AbstractContextManager[Bucket]]] = {
-    "a server that keeps nothing": null_bucket,
-    "SeaweedFS": seaweedfs,
+@dataclass(frozen=True)
+class BucketKind:
+    """What a kind of bucket is called in a title, and how it is started in a directory."""
+
+    title: str
+    server: Callable[[Path], AbstractContextManager[Bucket]]
+
+
+BUCKETS = {
+    "null-s3": BucketKind("a server that keeps nothing", null_bucket),
+    "seaweedfs": BucketKind("SeaweedFS", seaweedfs),
 }

@@ -1,8 +1,8 @@
 """The billing API and the download host as one process that is cheap enough not to be the bottleneck.
 
 A PUT answers with a link that carries the ID, a GET with one and the same valid PDF. Nothing is parsed that need not
-be: it serves clients that send one request at a time, as HTTP/1.1 clients do. With `--delay` every answer comes that many
-seconds later, as over a long line; with `--error-every N` each N-th request is answered with a 503.
+be: it serves clients that send one request at a time, as HTTP/1.1 clients do. With `--delay` every answer comes that
+many seconds later, as over a long line; with `--error-every N` each N-th request is answered with a 503.
 """
 
 import argparse
@@ -38,6 +38,7 @@ class Site:
     """What all connections share."""
 
     links: bytes
+    pdf_head: bytes
     pdf_answer: bytes
     delay: float
     error_every: int
@@ -76,6 +77,8 @@ class StaticProtocol(asyncio.Protocol):
     def _answer(self, request: bytes) -> bytes:
         if request.startswith(b"GET "):
             return self._site.pdf_answer
+        if request.startswith(b"HEAD "):
+            return self._site.pdf_head
         # PUT /invoices/{id}/download-link?secondsValid=600
         invoice_id = request[: request.index(b"\r")].split(b"/")[2]
         body = self._site.links + invoice_id + b'"}'
@@ -89,7 +92,8 @@ async def _serve(size: int, delay: float, error_every: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     port = listener.getsockname()[1]
     links = b'{"url":"http://127.0.0.1:%d/' % port
-    site = Site(links, _PDF_HEAD % len(pdf) + pdf, delay, error_every)
+    head = _PDF_HEAD % len(pdf)
+    site = Site(links, head, head + pdf, delay, error_every)
     server = await asyncio.get_running_loop().create_server(lambda: StaticProtocol(site), sock=listener)
     print(port, flush=True)
     await server.serve_forever()
