@@ -86,7 +86,7 @@ def _naive_s3(client: str) -> Callable[[Job], list[str]]:
 
 
 _BULKFETCH = Client(OURS, bulkfetch, str(BULKFETCH), "pip install .")
-_NAIVE = Client("naive script", _naive, "aiofiles", "pip install aiofiles", module=True)
+_NAIVE = Client("naive script", _naive, "aiohttp", "pip install .", module=True)
 
 TO_DISK = (
     _BULKFETCH,

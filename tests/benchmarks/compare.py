@@ -39,6 +39,9 @@ def machine(work: Path) -> dict[str, str]:
     """What has to be known of a machine to judge its figures."""
     file_system = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True, check=False).stdout
     versions = [client.version() for client in (*TO_DISK, *TO_A_BUCKET[1:]) if not client.missing()]
+    if NGINX:
+        said = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr
+        versions.append(said.split()[-1])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -47,7 +50,7 @@ def machine(work: Path) -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "file system": file_system.strip(),
         "Python": platform.python_version(),
-        "clients": ", ".join(dict.fromkeys(versions)),
+        "versions": ", ".join(dict.fromkeys(versions)),
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
 
@@ -66,7 +69,7 @@ def measure(bench: Bench, names: list[str], save: Path | None) -> Report:
         try:
             if scenario := SCENARIOS[name](bench):
                 report.scenarios.append(scenario)
-        except UnfinishedError as error:
+        except (UnfinishedError, subprocess.TimeoutExpired) as error:
             say(str(error))
             bench.missing[name] = UNFINISHED
         if save:

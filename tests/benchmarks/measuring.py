@@ -1,14 +1,15 @@
 """Whole processes, measured from outside: start-up is part of what a user waits for."""
 
+import json
 import os
 import signal
 import subprocess
-import threading
-import time
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+LAUNCH = Path(__file__).with_name("launch.py")
 LIMIT = 900.0
 
 
@@ -20,7 +21,7 @@ class Cost:
     wall: float
     cpu: float
     peak_mb: float
-    exit_code: int = 0
+    exit_code: int
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -36,28 +37,24 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def measured(command: Sequence[str], log: Path, extra: Mapping[str, str] | None = None) -> Cost:
     """Run `command` to its end, with `extra` in its environment; what it prints goes to `log`.
 
-    After `LIMIT` seconds it is killed, with its children.
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `LIMIT` seconds; it is killed, with its children.
     """
     # What an earlier run left for the disk to do is not this one's cost.
     os.sync()
-    with log.open("wb") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            env=environment(extra),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        killer = threading.Timer(LIMIT, os.killpg, (process.pid, signal.SIGKILL))
-        killer.start()
-        # A child's peak begins at that of its parent at the fork: this process has to stay the smaller one.
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        killer.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6, process.returncode)
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", str(LAUNCH), str(log), *command],
+        env=environment(extra),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=LIMIT)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Cost(**json.loads(said))
 
 
 def cpu_of(pid: int) -> float:

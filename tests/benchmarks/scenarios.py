@@ -199,7 +199,6 @@ def rate_limited(bench: Bench) -> Scenario:
 def stored(bench: Bench) -> Scenario:
     """A re-run over an archive that has everything. A script would download all of it again."""
     archive, log = bench.work / "stored-archive", bench.work / "output.log"
-    # Not in this process, whose peak memory its children would inherit.
     subprocess.run([sys.executable, str(HERE / "stored_archive.py"), str(archive), str(bench.stored)], check=True)
     ids = bench.write("stored.txt", invoice_ids(bench.stored))
     with static_api(SMALL) as api:

@@ -8,12 +8,16 @@ HEADINGS = ("", "a second", "CPU ms each", "peak RSS MB", "first row's rate to i
 def cells(scenario: Scenario, row: str) -> tuple[str, ...]:
     """One row, in the order of `HEADINGS`."""
     samples = scenario.rows[row]
+    costs = all(sample.cpu and sample.done for sample in samples)
+    rates = spread([sample.rate for sample in samples])
     rate, cpu = scenario.ratio(row, lambda sample: sample.rate), scenario.ratio(row, lambda sample: sample.cpu_ms)
     return (
         row,
-        spread([sample.rate for sample in samples]).text(",.0f" if samples[0].rate >= 10 else ".2f"),
-        spread([sample.cpu_ms for sample in samples]).text(".2f") if samples[0].cpu else "",
-        f"{max(sample.peak_mb for sample in samples):,.0f}" if samples[0].cpu else "",
+        rates.text(",.0f" if rates.median >= 10 else ".2f"),
+        spread([sample.cpu_ms for sample in samples]).text(".2f" if scenario.unit == "files" else ".4f")
+        if costs
+        else "",
+        f"{max(sample.peak_mb for sample in samples):,.0f}" if costs else "",
         f"{rate.text('.2f')}" if rate else "",
         f"{cpu.text('.2f')}" if cpu else "",
         remark(samples),
@@ -35,8 +39,9 @@ def remark(samples: list[Sample]) -> str:
 
 def heading(scenario: Scenario) -> str:
     """Title and rounds, and whether the server was the limit."""
-    said = f"{scenario.title}; {len(scenario.first)} rounds"
-    if scenario.server:
+    rounds = len(scenario.first)
+    said = f"{scenario.title}; {rounds} round{'s' if rounds > 1 else ''}"
+    if scenario.server_cpu_ms:
         said += f"; {scenario.server} takes {scenario.server_cpu_ms:.2f} CPU ms a file"
     return said
 
