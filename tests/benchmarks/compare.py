@@ -26,8 +26,8 @@ from servers import NGINX
 from tables import as_markdown, as_text
 
 UNFINISHED = "bulkfetch did not finish its work"
-ROOM = 10_000_000_000
-"""Bytes that have to be free before a scenario begins, with the files that it writes."""
+ROOM_PER_FILE = 1_200_000
+"""Bytes that have to be free for each of `--files` in each round: more than any scenario writes."""
 
 
 def say(text: str) -> None:
@@ -60,9 +60,10 @@ def measure(bench: Bench, names: list[str], save: Path | None) -> Report:
     report = Report(machine(bench.work), missing=bench.missing)
     if NGINX is None:
         bench.missing["nginx"] = "not installed (apt install nginx-light), so static_server.py has served"
+    room = ROOM_PER_FILE * bench.files * (bench.rounds + 1)
     for name in names:
-        if shutil.disk_usage(bench.work).free < ROOM:
-            bench.missing[name] = f"less than {ROOM / 1e9:.0f} GB free in {bench.work.parent}"
+        if shutil.disk_usage(bench.work).free < room:
+            bench.missing[name] = f"less than {room / 1e9:.0f} GB free in the work directory"
             continue
         began = time.monotonic()
         say(f"{name} ...")
@@ -85,6 +86,8 @@ def empty(work: Path) -> None:
     for directory in work.glob("out-*/archive"):
         for entry in pdfs(directory):
             os.truncate(entry.path, 0)
+    for volume in work.glob("seaweedfs-*/**/*.dat"):
+        os.truncate(volume, 0)
     os.sync()
 
 

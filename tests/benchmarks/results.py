@@ -104,6 +104,7 @@ def figures(scenario: Scenario, row: str) -> dict[str, Any]:
     samples = scenario.rows[row]
     found = {
         f"{scenario.unit}_per_second": spread([sample.rate for sample in samples]),
+        "seconds": spread([sample.wall for sample in samples]),
         "cpu_ms_each": spread([sample.cpu_ms for sample in samples]),
         "peak_rss_mb": spread([sample.peak_mb for sample in samples]),
         "first_row_rate_to_this": scenario.ratio(row, lambda sample: sample.rate),

@@ -2,6 +2,7 @@
 
 from results import Report, Sample, Scenario, spread
 
+FORMS = {"files": ".2f", "ids": ".4f", "starts": ".0f"}
 HEADINGS = ("", "a second", "CPU ms each", "peak RSS MB", "first row's rate to it", "first row's CPU to it", "")
 
 
@@ -9,14 +10,15 @@ def cells(scenario: Scenario, row: str) -> tuple[str, ...]:
     """One row, in the order of `HEADINGS`."""
     samples = scenario.rows[row]
     costs = all(sample.cpu and sample.done for sample in samples)
+    seconds = spread([sample.wall for sample in samples])
     rates = spread([sample.rate for sample in samples])
     rate, cpu = scenario.ratio(row, lambda sample: sample.rate), scenario.ratio(row, lambda sample: sample.cpu_ms)
     return (
         row,
-        rates.text(",.0f" if rates.median >= 10 else ".2f"),
-        spread([sample.cpu_ms for sample in samples]).text(".2f" if scenario.unit == "files" else ".4f")
-        if costs
-        else "",
+        seconds.text(".2f") + " s"
+        if scenario.unit == "starts"
+        else rates.text(",.0f" if rates.median >= 10 else ".2f"),
+        spread([sample.cpu_ms for sample in samples]).text(FORMS[scenario.unit]) if costs else "",
         f"{max(sample.peak_mb for sample in samples):,.0f}" if costs else "",
         f"{rate.text('.2f')}" if rate else "",
         f"{cpu.text('.2f')}" if cpu else "",
