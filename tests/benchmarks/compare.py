@@ -1,145 +1,134 @@
-"""bulkfetch beside a script that a user would write, in turn, in one run: only ratios within it mean anything.
+"""bulkfetch beside its peers, in turn, in one run: only ratios within a round mean anything.
 
-python tests/benchmarks/compare.py --files 3000 --rounds 5
-python tests/benchmarks/compare.py --already-stored 1000000
-python tests/benchmarks/compare.py --first-file
+python tests/benchmarks/compare.py --quick                        whether everything works: one round of 20 files
+python tests/benchmarks/compare.py --json figures.json --svg figures.svg
+python tests/benchmarks/compare.py disk-150kb rate-limited        only these scenarios
+python tests/benchmarks/compare.py --from figures.json --markdown what was measured earlier, as a table to paste
 """
 
 import argparse
+import gc
 import os
-import signal
+import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
-from processes import HERE, Cost, Server, bulkfetch, environment, measured, naive, static_server
-from stored_archive import KEY, invoice_ids
+from chart import as_svg
+from clients import TO_A_BUCKET, TO_DISK
+from results import Report, load
+from scenarios import SCENARIOS, Bench, UnfinishedError, pdfs
+from servers import NGINX
+from tables import as_markdown, as_text
 
-SIZES = (150_000, 30_000)
-CLIENTS: dict[str, Callable[[Path, Path, str], list[str]]] = {"bulkfetch": bulkfetch, "naive": naive}
-FEW, MANY = 10, 10_000_000
-STORED_FEW = 20_000
-LINES_AT_ONCE = 100_000
-FIRST_FILE_WITHIN = 60.0
-
-
-def write_ids(path: Path, ids: Iterable[str]) -> Path:
-    """A list with one ID a line."""
-    with path.open("w") as file:
-        for invoice_id in ids:
-            file.write(invoice_id + "\n")
-    return path
+UNFINISHED = "bulkfetch did not finish its work"
+ROOM_PER_FILE = 1_200_000
+"""Bytes that have to be free for each of `--files` in each round: more than any scenario writes."""
 
 
-def numbered(count: int) -> Iterator[str]:
-    """IDs in order."""
-    return (f"{number:08d}" for number in range(count))
+def say(text: str) -> None:
+    """Progress, apart from the result."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def pdfs(directory: Path) -> Iterator[os.DirEntry[str]]:
-    """The invoices that are visible in `directory`."""
-    if directory.exists():
-        with os.scandir(directory) as entries:
-            yield from (entry for entry in entries if entry.name.endswith(".pdf"))
+def machine(work: Path) -> dict[str, str]:
+    """What has to be known of a machine to judge its figures."""
+    file_system = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True, check=False).stdout
+    versions = [client.version() for client in (*TO_DISK, *TO_A_BUCKET[1:]) if not client.missing()]
+    if NGINX:
+        said = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr
+        versions.append(said.split()[-1])
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cores": str(os.cpu_count()),
+        "memory": f"{memory:.0f} GB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "file system": file_system.strip(),
+        "Python": platform.python_version(),
+        "versions": ", ".join(dict.fromkeys(versions)),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
 
 
-def compare(work: Path, size: int, files: int, rounds: int) -> None:
-    """Time both clients over `files` PDFs of `size` bytes, `rounds` times after one that is not counted."""
-    ids = write_ids(work / f"ids-{files}.txt", numbered(files))
-    costs: dict[str, list[Cost]] = {name: [] for name in CLIENTS}
-    with static_server(size) as server:
-        for number in range(rounds + 1):
-            for name, command in CLIENTS.items():
-                directory = work / f"{name}-{size}-{number}"
-                cost = measured(command(ids, directory, server.url), work / "output.log")
-                there = sum(entry.stat().st_size == size for entry in pdfs(directory))
-                if there != files:
-                    raise SystemExit(f"{name}: {there} of {files} files are there")
-                if number:
-                    costs[name].append(cost)
-        server_cpu = server.cpu() / (files * len(CLIENTS) * (rounds + 1))
-    print(f"\n{size // 1000} KB, {files} files, {rounds} rounds in turn, load {os.getloadavg()[0]:.1f}")
-    print(f"{'':<12}{'files/s':<26}{'CPU ms a file':<26}peak RSS MB")
-    for name, series in costs.items():
-        rates = [files / cost.wall for cost in series]
-        cpus = [1000 * cost.cpu / files for cost in series]
-        peak = max(cost.peak_mb for cost in series)
-        print(f"{name:<12}{spread(rates, '.0f'):<26}{spread(cpus, '.2f'):<26}{peak:.0f}")
-    pairs = list(zip(costs["bulkfetch"], costs["naive"], strict=True))
-    rate_ratio = spread([theirs.wall / ours.wall for ours, theirs in pairs], ".2f")
-    cpu_ratio = spread([ours.cpu / theirs.cpu for ours, theirs in pairs], ".2f")
-    print(f"{'ratio':<12}{rate_ratio:<26}{cpu_ratio:<26}")
-    print(f"the server: {1000 * server_cpu:.2f} CPU ms a file, so {1 / server_cpu:.0f} files/s on a core of its own")
+def measure(bench: Bench, names: list[str], save: Path | None) -> Report:
+    """All scenarios of these names, saved after each of them. What they have written stays, emptied, until the end."""
+    report = Report(machine(bench.work), missing=bench.missing)
+    if NGINX is None:
+        bench.missing["nginx"] = "not installed (apt install nginx-light), so static_server.py has served"
+    room = ROOM_PER_FILE * bench.files * (bench.rounds + 1)
+    for name in names:
+        if shutil.disk_usage(bench.work).free < room:
+            bench.missing[name] = f"less than {room / 1e9:.0f} GB free in the work directory"
+            continue
+        began = time.monotonic()
+        say(f"{name} ...")
+        try:
+            if scenario := SCENARIOS[name](bench):
+                report.scenarios.append(scenario)
+        except (UnfinishedError, subprocess.TimeoutExpired) as error:
+            say(str(error))
+            bench.missing[name] = UNFINISHED
+        if save:
+            report.save(save)
+        empty(bench.work)
+        say(f"{name}: {time.monotonic() - began:.0f} s")
+    report.machine["load after"] = f"{os.getloadavg()[0]:.1f}"
+    return report
 
 
-def spread(values: Sequence[float], form: str) -> str:
-    """The median, with least and most."""
-    return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
+def empty(work: Path) -> None:
+    """Give back the space of all outputs, but delete nothing: deletions slow down later creates on ext4 for minutes."""
+    for directory in work.glob("out-*/archive"):
+        for entry in pdfs(directory):
+            os.truncate(entry.path, 0)
+    for volume in work.glob("seaweedfs-*/**/*.dat"):
+        os.truncate(volume, 0)
+    os.sync()
 
 
-def already_stored(work: Path, count: int) -> None:
-    """Run again over an archive that has everything: over the first of its IDs, then over all `count`."""
-    archive = work / "archive"
-    started = time.perf_counter()
-    # Not in this process, whose peak memory its children would inherit.
-    subprocess.run([sys.executable, str(HERE / "stored_archive.py"), str(archive), str(count)], check=True)
-    print(f"an archive of {count} invoices, made in {time.perf_counter() - started:.0f} s")
-    with static_server(SIZES[-1]) as server:
-        for lines in (min(STORED_FEW, count), count):
-            ids = write_ids(work / f"stored-{lines}.txt", invoice_ids(lines))
-            cost = measured(bulkfetch(ids, archive, server.url, "--key", KEY), work / "output.log")
-            print(f"{lines:>10} IDs: {lines / cost.wall:>8.0f} a second, peak RSS {cost.peak_mb:.0f} MB")
-
-
-def first_file(work: Path) -> None:
-    """The time from the command to the first invoice under its final name, for a short and a very long list."""
-    with static_server(SIZES[0]) as server:
-        for lines in (FEW, FEW, MANY):
-            ids = write_ids(work / f"first-{lines}.txt", numbered(lines))
-            seconds = _until_first(ids, Path(tempfile.mkdtemp(dir=work)) / "archive", server)
-            print(f"{lines:>10} lines: first PDF after {seconds:.2f} s")
-
-
-def _until_first(ids: Path, directory: Path, server: Server) -> float:
-    started = time.perf_counter()
-    deadline = started + FIRST_FILE_WITHIN
-    command = bulkfetch(ids, directory, server.url, "-q")
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    try:
-        while next(pdfs(directory), None) is None:
-            if time.perf_counter() > deadline or process.poll():
-                raise SystemExit("no PDF came")
-            time.sleep(0.002)
-        return time.perf_counter() - started
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        process.wait()
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; without any, all")
+    parser.add_argument("--files", type=int, default=3000, help="files of 150 KB in a run; the rest follows from it")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
+    parser.add_argument("--stored", type=int, default=300_000, help="IDs of the archive that has everything")
+    parser.add_argument("--lines", type=int, default=10_000_000, help="lines of the very long list")
+    parser.add_argument("--quick", action="store_true", help="20 files, 1 round, short lists: shows that it works")
+    parser.add_argument("--work-dir", type=Path, help="on the disk to measure, best a file system of its own")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and figures there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart there")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown instead of columns")
+    parser.add_argument("--from", dest="earlier", type=Path, nargs="+", metavar="FILE", help="read these instead")
+    given = parser.parse_args()
+    if unknown := set(given.scenarios) - set(SCENARIOS):
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    if given.quick:
+        given.files, given.rounds, given.stored, given.lines = 20, 1, 1000, 10_000
+    return given
 
 
 def main() -> None:
-    """Run what the flags ask for; everything it wrote is deleted at the end, for deleting slows down what follows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=3000, help="invoices in a run")
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="bytes of a PDF")
-    parser.add_argument("--already-stored", type=int, nargs="?", const=200_000, metavar="N", help="only this: a re-run")
-    parser.add_argument("--first-file", action="store_true", help="only this: time to the first PDF")
-    parser.add_argument("--work-dir", type=Path, help="a directory on the disk to measure (not tmpfs)")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.work_dir, prefix="bulkfetch-bench-") as name:
-        work = Path(name)
-        if given.already_stored:
-            already_stored(work, given.already_stored)
-        elif given.first_file:
-            first_file(work)
-        else:
-            for size in given.sizes:
-                compare(work, size, given.files, given.rounds)
+    """Measure, or read what was measured; then print and write what the flags ask for."""
+    given = arguments()
+    if given.earlier:
+        report = load(given.earlier)
+    else:
+        # A collection here would take a core from what is measured.
+        gc.disable()
+        with tempfile.TemporaryDirectory(dir=given.work_dir, prefix="bulkfetch-bench-") as work:
+            bench = Bench(Path(work), given.files, given.rounds, given.stored, given.lines, say=say)
+            report = measure(bench, given.scenarios or list(SCENARIOS), given.json)
+    if given.svg:
+        given.svg.write_text(as_svg(report))
+    print(as_markdown(report) if given.markdown else as_text(report))
+    if failed := [name for name in given.scenarios or SCENARIOS if report.missing.get(name) == UNFINISHED]:
+        raise SystemExit(f"bulkfetch did not finish: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

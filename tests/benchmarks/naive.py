@@ -10,7 +10,6 @@ from pathlib import Path
 import aiofiles
 import aiohttp
 
-IN_FLIGHT = 32
 CHUNK = 64 * 1024
 
 
@@ -31,10 +30,10 @@ async def download(
                     await file.write(chunk)
 
 
-async def main(ids: list[str], directory: Path, api_url: str) -> None:
-    """All of them at once, `IN_FLIGHT` of them in work."""
-    semaphore = asyncio.Semaphore(IN_FLIGHT)
-    async with aiohttp.ClientSession() as session:
+async def main(ids: list[str], directory: Path, api_url: str, workers: int) -> None:
+    """All of them at once, `workers` of them in work."""
+    semaphore = asyncio.Semaphore(workers)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=workers)) as session:
         await asyncio.gather(*(download(session, semaphore, api_url, invoice_id, directory) for invoice_id in ids))
 
 
@@ -43,6 +42,7 @@ if __name__ == "__main__":
     arguments.add_argument("ids", type=Path)
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("api_url")
+    arguments.add_argument("--workers", type=int, default=32)
     given = arguments.parse_args()
     given.directory.mkdir(parents=True)
-    asyncio.run(main(given.ids.read_text().split(), given.directory, given.api_url))
+    asyncio.run(main(given.ids.read_text().split(), given.directory, given.api_url, given.workers))

@@ -1,13 +1,15 @@
 """The billing API and the download host as one process that is cheap enough not to be the bottleneck.
 
 A PUT answers with a link that carries the ID, a GET with one and the same valid PDF. Nothing is parsed that need not
-be: it serves clients that send one request at a time, as HTTP/1.1 clients do.
+be: it serves clients that send one request at a time, as HTTP/1.1 clients do. With `--delay` every answer comes that
+many seconds later, as over a long line; with `--error-every N` each N-th request is answered with a 503.
 """
 
 import argparse
 import asyncio
 import contextlib
 import socket
+from dataclasses import dataclass
 
 _OBJECTS = (
     b"1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n",
@@ -16,6 +18,7 @@ _OBJECTS = (
 )
 _SEND_BUFFER = 1 << 20
 _JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+_UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 _PDF_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -30,12 +33,28 @@ def pdf_of(size: int) -> bytes:
     return document + tail % len(document)
 
 
+@dataclass(slots=True)
+class Site:
+    """What all connections share."""
+
+    links: bytes
+    pdf_head: bytes
+    pdf_answer: bytes
+    delay: float
+    error_every: int
+    requests: int = 0
+
+    def fails(self) -> bool:
+        """Count one more request, and say whether it is one of those that fail."""
+        self.requests += 1
+        return self.error_every > 0 and self.requests % self.error_every == 0
+
+
 class StaticProtocol(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, origin: bytes, pdf_answer: bytes) -> None:
-        self._links = b'{"url":"%s/' % origin
-        self._pdf_answer = pdf_answer
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._request = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -49,23 +68,33 @@ class StaticProtocol(asyncio.Protocol):
             self._request = data
             return
         self._request = b""
-        if data.startswith(b"GET "):
-            self._write(self._pdf_answer)
+        answer = _UNAVAILABLE if self._site.fails() else self._answer(data)
+        if self._site.delay:
+            asyncio.get_running_loop().call_later(self._site.delay, self._write, answer)
         else:
-            # PUT /invoices/{id}/download-link?secondsValid=600
-            invoice_id = data[: data.index(b"\r")].split(b"/")[2]
-            body = self._links + invoice_id + b'"}'
-            self._write(_JSON_HEAD % len(body) + body)
+            self._write(answer)
+
+    def _answer(self, request: bytes) -> bytes:
+        if request.startswith(b"GET "):
+            return self._site.pdf_answer
+        if request.startswith(b"HEAD "):
+            return self._site.pdf_head
+        # PUT /invoices/{id}/download-link?secondsValid=600
+        invoice_id = request[: request.index(b"\r")].split(b"/")[2]
+        body = self._site.links + invoice_id + b'"}'
+        return _JSON_HEAD % len(body) + body
 
 
-async def _serve(size: int) -> None:
+async def _serve(size: int, delay: float, error_every: int) -> None:
     pdf = pdf_of(size)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # Inherited by each connection: a whole PDF goes out in one call.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     port = listener.getsockname()[1]
-    origin, answer = b"http://127.0.0.1:%d" % port, _PDF_HEAD % len(pdf) + pdf
-    server = await asyncio.get_running_loop().create_server(lambda: StaticProtocol(origin, answer), sock=listener)
+    links = b'{"url":"http://127.0.0.1:%d/' % port
+    head = _PDF_HEAD % len(pdf)
+    site = Site(links, head, head + pdf, delay, error_every)
+    server = await asyncio.get_running_loop().create_server(lambda: StaticProtocol(site), sock=listener)
     print(port, flush=True)
     await server.serve_forever()
 
@@ -73,5 +102,8 @@ async def _serve(size: int) -> None:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--size", type=int, required=True, help="bytes of the PDF")
+    arguments.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    arguments.add_argument("--error-every", type=int, default=0, metavar="N", help="answer each N-th request with 503")
+    given = arguments.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(arguments.parse_args().size))
+        asyncio.run(_serve(given.size, given.delay, given.error_every))
