@@ -9,7 +9,7 @@ anything, or a letter is upper-case, a short digest of the unchanged values keep
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -46,6 +46,12 @@ _WINDOWS_NAMES = frozenset(
 
 _ESCAPED = re.compile(r"[^A-Za-z0-9._-]+")
 _UPPER = re.compile(r"[A-Z]")
+# What nearly every ID is: nothing in it is escaped or marked.
+_is_unchanged = re.compile(r"[a-z0-9_-]+").fullmatch
+_has_reserved_name = re.compile(
+    rf"(?:^|/)(?:{'|'.join(re.escape(name) for name in sorted(_OWN_NAMES | _WINDOWS_NAMES))})[ ]*(?:[./]|$)",
+    re.IGNORECASE,
+).search
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[^{}]+|[{}]")
 _PLACEHOLDER = re.compile(r"(?:id|fields\[(?P<column>[^\[\]]+)\])(?P<cut>\[(-?[0-9]{1,4})?:(-?[0-9]{1,4})?\])?")
 _BAD_LITERAL = re.compile(r"[^A-Za-z0-9._ +=@()/-]")
@@ -136,9 +142,43 @@ class _Segment:
             names[0] = f"%{ord(names[0][0]):02x}{names[0][1:]}"
         return names
 
+    def join_format(self) -> str:
+        """The segment as a `%` format of its values."""
+        return "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in self.parts)
+
     def join(self, names: Iterable[str]) -> str:
         filled = iter(names)
         return "".join(part if isinstance(part, str) else next(filled) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _QuickKey:
+    """Makes the keys of IDs that stand in them as they are: `form` with the slices `cuts` of an ID of up to `longest`
+    characters."""
+
+    form: str
+    cuts: tuple[slice, ...]
+    longest: int
+
+    @classmethod
+    def of(cls, segments: Sequence[_Segment], limit: int) -> Self | None:
+        """For the template of `segments`, each of at most `limit` bytes; None if other columns are in it."""
+        places = [place for segment in segments for place in segment.places]
+        if any(place.column is not None for place in places):
+            return None
+        form = "/".join(segment.join_format() for segment in segments)
+        longest = min(
+            (limit - len(segment.fixed) - _SPARE) // len(segment.places) for segment in segments if segment.places
+        )
+        return cls(form, tuple(place.cut or slice(None) for place in places), longest)
+
+    def make(self, invoice_id: str) -> str | None:
+        """The key of `invoice_id`; None if it has to be made with more care."""
+        if len(invoice_id) > self.longest or not _is_unchanged(invoice_id):
+            return None
+        parts = tuple([invoice_id[cut] for cut in self.cuts])
+        key = self.form % parts
+        return None if "" in parts or _has_reserved_name(key) else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +194,7 @@ class KeyTemplate:
     _segments: tuple[_Segment, ...]
     _limit: int
     _always_marked: bool
+    _quick: "_QuickKey | None"
 
     @classmethod
     def parse(cls, template: str) -> Self:
@@ -179,7 +220,7 @@ class KeyTemplate:
         mixed = any(whole in segment.places for segment in filled) and not any(
             segment.places == [whole] for segment in filled
         )
-        return cls(template, segments, limit, mixed)
+        return cls(template, segments, limit, mixed, None if mixed else _QuickKey.of(segments, limit))
 
     @property
     def injective(self) -> bool:
@@ -192,6 +233,8 @@ class KeyTemplate:
         Raises:
             PermanentError: `invalid_row`, the row has no value for a field that the key needs.
         """
+        if self._quick is not None and (key := self._quick.make(invoice_id)) is not None:
+            return key
         values = [[place.value(invoice_id, fields) for place in segment.places] for segment in self._segments]
         names = [segment.encode(parts, self._limit) for segment, parts in zip(self._segments, values, strict=True)]
         if self._always_marked or names != values or any(_UPPER.search(name) for part in names for name in part):

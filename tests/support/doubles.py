@@ -4,9 +4,9 @@ it does is checked in tests/contract."""
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 
 import anyio
+from msgspec.structs import replace
 
 from bulkfetch.interfaces import Body, Capabilities, History, Manifest, Source
 from bulkfetch.models import Delivery, Entry, InputRow, Row
