@@ -12,8 +12,7 @@ from bulkfetch.errors import Reason
 NO_FIELDS: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One invoice to fetch, as a source handed it out.
 
     `line` is the input's line (1-based) where there is one; `fields` are the input's other columns; `tag` is the
@@ -23,7 +22,7 @@ class Delivery:
 
     invoice_id: str
     line: int | None = None
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = NO_FIELDS
     tag: object = None
     redelivered: bool = False
     final: bool = False
@@ -83,8 +82,7 @@ class Link:
     fresh: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectMeta:
+class ObjectMeta(msgspec.Struct, frozen=True):
     """An object that a store holds: `size` in bytes."""
 
     key: str
@@ -111,8 +109,7 @@ class PutResult:
     retain_until: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """What the manifests say of a stored invoice's object: `size` in bytes, `sha256` in lower-case hex."""
 
     key: str

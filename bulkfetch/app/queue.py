@@ -1,48 +1,38 @@
 """`bulkfetch queue`: feeding a queue, and looking after what its workers gave up."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import anyio
 import msgspec
 
-from bulkfetch.app.open_archive import readable_manifests
+from bulkfetch.app.open_archive import is_bucket
 from bulkfetch.app.open_input import open_rows
+from bulkfetch.app.sorted_input import InputCounts, open_triage
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.events import Listener
-from bulkfetch.manifest import LedgerIndex
-from bulkfetch.manifest.duplicates import SeenIds
-from bulkfetch.models import DeadLetter, Delivery, InputRow, Malformed, QueueStats
+from bulkfetch.models import DeadLetter, QueueStats
 from bulkfetch.queues import open_queue
 from bulkfetch.retrying import persisting
 from bulkfetch.sources.queue.message import encode_message
-
-SHOWN_PROBLEMS = 10
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 
-@dataclass(slots=True)
-class Pushed:
+@dataclass(slots=True, kw_only=True)
+class Pushed(InputCounts):
     """What became of an input's rows, in numbers.
 
-    `queued` are new in the queue, `already_queued` waited there or were in a worker's hands. `problems` are line and
-    problem of the first few rejected rows. `shortfall` says in words that not as many rows came as were expected.
+    `queued` are new in the queue, `already_queued` waited there or were in a worker's hands. `shortfall` says in words
+    that not as many rows came as were expected.
     """
 
-    read: int = 0
     queued: int = 0
     already_queued: int = 0
-    already_stored: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    problems: list[tuple[int | None, str]] = field(default_factory=list)
     shortfall: str | None = None
 
 
@@ -57,7 +47,8 @@ def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments
 def push_invoices(
     config: Config, *, source: str, queue: str, skip_done: str, environ: Mapping[str, str], notify: Listener
 ) -> Pushed:
-    """Queue every invoice that `source` names; those that the archive `skip_done` holds are left out.
+    """Queue every invoice that `source` names; those that the archive `skip_done` holds are left out, and those for
+    which no key can be made.
 
     `environ` holds the credentials for queue and archive, here and in the other functions of this module.
 
@@ -75,44 +66,23 @@ async def _push(
     config: Config, source: str, url: str, skip_done: str, environ: Mapping[str, str], notify: Listener
 ) -> Pushed:
     rows = await open_rows(config, source)
-    pushed = Pushed()
-    with TemporaryDirectory(prefix="bulkfetch-push-") as scratch:
-        root = Path(scratch) / "manifests-of-none"
-        if skip_done:
-            archive = msgspec.structs.replace(config.destination, url=skip_done)
-            root = await readable_manifests(archive, Path(scratch), environ)
-        ledger = await anyio.to_thread.run_sync(LedgerIndex.snapshot, root)
-        seen = await anyio.to_thread.run_sync(SeenIds, Path(scratch) / "seen")
-        try:
-            async with open_queue(url, environ, notify=notify, create=True) as queue:
-                async for batch in rows.batches():
-                    wanted = await _wanted(pushed, batch, ledger, seen)
-                    messages = [(row.invoice_id, encode_message(row)) for row in wanted]
-                    put = partial(queue.put, messages)
-                    new = await persisting(put, config.limits.max_outage) if messages else 0
-                    pushed.queued += new
-                    pushed.already_queued += len(messages) - new
-        finally:
-            await anyio.to_thread.run_sync(seen.close)
-            await anyio.to_thread.run_sync(ledger.close)
+    pushed = Pushed(manifests_only=is_bucket(skip_done))
+    archive = msgspec.structs.replace(config.destination, url=skip_done)
+    async with (
+        open_triage(archive, environ, date_format=config.source.date_format) as triage,
+        open_queue(url, environ, notify=notify, create=True) as queue,
+    ):
+        async for batch in rows.batches():
+            sorted_ = await triage.sort(batch)
+            pushed.add(sorted_)
+            messages = [(row.invoice_id, encode_message(row)) for row, _, _ in sorted_.to_fetch]
+            put = partial(queue.put, messages)
+            new = await persisting(put, config.limits.max_outage) if messages else 0
+            pushed.queued += new
+            pushed.already_queued += len(messages) - new
     if config.source.expect not in (0, pushed.read):
         pushed.shortfall = f"{config.source.expect} rows were expected and {pushed.read} came"
     return pushed
-
-
-async def _wanted(pushed: Pushed, batch: Sequence[InputRow], ledger: LedgerIndex, seen: SeenIds) -> list[Delivery]:
-    """The rows of `batch` that are to be queued; the others are counted."""
-    deliveries = [row for row in batch if isinstance(row, Delivery)]
-    repeats = await anyio.to_thread.run_sync(seen.find_repeats, [(row.invoice_id, row.line) for row in deliveries])
-    first = [row for index, row in enumerate(deliveries) if index not in repeats]
-    stored = await anyio.to_thread.run_sync(ledger.stored, [row.invoice_id for row in first])
-    problems = [(row.line, row.message) for row in batch if isinstance(row, Malformed)]
-    pushed.read += len(batch)
-    pushed.duplicates += len(repeats)
-    pushed.already_stored += len(stored)
-    pushed.rejected += len(problems)
-    pushed.problems += problems[: SHOWN_PROBLEMS - len(pushed.problems)]
-    return [row for row in first if row.invoice_id not in stored]
 
 
 def queue_stats(queue: str, *, environ: Mapping[str, str], notify: Listener) -> QueueStats:

@@ -71,9 +71,16 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         "rejected": plan.rejected,
     }
     print_numbers(numbers)
+    if plan.manifests_only:
+        print_manifests_only()
     if plan.seconds_at_rate is not None:
         emit(sys.stdout, f"{'takes at least':<15} {human_seconds(plan.seconds_at_rate)}, at the rate that is set")
     print_problems(plan.problems)
+
+
+def print_manifests_only() -> None:
+    """Say on stdout what "already stored" rests on where nobody looked at the objects."""
+    emit(sys.stdout, "what is already stored was read in the bucket's manifests; the objects were not looked for")
 
 
 def print_numbers(numbers: Mapping[str, int]) -> None:

@@ -1,5 +1,6 @@
 """`bulkfetch plan`: what a run would do."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -24,7 +25,11 @@ def command(ctx: click.Context, source: str, config_file: Path | None, *, as_jso
 
     from bulkfetch.app import plan_archive
     from bulkfetch.cli.output import print_plan
+    from bulkfetch.cli.plan_progress import plan_progress
 
-    plan = plan_archive(config, source=source, environ=os.environ)
+    # What is imported by now stays: no need to look through it again and again.
+    gc.freeze()
+    with plan_progress() as progress:
+        plan = plan_archive(config, source=source, environ=os.environ, progress=progress)
     print_plan(plan, to_json=as_json)
     return ExitCode.FAILED if plan.rejected else ExitCode.COMPLETE

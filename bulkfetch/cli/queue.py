@@ -46,14 +46,15 @@ def _json_option(function: Decorated) -> Decorated:
 @click.argument("source")
 @_queue_option
 @click.option("--skip-done", metavar="DEST", default="", help="Leave out what the archive DEST holds.")
-@config_flags("source.format", "source.column", "source.expect")
+@config_flags("destination.key", "source.format", "source.column", "source.expect")
 @_json_option
 @click.pass_context
 def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file: Path | None, *, as_json: bool) -> int:
     """Queue every invoice that SOURCE names, and make the queue where it is missing.
 
     An invoice that is queued already, or in a worker's hands, is not queued twice (SQS cannot tell), so a push that was
-    cut off is simply made again. The exit code is 3 if rows were rejected, or not as many came as were expected.
+    cut off is simply made again. A row for which the workers could make no key (--key, as they are given it) is
+    rejected here already. The exit code is 3 if rows were rejected, or not as many came as were expected.
     """
     config = configuration(ctx, os.environ, config_file)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from bulkfetch.app.queue import Pushed
 from bulkfetch.cli.log import level_of, sentence
-from bulkfetch.cli.output import as_json, emit, print_numbers, print_problems
+from bulkfetch.cli.output import as_json, emit, print_manifests_only, print_numbers, print_problems
 from bulkfetch.events import Event
 from bulkfetch.models import DeadLetter, QueueStats
 from bulkfetch.text import printable
@@ -32,6 +32,8 @@ def print_pushed(pushed: Pushed, *, to_json: bool) -> None:
             "rejected": pushed.rejected,
         }
     )
+    if pushed.manifests_only:
+        print_manifests_only()
     print_problems(pushed.problems)
     if pushed.shortfall:
         emit(sys.stderr, f"bulkfetch: {pushed.shortfall}")

@@ -1,11 +1,18 @@
-"""What earlier runs stored and what this run has seen, for a run on the event loop."""
+"""What earlier runs stored and what this run has met, for whoever is on the event loop."""
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
+from typing import Self
 
+from anyio import to_thread
+
+from bulkfetch.manifest.duplicates import SeenIds
+from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.open_run import OpenRun
 from bulkfetch.models import Entry
 
@@ -52,3 +59,56 @@ class RunHistory:
             FatalError: a manifest is damaged, or cannot be read.
         """
         await self._loop.run_in_executor(self._thread, partial(self._open_run.refresh, time.monotonic()))
+
+
+class SnapshotHistory:
+    """Keeps the contract of `interfaces.History` over an archive that is only looked at.
+
+    What has been stored since it was opened is known after `refresh`. Not for two tasks at once.
+    """
+
+    def __init__(self, ledger: LedgerIndex, seen: SeenIds) -> None:
+        self._ledger = ledger
+        self._seen = seen
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, root: Path, *, seen: Path) -> AsyncIterator[Self]:
+        """The history of the archive in `root`, where nothing is changed; `seen` is a free name for a scratch file.
+
+        Raises:
+            FatalError: a manifest is damaged, or the scratch file cannot be made.
+        """
+        ledger = await to_thread.run_sync(LedgerIndex.snapshot, root)
+        try:
+            met = await to_thread.run_sync(SeenIds, seen)
+            try:
+                yield cls(ledger, met)
+            finally:
+                met.close()
+        finally:
+            ledger.close()
+
+    async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
+        """See `interfaces.History.stored`."""
+        return await to_thread.run_sync(self._ledger.stored, ids)
+
+    async def owner(self, key: str) -> str | None:
+        """See `interfaces.History.owner`."""
+        return await to_thread.run_sync(self._ledger.owner, key)
+
+    async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
+        """See `interfaces.History.find_repeats`.
+
+        Raises:
+            FatalError: the disk failed.
+        """
+        return await to_thread.run_sync(self._seen.find_repeats, rows)
+
+    async def refresh(self) -> None:
+        """See `interfaces.History.refresh`.
+
+        Raises:
+            FatalError: a manifest is damaged, or cannot be read.
+        """
+        await to_thread.run_sync(self._ledger.refresh)

@@ -109,6 +109,8 @@ class LedgerIndex:
         Raises:
             FatalError: the ledger can neither be read nor be built anew.
         """
+        if not self._select("SELECT 1 FROM entries LIMIT ?", 1):
+            return {}
         query = """SELECT entries.invoice_id, entries.key, size, sha256
                    FROM json_each(?) AS wanted CROSS JOIN entries ON entries.invoice_id = wanted.value"""
         return {found[0]: Entry(*found[1:]) for found in self._select(query, msgspec.json.encode(ids).decode())}
@@ -171,7 +173,7 @@ class LedgerIndex:
         """Let the file go; a temporary one is gone."""
         self._connection.close()
 
-    def _select(self, query: str, parameter: str) -> list[tuple[Any, ...]]:
+    def _select(self, query: str, parameter: str | int) -> list[tuple[Any, ...]]:
         with sqlite_errors(_LABEL):
             return self._mending(lambda: self._connection.execute(query, (parameter,)).fetchall())
 

@@ -64,7 +64,6 @@ class Triage:
                 deliveries.append(row)
         repeated = await self._repeated(deliveries)
         stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
-        to_fetch: list[tuple[Delivery, str]] = []
         for index, delivery in enumerate(deliveries):
             if index in repeated:
                 result.duplicates.append((delivery, repeated[index]))
@@ -72,11 +71,13 @@ class Triage:
                 result.stored.append((delivery, entry))
             else:
                 try:
-                    to_fetch.append((delivery, self._keys.key_for(delivery.invoice_id, delivery.fields)))
+                    key = self._keys.key_for(delivery.invoice_id, delivery.fields)
                 except PermanentError as error:
                     result.unusable.append((delivery, error))
-        there = await self._unrecorded(to_fetch)
-        result.to_fetch = [(delivery, key, key in there) for delivery, key in to_fetch]
+                else:
+                    result.to_fetch.append((delivery, key, False))
+        if there := await self._unrecorded(result.to_fetch):
+            result.to_fetch = [(delivery, key, key in there) for delivery, key, _ in result.to_fetch]
         return result
 
     async def _repeated(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
@@ -99,11 +100,11 @@ class Triage:
             if meta is not None and meta.size == entry.size
         }
 
-    async def _unrecorded(self, to_fetch: Sequence[tuple[Delivery, str]]) -> set[str]:
-        """The keys that hold an object without a row known here."""
+    async def _unrecorded(self, to_fetch: Sequence[tuple[Delivery, str, bool]]) -> set[str]:
+        """The keys under which an object lies that nothing known here tells of."""
         # Where two IDs can have one key, what lies there may be another invoice's: then only its bytes can tell.
         if self._looks is None or not self._keys.injective:
             return set()
-        looked = [key for delivery, key in to_fetch if self._looks.unrecorded or delivery.redelivered]
+        looked = [key for delivery, key, _ in to_fetch if self._looks.unrecorded or delivery.redelivered]
         found = await self._looks.head(looked) if looked else []
         return {key for key, meta in zip(looked, found, strict=True) if meta is not None}

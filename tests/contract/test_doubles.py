@@ -1,16 +1,18 @@
-"""The doubles of `Body` and `Manifest` behave as the real ones do; those of `Source` pass its contract suite."""
+"""The doubles behave as the real ones do; those of `Source` pass its contract suite."""
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 import pytest
-from support.doubles import GivenBody, RecordingManifest, chunks
+from support.doubles import GivenBody, GivenHistory, RecordingManifest, chunks
 from support.rows import clock, row
 
 from bulkfetch.errors import FatalError, Reason, TransientError
 from bulkfetch.manifest import ManifestWriter
-from bulkfetch.models import Row
+from bulkfetch.manifest.history import SnapshotHistory
+from bulkfetch.models import Entry, Row
 
 pytestmark = pytest.mark.anyio
 
@@ -67,3 +69,18 @@ class Refusing:
 
     def stop_waiting(self) -> None:
         self.stopped_waiting = True
+
+
+async def test_a_history_tells_what_is_stored_and_repeated_as_a_real_one_does(tmp_path: Path) -> None:
+    """What was stored, by whom a key is taken, and which rows repeat an ID: the same from the double and an archive."""
+    archive = tmp_path / "archive"
+    async with ManifestWriter.open(archive, clock=clock) as manifest:
+        await manifest.append([row("a"), row("b")])
+    entries = {invoice_id: Entry(f"{invoice_id}.pdf", 7, "ab" * 32) for invoice_id in ("a", "b")}
+    async with SnapshotHistory.open(archive, seen=tmp_path / "seen") as real:
+        for history in (real, GivenHistory(entries)):
+            assert await history.stored(["a", "c"]) == {"a": entries["a"]}
+            assert [await history.owner(key) for key in ("b.pdf", "c.pdf")] == ["b", None]
+            assert await history.find_repeats([("a", 1), ("c", 2), ("a", 3)]) == {2: 1}
+            assert await history.find_repeats([("d", 4), ("c", 5)]) == {1: 2}
+            await history.refresh()

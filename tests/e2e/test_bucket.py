@@ -135,6 +135,9 @@ def test_plan_reads_the_bucket_and_leaves_nothing(seaweed, tmp_path):
     plan = bulkfetch("plan", source, "--to", to, "--json", **machine(seaweed, tmp_path / "two"))
     assert json.loads(plan.stdout)["already_stored"] == 10
     assert json.loads(plan.stdout)["to_fetch"] == 20
+    assert json.loads(plan.stdout)["manifests_only"] is True
+    text = bulkfetch("plan", source, "--to", to, **machine(seaweed, tmp_path / "two")).stdout
+    assert "the objects were not looked for" in text
     assert seaweed.keys(bucket) == before
     assert not (tmp_path / "two").exists()
 

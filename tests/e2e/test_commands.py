@@ -80,6 +80,24 @@ def test_plan_counts_what_a_run_would_do_and_leaves_no_trace(tmp_path):
     assert "20" in text
 
 
+def test_plan_misses_a_pdf_as_a_run_does(tmp_path):
+    """A PDF that has gone from the archive is to be fetched, by the plan's word as by the run's; nothing is touched."""
+    with sandbox(invoices=8) as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        assert bulkfetch("run", source, "--to", dest, "--api-url", served.api_url).returncode == 0
+        gone, cut = sorted(objects(dest))[:2]
+        (dest / gone).unlink()
+        (dest / cut).chmod(0o600)
+        (dest / cut).write_bytes(b"%PDF-")
+        there = tree(tmp_path)
+        planned = json.loads(bulkfetch("plan", source, "--to", dest, "--json", token=None).stdout)
+        assert (planned["already_stored"], planned["to_fetch"], planned["manifests_only"]) == (6, 2, False)
+        assert tree(tmp_path) == there
+        (dest / cut).unlink()
+        assert bulkfetch("run", source, "--to", dest, "--api-url", served.api_url).returncode == 0
+        assert (summary(dest).counts.skipped, summary(dest).counts.stored) == (6, 2)
+
+
 def marks(done):
     """The checks' names by outcome."""
     found = {"✓": [], "✗": [], "\N{EN DASH}": []}

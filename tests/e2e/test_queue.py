@@ -75,6 +75,33 @@ def test_a_queue_is_fed_and_worked_off(nats, tmp_path):
         assert objects(tmp_path / "archive")[f"{ids_of(running)[0]}.pdf"] == pdf_of(running, ids_of(running)[0])
 
 
+def test_a_row_without_a_key_is_not_queued(nats, tmp_path):
+    """A row that has no value for the key is rejected before it is queued, with exit 3, as `plan` says beforehand."""
+    source, queue = tmp_path / "ids.csv", nats.queue()
+    source.write_text("id,customer\na,x\nb,\nc,y\n")
+    key = "{fields[customer]}/{id}.pdf"
+    planned = bulkfetch("plan", source, "--to", tmp_path / "archive", "--key", key, "--json", token=None)
+    pushed = bulkfetch("queue", "push", source, "--queue", queue, "--json", token=None, BULKFETCH_DESTINATION_KEY=key)
+    for done in (planned, pushed):
+        assert done.returncode == 3, done.stderr
+        shown = json.loads(done.stdout)
+        assert (shown["read"], shown["rejected"]) == (3, 1)
+        ((line, problem),) = shown["problems"]
+        assert (line, "the field 'customer'" in problem) == (3, True)
+    assert json.loads(pushed.stdout)["queued"] == 2
+    assert stats(queue)["waiting"] == 2
+
+
+def test_a_push_misses_a_pdf_as_a_run_does(nats, tmp_path):
+    """With --skip-done an invoice whose PDF has gone from the archive is queued, though a manifest calls it stored."""
+    with sandbox(invoices=5) as running:
+        ids, archive = write_ids(tmp_path / "ids.txt", ids_of(running)), tmp_path / "archive"
+        assert work(running, ids, archive).returncode == 0
+    (archive / min(objects(archive))).unlink()
+    (pushed,) = shown("push", ids, "--queue", nats.queue(), "--skip-done", archive)
+    assert (pushed["queued"], pushed["already_stored"]) == (1, 4)
+
+
 def test_a_stopped_worker_hands_back_at_once(nats, tmp_path):
     """SIGTERM under load: what is in hand is finished, the rest is with the other workers at once, nothing is fetched
     twice, and the exit code says that it was asked to end."""

@@ -6,12 +6,12 @@ import json
 import threading
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from support.doubles import GivenBody, GivenQueue, GivenSource, RecordingManifest
 from support.pdfs import pdf_bytes
 

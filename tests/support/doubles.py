@@ -3,13 +3,13 @@ it does is checked in tests/contract."""
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import anyio
+from msgspec.structs import replace
 
-from bulkfetch.interfaces import Body, Capabilities, Manifest, Source
-from bulkfetch.models import Delivery, InputRow, Row
+from bulkfetch.interfaces import Body, Capabilities, History, Manifest, Source
+from bulkfetch.models import Delivery, Entry, InputRow, Row
 
 Part = bytes | Exception | Callable[[], Awaitable[object]]
 
@@ -163,7 +163,36 @@ class RecordingManifest:
         self._inner.stop_waiting()
 
 
+class GivenHistory:
+    """Nothing but `entries` is stored, by ID; which IDs were met is kept in memory."""
+
+    def __init__(self, entries: Mapping[str, Entry] | None = None) -> None:
+        self._entries = dict(entries or {})
+        self._first: dict[str, int | None] = {}
+
+    async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
+        """Those of `entries`."""
+        return {invoice_id: self._entries[invoice_id] for invoice_id in ids if invoice_id in self._entries}
+
+    async def owner(self, key: str) -> str | None:
+        """By the keys of `entries`."""
+        return next((invoice_id for invoice_id, entry in self._entries.items() if entry.key == key), None)
+
+    async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
+        """By a dictionary of all that was met."""
+        repeated: dict[int, int | None] = {}
+        for index, (invoice_id, line) in enumerate(rows):
+            if invoice_id in self._first:
+                repeated[index] = self._first[invoice_id]
+            self._first.setdefault(invoice_id, line)
+        return repeated
+
+    async def refresh(self) -> None:
+        """There are no other runs."""
+
+
 _BODIES: type[Body] = GivenBody
 _SOURCES: tuple[type[Source], ...] = (GivenSource, GivenQueue)
 _MANIFESTS: type[Manifest] = RecordingManifest
+_HISTORIES: type[History] = GivenHistory
 """What mypy holds to the Protocols."""

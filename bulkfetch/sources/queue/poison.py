@@ -6,8 +6,9 @@ order, half of the good ones are done before it is the turn of the one that kill
 """
 
 from collections.abc import Container, Sequence
-from dataclasses import replace
 from random import Random
+
+from msgspec.structs import replace
 
 from bulkfetch.errors import Reason
 from bulkfetch.models import Delivery, InputRow, Lease, Malformed

@@ -15,11 +15,9 @@ from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.stores.local.errors import Destination, disposition, local_errors, unusable
 from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
+from bulkfetch.stores.local.heads import heads
 from bulkfetch.stores.local.temp_files import TempFile
 from bulkfetch.stores.local.tree import BLOCK, Tree
-
-_HEAD_GROUP = 64
-"""Keys that share the descriptors of their directories, so that these stay few."""
 
 
 class LocalStore:
@@ -94,7 +92,7 @@ class LocalStore:
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """See `interfaces.Store.head`. Only regular files count, reached through no symlink."""
         with local_errors(self._destination):
-            return await to_thread.run_sync(self._head, [(key, key_path(key)) for key in keys])
+            return await to_thread.run_sync(heads, self._tree.root_fd, keys)
 
     async def adopt(self, key: str) -> PutResult | None:
         """See `interfaces.Store.adopt`."""
@@ -145,15 +143,6 @@ class LocalStore:
         with self._tree.temp_files.dropping(temp):
             temp.write(incoming.chunks)
             self._tree.quarantine(temp, path)
-
-    def _head(self, paths: Sequence[tuple[str, KeyPath]]) -> Sequence[ObjectMeta | None]:
-        found: list[ObjectMeta | None] = []
-        for start in range(0, len(paths), _HEAD_GROUP):
-            with self._tree.directories() as directories:
-                for key, path in paths[start : start + _HEAD_GROUP]:
-                    size = directories.size(path)
-                    found.append(None if size is None else ObjectMeta(key, size))
-        return found
 
     def _open(self, path: KeyPath) -> int:
         with self._tree.directories() as directories:

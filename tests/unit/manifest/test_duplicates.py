@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError
+from bulkfetch.manifest import duplicates
 from bulkfetch.manifest.duplicates import SeenIds
 
 IDS = st.text("abAB-é€", max_size=3)
@@ -22,6 +23,18 @@ def test_repeats_are_what_a_dictionary_says(tmp_path_factory, batches):
                 expected[index] = first[invoice_id]
             first.setdefault(invoice_id, line)
         assert seen.find_repeats(batch) == expected
+    seen.close()
+
+
+def test_two_ids_with_one_mark_are_no_duplicates(tmp_path, monkeypatch):
+    """An ID is a duplicate only if it was met itself, in memory or on disk, whatever else has its bit."""
+    monkeypatch.setattr(duplicates, "_FILTER_BITS", 8)
+    monkeypatch.setattr(duplicates, "_GATHERED", 50)
+    seen = SeenIds(tmp_path / "seen")
+    for start in range(0, 400, 20):
+        rows = [(f"INV-{number}", number) for number in range(start, start + 20)]
+        assert seen.find_repeats([*rows, ("INV-0", 999)]) == {20: 0}
+    assert seen.find_repeats([(f"INV-{number}", 1000) for number in range(400)]) == {n: n for n in range(400)}
     seen.close()
 
 

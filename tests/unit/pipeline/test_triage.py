@@ -1,95 +1,130 @@
-"""Which rows need no fetching, and what the store is asked for."""
+"""What is to become of a batch of rows: by what history and store say, in the input's order."""
 
 import pytest
+from support.doubles import GivenHistory
 
 from bulkfetch.errors import Reason
 from bulkfetch.keys import KeyTemplate
+from bulkfetch.manifest.history import SnapshotHistory
 from bulkfetch.models import Delivery, Entry, Malformed, ObjectMeta
 from bulkfetch.pipeline.triage import Looks, Triage
+from bulkfetch.stores.local.heads import LocalHeads
 
 pytestmark = pytest.mark.anyio
 
-
-class GivenHistory:
-    """Knows the entries that it is given, and what it was asked about."""
-
-    def __init__(self, *ids):
-        self.entries = {each: Entry(f"{each}.pdf", 7, "ab" * 32) for each in ids}
-        self.seen = {}
-
-    async def stored(self, ids):
-        return {each: self.entries[each] for each in ids if each in self.entries}
-
-    async def find_repeats(self, rows):
-        found = {}
-        for index, (invoice_id, line) in enumerate(rows):
-            if invoice_id in self.seen:
-                found[index] = self.seen[invoice_id]
-            else:
-                self.seen[invoice_id] = line
-        return found
+STORED = {invoice_id: Entry(f"{invoice_id}.pdf", 7, "ab" * 32) for invoice_id in ("old", "gone", "cut")}
 
 
-class GivenStore:
-    """Holds objects of seven bytes under the keys that it is given; `asked` are the keys it was asked for."""
-
-    def __init__(self, *keys):
-        self.keys, self.asked = keys, []
-
-    async def head(self, keys):
-        self.asked += keys
-        return [ObjectMeta(key, 7) if key in self.keys else None for key in keys]
+def triage(history=None, *, key="{id}.pdf", repeats=False, looks=None):
+    """A triage over `history`; without one nothing is stored."""
+    return Triage(history=history or GivenHistory(), keys=KeyTemplate.parse(key), repeats=repeats, looks=looks)
 
 
-def triage(history, store=None, *, template="{id}.pdf", repeats=False, stored=True, unrecorded=False):
-    looks = Looks(head=store.head, stored=stored, unrecorded=unrecorded) if store else None
-    return Triage(history=history, keys=KeyTemplate.parse(template), repeats=repeats, looks=looks)
+def there(*keys, size=7):
+    """A store that holds `keys`, and notes in the list what it is asked for."""
+    asked = []
+
+    async def head(wanted):
+        asked.extend(wanted)
+        return [ObjectMeta(key, size) if key in keys else None for key in wanted]
+
+    return head, asked
 
 
-async def test_each_row_goes_one_way():
-    """Malformed, unusable, duplicate, stored, to fetch: each row is in exactly one list, in the input's order."""
-    malformed = Malformed("?", Reason.INVALID_ID, "no", 1)
+async def test_each_row_is_in_one_place():
+    """Malformed rows, rows without a key, duplicates, stored rows and the others are told apart, in order."""
+    bad = Malformed("a/b", Reason.INVALID_ID, "a slash", 2)
     rows = [
-        malformed,
-        *(Delivery(each, line, {"year": "2024"}) for line, each in enumerate("abac", 2)),
-        Delivery("d", 6),
+        Delivery("new", 1, {"of": "x"}),
+        bad,
+        Delivery("keyless", 3),
+        Delivery("new", 4, {"of": "x"}),
+        Delivery("old", 5),
+        Delivery("newer", 6, {"of": "y"}),
     ]
-    result = await triage(GivenHistory("b"), template="{fields[year]}/{id}.pdf").sort(rows)
-    assert result.malformed == [malformed]
-    assert [(each.line, first) for each, first in result.duplicates] == [(4, 2)]
-    assert [each.invoice_id for each, _ in result.stored] == ["b"]
-    assert [(each.invoice_id, error.reason) for each, error in result.unusable] == [("d", Reason.INVALID_ROW)]
-    assert [each.invoice_id for each, _, _ in result.to_fetch] == ["a", "c"]
+    found = await triage(GivenHistory(STORED), key="{fields[of]}/{id}.pdf").sort(rows)
+    assert found.malformed == [bad]
+    assert [(row.line, error.reason) for row, error in found.unusable] == [(3, Reason.INVALID_ROW)]
+    assert [(row.line, first) for row, first in found.duplicates] == [(4, 1)]
+    assert [(row.line, entry.key) for row, entry in found.stored] == [(5, "old.pdf")]
+    assert [(row.line, key, adopt) for row, key, adopt in found.to_fetch] == [
+        (1, "x/new.pdf", False),
+        (6, "y/newer.pdf", False),
+    ]
 
 
-async def test_a_row_alone_is_no_object():
-    """What an earlier run stored and the store does not hold any more is fetched again."""
-    store = GivenStore("a.pdf")
-    result = await triage(GivenHistory("a", "b"), store).sort([Delivery("a"), Delivery("b")])
-    assert [each.invoice_id for each, _ in result.stored] == ["a"]
-    assert [each.invoice_id for each, _, _ in result.to_fetch] == ["b"]
+async def test_duplicates_are_found_across_batches_unless_the_source_may_repeat():
+    """An ID of an earlier batch is a duplicate of its first line; from a queue it is simply there again."""
+    for repeats, expected in ((False, [("a", 1)]), (True, [])):
+        sorter = triage(repeats=repeats)
+        await sorter.sort([Delivery("a", 1)])
+        found = await sorter.sort([Delivery("a", 2), Delivery("b", 3)])
+        assert [(row.invoice_id, line) for row, line in found.duplicates] == expected
+        assert len(found.to_fetch) == 2 - len(expected)
 
 
-async def test_a_queue_has_no_duplicates():
-    """The same ID twice is a message that was delivered again."""
-    result = await triage(GivenHistory(), repeats=True).sort([Delivery("a"), Delivery("a")])
-    assert [key for _, key, _ in result.to_fetch] == ["a.pdf"] * 2
+async def test_a_duplicate_of_a_stored_invoice_is_a_duplicate():
+    """The first row is skipped as stored, the second as its duplicate."""
+    found = await triage(GivenHistory(STORED)).sort([Delivery("old", 1), Delivery("old", 2)])
+    assert ([row.line for row, _ in found.stored], [row.line for row, _ in found.duplicates]) == ([1], [2])
 
 
-@pytest.mark.parametrize(("unrecorded", "asked"), [(False, ["b.pdf"]), (True, ["a.pdf", "b.pdf"])])
-async def test_where_an_object_without_a_row_is_looked_for(unrecorded, asked):
-    """Under every key after a run that died; else only for rows that were handed out before."""
-    store = GivenStore("b.pdf")
-    rows = [Delivery("a"), Delivery("b", redelivered=True)]
-    result = await triage(GivenHistory(), store, unrecorded=unrecorded).sort(rows)
-    assert store.asked == asked
-    assert [adopt for _, _, adopt in result.to_fetch] == [False, True]
+async def test_what_is_gone_or_cut_is_fetched_anew():
+    """A row alone is not an object: where the store is asked, one with another size or none at all is fetched."""
+    head, asked = there("old.pdf")
+    rows = [Delivery(invoice_id) for invoice_id in ("old", "gone", "new")]
+    looks = Looks(head=head, stored=True, unrecorded=False)
+    found = await triage(GivenHistory(STORED), looks=looks).sort(rows)
+    assert [row.invoice_id for row, _ in found.stored] == ["old"]
+    assert [row.invoice_id for row, _, _ in found.to_fetch] == ["gone", "new"]
+    assert asked == ["old.pdf", "gone.pdf"]
+    head, _ = there("cut.pdf", size=6)
+    looks = Looks(head=head, stored=True, unrecorded=False)
+    assert (await triage(GivenHistory(STORED), looks=looks).sort([Delivery("cut")])).stored == []
 
 
-async def test_nothing_is_adopted_where_two_invoices_can_have_one_key():
-    """There an object may be another invoice's: only its bytes can tell."""
-    store = GivenStore("2024.pdf")
-    rows = [Delivery("a", fields={"year": "2024"}, redelivered=True)]
-    result = await triage(GivenHistory(), store, template="{fields[year]}.pdf", unrecorded=True).sort(rows)
-    assert [adopt for _, _, adopt in result.to_fetch] == [False]
-    assert store.asked == []
+async def test_a_manifest_is_believed_where_looking_costs_too_much():
+    """Where what is stored is not looked for, nothing is asked of the store."""
+    head, asked = there()
+    looks = Looks(head=head, stored=False, unrecorded=False)
+    found = await triage(GivenHistory(STORED), looks=looks).sort([Delivery("gone")])
+    assert [row.invoice_id for row, _ in found.stored] == ["gone"]
+    assert asked == []
+
+
+async def test_objects_without_a_row_are_marked():
+    """After a run that died each key is looked at; else only those of rows that were handed out before."""
+    rows = [Delivery("one"), Delivery("two", redelivered=True), Delivery("three", redelivered=True)]
+    for unrecorded, expected in ((True, [True, True, False]), (False, [False, True, False])):
+        head, _ = there("one.pdf", "two.pdf")
+        looks = Looks(head=head, stored=True, unrecorded=unrecorded)
+        found = await triage(looks=looks).sort(rows)
+        assert [adopt for _, _, adopt in found.to_fetch] == expected
+
+
+async def test_what_two_invoices_could_share_is_not_taken_for_either():
+    """Where two IDs can have one key nobody looks: what lies there may be another invoice's."""
+    head, asked = there("i.pdf")
+    looks = Looks(head=head, stored=True, unrecorded=True)
+    found = await triage(key="{id[:1]}.pdf", looks=looks).sort([Delivery("i1")])
+    assert [adopt for _, _, adopt in found.to_fetch] == [False]
+    assert asked == []
+
+
+async def test_a_real_directory_is_looked_at_and_left_alone(tmp_path):
+    """A directory that is missing holds nothing and is not made; a symlink and a directory are no objects."""
+    looks = Looks(head=LocalHeads(tmp_path / "archive").head, stored=True, unrecorded=True)
+    rows = [Delivery(invoice_id) for invoice_id in ("b1", "a1", "b2", "a2", "a3", "c1")]
+    async with SnapshotHistory.open(tmp_path / "archive", seen=tmp_path / "seen") as history:
+        found = await triage(history, key="{id[:1]}/{id}.pdf", looks=looks).sort(rows)
+    assert [adopt for _, _, adopt in found.to_fetch] == [False] * 6
+    assert list(tmp_path.iterdir()) == []
+    for key in ("a/a1.pdf", "b/b2.pdf"):
+        (tmp_path / "archive" / key).parent.mkdir(parents=True)
+        (tmp_path / "archive" / key).write_bytes(b"%PDF")
+    (tmp_path / "archive/a/a2.pdf").symlink_to("a1.pdf")
+    (tmp_path / "archive/a/a3.pdf").mkdir()
+    (tmp_path / "archive/c").symlink_to("a")
+    async with SnapshotHistory.open(tmp_path / "archive", seen=tmp_path / "seen") as history:
+        found = await triage(history, key="{id[:1]}/{id}.pdf", looks=looks).sort(rows)
+    assert [row.invoice_id for row, _, adopt in found.to_fetch if adopt] == ["a1", "b2"]
