@@ -37,7 +37,7 @@ def say(text: str) -> None:
 
 def machine(work: Path) -> dict[str, str]:
     """What has to be known of a machine to judge its figures."""
-    file_system = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True, check=False).stdout
+    file_system = subprocess.run(["df", "--output=fstype", work], capture_output=True, text=True, check=False).stdout
     versions = [client.version() for client in (*TO_DISK, *TO_A_BUCKET[1:]) if not client.missing()]
     if NGINX:
         said = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr
@@ -48,7 +48,7 @@ def machine(work: Path) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory": f"{memory:.0f} GB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "file system": file_system.strip(),
+        "file system": file_system.split()[-1],
         "Python": platform.python_version(),
         "versions": ", ".join(dict.fromkeys(versions)),
         "load before": f"{os.getloadavg()[0]:.1f}",
@@ -73,11 +73,11 @@ def measure(bench: Bench, names: list[str], save: Path | None) -> Report:
         except (UnfinishedError, subprocess.TimeoutExpired) as error:
             say(str(error))
             bench.missing[name] = UNFINISHED
+        report.machine["load after"] = f"{os.getloadavg()[0]:.1f}"
         if save:
             report.save(save)
         empty(bench.work)
         say(f"{name}: {time.monotonic() - began:.0f} s")
-    report.machine["load after"] = f"{os.getloadavg()[0]:.1f}"
     return report
 
 

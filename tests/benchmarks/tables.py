@@ -13,11 +13,12 @@ def cells(scenario: Scenario, row: str) -> tuple[str, ...]:
     seconds = spread([sample.wall for sample in samples])
     rates = spread([sample.rate for sample in samples])
     rate, cpu = scenario.ratio(row, lambda sample: sample.rate), scenario.ratio(row, lambda sample: sample.cpu_ms)
+    pace = (
+        seconds.text(".2f") + " s" if scenario.unit == "starts" else rates.text(",.0f" if rates.median >= 10 else ".2f")
+    )
     return (
         row,
-        seconds.text(".2f") + " s"
-        if scenario.unit == "starts"
-        else rates.text(",.0f" if rates.median >= 10 else ".2f"),
+        pace if all(sample.complete for sample in samples) else "",
         spread([sample.cpu_ms for sample in samples]).text(FORMS[scenario.unit]) if costs else "",
         f"{max(sample.peak_mb for sample in samples):,.0f}" if costs else "",
         f"{rate.text('.2f')}" if rate else "",
