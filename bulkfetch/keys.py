@@ -45,6 +45,8 @@ _WINDOWS_NAMES = frozenset(
 )
 
 _ESCAPED = re.compile(r"[^A-Za-z0-9._-]+")
+# No part of such a key begins with a dot.
+_is_plain_key = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*").fullmatch
 _UPPER = re.compile(r"[A-Z]")
 # What nearly every ID is: nothing in it is escaped or marked.
 _is_unchanged = re.compile(r"[a-z0-9_-]+").fullmatch
@@ -85,6 +87,8 @@ def key_path(key: str) -> KeyPath:
             name.
     """
     path = tuple(key.split("/"))
+    if _is_plain_key(key):
+        return path
     try:
         usable = b"\0" not in key.encode() and not {"", ".", ".."}.intersection(path) and path[0] != STATE
     except UnicodeEncodeError:
