@@ -19,12 +19,13 @@ class RowWriter:
         self._uri = uri
 
     def known(self, known: Sorted) -> list[tuple[InputRow, Row]]:
-        """What needs no fetching, each input row with its manifest row."""
+        """What needs no fetching, each input row with its manifest row; all of one moment."""
+        now = self._now()
         return [
-            *((row, self.malformed(row)) for row in known.malformed),
-            *((delivery, self.unusable(delivery, error)) for delivery, error in known.unusable),
-            *((delivery, self.duplicate(delivery, line)) for delivery, line in known.duplicates),
-            *((delivery, self.already_stored(delivery, entry)) for delivery, entry in known.stored),
+            *((row, self.malformed(row, now)) for row in known.malformed),
+            *((delivery, self.unusable(delivery, error, now)) for delivery, error in known.unusable),
+            *((delivery, self.duplicate(delivery, line, now)) for delivery, line in known.duplicates),
+            *((delivery, self.already_stored(delivery, entry, now)) for delivery, entry in known.stored),
         ]
 
     def stored(self, job: Job, result: PutResult) -> Row:
@@ -56,31 +57,38 @@ class RowWriter:
             message=printable(str(error)),
         )
 
-    def already_stored(self, delivery: Delivery, entry: Entry) -> Row:
-        """An earlier run stored it, and the object is in its place."""
-        return self._at_once(
-            delivery,
-            Outcome.SKIPPED,
-            Reason.ALREADY_STORED,
+    def already_stored(self, delivery: Delivery, entry: Entry, now: str = "") -> Row:
+        """An earlier run stored it, and the object is in its place. `now` is the moment, if it is known already (below,
+        too)."""
+        now = now or self._now()
+        return Row(
+            run=self._run,
+            invoice_id=delivery.invoice_id,
+            outcome=Outcome.SKIPPED,
+            reason=Reason.ALREADY_STORED,
             key=entry.key,
             uri=self._uri(entry.key),
             size=entry.size,
             sha256=entry.sha256,
+            started_at=now,
+            finished_at=now,
+            line=delivery.line,
+            fields=delivery.fields,
         )
 
-    def duplicate(self, delivery: Delivery, first_line: int | None) -> Row:
+    def duplicate(self, delivery: Delivery, first_line: int | None, now: str = "") -> Row:
         """The ID came before in this input."""
         where = "earlier in this input" if first_line is None else f"of line {first_line}"
-        return self._at_once(delivery, Outcome.SKIPPED, Reason.DUPLICATE, message=f"duplicate {where}")
+        return self._at_once(delivery, Outcome.SKIPPED, Reason.DUPLICATE, now, f"duplicate {where}")
 
-    def unusable(self, delivery: Delivery, error: PermanentError) -> Row:
+    def unusable(self, delivery: Delivery, error: PermanentError, now: str = "") -> Row:
         """The row's other columns do not give it a key."""
-        return self._at_once(delivery, Outcome.REJECTED, error.reason, message=printable(str(error)))
+        return self._at_once(delivery, Outcome.REJECTED, error.reason, now, printable(str(error)))
 
-    def malformed(self, row: Malformed) -> Row:
+    def malformed(self, row: Malformed, now: str = "") -> Row:
         """The row names no usable invoice."""
         delivery = Delivery(row.raw, row.line)
-        return self._at_once(delivery, Outcome.REJECTED, row.reason, message=printable(row.message))
+        return self._at_once(delivery, Outcome.REJECTED, row.reason, now, printable(row.message))
 
     def _of_job(self, job: Job, outcome: Outcome, **columns: object) -> Row:
         effort, finished = job.effort, self._utc_now()
@@ -95,9 +103,12 @@ class RowWriter:
             **columns,
         )
 
-    def _at_once(self, delivery: Delivery, outcome: Outcome, reason: Reason, **columns: object) -> Row:
-        now = utc_iso(self._utc_now())
-        return self._row(delivery, outcome, reason=reason, started_at=now, finished_at=now, **columns)
+    def _at_once(self, delivery: Delivery, outcome: Outcome, reason: Reason, now: str, message: str) -> Row:
+        now = now or self._now()
+        return self._row(delivery, outcome, reason=reason, started_at=now, finished_at=now, message=message)
+
+    def _now(self) -> str:
+        return utc_iso(self._utc_now())
 
     def _row(self, delivery: Delivery, outcome: Outcome, **columns: object) -> Row:
         return Row(

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -66,15 +67,16 @@ class Directories:
             raise FileNotFoundError("/".join(path))
         return fd
 
-    def size(self, path: KeyPath) -> int | None:
-        """The size of the object at `path` in bytes; None where `open_object` would find none."""
+    def sizes(self, parent: KeyPath, names: Sequence[str]) -> list[int | None]:
+        """The sizes in bytes of the objects `names` in the directory `parent`; None where `open_object` would find
+        none."""
         try:
-            status = os.stat(path[-1], dir_fd=self.find(path[:-1]), follow_symlinks=False)
+            fd = self.find(parent)
         except OSError as error:
             if _absent(error):
-                return None
+                return [None] * len(names)
             raise
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return [_size(name, fd) for name in names]
 
     def sync(self) -> dict[KeyPath, OSError]:
         """Make the entries of all opened directories durable; the ones that failed, with their errors.
@@ -92,3 +94,13 @@ class Directories:
 
 def _absent(error: OSError) -> bool:
     return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+
+
+def _size(name: str, directory: int) -> int | None:
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if _absent(error):
+            return None
+        raise
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -44,30 +44,15 @@ def heads(root_fd: int, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         OSError: a directory cannot be read.
         PermanentError: one of `keys` can be no key.
     """
-    paths = [key_path(key) for key in keys]
+    directories: dict[KeyPath, list[tuple[int, str]]] = {}
+    for index, key in enumerate(keys):
+        *parent, name = key_path(key)
+        directories.setdefault(tuple(parent), []).append((index, name))
     found: list[ObjectMeta | None] = [None] * len(keys)
-    at = 0
-    order = sorted(range(len(paths)), key=lambda index: paths[index][:-1])
-    while at < len(order):
-        at = _directory(root_fd, paths, order, at, keys, found)
-    return found
-
-
-def _directory(
-    root_fd: int,
-    paths: Sequence[KeyPath],
-    order: Sequence[int],
-    at: int,
-    keys: Sequence[str],
-    found: list[ObjectMeta | None],
-) -> int:
-    """Fill in what is `found` in the directory of the key that is next in `order`; where the next directory begins."""
-    parent = paths[order[at]][:-1]
-    with Directories(root_fd) as directories:
-        while at < len(order) and paths[order[at]][:-1] == parent:
-            index = order[at]
-            size = directories.size(paths[index])
+    for path, objects in directories.items():
+        with Directories(root_fd) as opened:
+            sizes = opened.sizes(path, [name for _, name in objects])
+        for (index, _), size in zip(objects, sizes, strict=True):
             if size is not None:
                 found[index] = ObjectMeta(keys[index], size)
-            at += 1
-    return at
+    return found

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +19,8 @@ BLOCK = 1024 * 1024
 
 FREE_FLOOR = 64 * BLOCK
 """Bytes that must be free before a run begins."""
+
+_needs_no_quotes = re.compile(r"[A-Za-z0-9._/-]+").fullmatch
 
 _PROBE = f"{STATE}-probe"
 
@@ -67,7 +70,7 @@ class Tree:
 
     def uri(self, key: str) -> str:
         """The file URI of `key`."""
-        return f"{self._uri}/{quote(key)}"
+        return f"{self._uri}/{key if _needs_no_quotes(key) else quote(key)}"
 
     def publish(self, temp: TempFile, path: KeyPath, directories: Directories) -> bool:
         """Give `temp` its final name. False if the name is taken; then `temp` is still there.
