@@ -46,8 +46,8 @@ def heads(root_fd: int, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
     """
     directories: dict[KeyPath, list[tuple[int, str]]] = {}
     for index, key in enumerate(keys):
-        *parent, name = key_path(key)
-        directories.setdefault(tuple(parent), []).append((index, name))
+        path = key_path(key)
+        directories.setdefault(path[:-1], []).append((index, path[-1]))
     found: list[ObjectMeta | None] = [None] * len(keys)
     for path, objects in directories.items():
         with Directories(root_fd) as opened:
