@@ -25,7 +25,7 @@ _TAIL = 4 * PDF_MARGIN
 _MARK = b"%PDF-"
 _PADDING = b"\0 \n\r\t\f"
 _PRINT_JOB = b"\x1b%-12345X"
-_OBJECT = re.compile(rb"\d[\0\s]+\d+[\0\s]+obj[\0\s]*[<\[(/\w%+.-]")
+_ESCAPED_OBJECT = re.compile(rb"\d[\0\s]+obj[\0\s]*&lt;&lt;")
 # Comments may stand between the number and the end. `%%EOF` itself is one, and some producers write it twice.
 _END = re.compile(rb"startxref[\0\s]*(\d+)[\0\s]*(?:%[^\r\n]*[\r\n][\0\s]*)*%%EOF\Z")
 
@@ -121,8 +121,8 @@ class PdfCheck:
         end = _END.match(tail, place) if place >= 0 else None
         if end is None:
             return _end_flaw(tail)
-        if not (_OBJECT.search(self._head, start) or _OBJECT.search(tail)):
-            return "no object between %PDF- and %%EOF"
+        if _ESCAPED_OBJECT.search(self._head, start) or _ESCAPED_OBJECT.search(tail):
+            return "its objects are escaped as HTML"
         tail_start = self._content_end - len(self._tail)
         target = int(end[1])
         if target >= tail_start + place:

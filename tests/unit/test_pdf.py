@@ -152,7 +152,6 @@ def test_a_miscounted_startxref(name, number):
         (bytes(5000), "%PDF-"),
         (b"x" * (PDF_MARGIN - 4) + PLAIN, "%PDF-"),
         (b"%PDF-%%EOF", "startxref"),
-        (b"%PDF-1.4\nstartxref\n0\n%%EOF\n", "no object"),
         (b"%%EOF\n" + PLAIN[:-7], "%%EOF"),
         (PLAIN[: PLAIN.rindex(b"startxref")] + b"%%EOF\n", "startxref"),
         (PLAIN[: PLAIN.rindex(b"startxref")] + b"startxref\noops\n%%EOF\n", "startxref"),
@@ -270,7 +269,7 @@ WRAPPINGS = {
     "UTF-16 without a BOM": (lambda body: body.decode("latin-1").encode("utf-16-le"), "%PDF-"),
     "escaped": (lambda body: body.decode("latin-1").encode("unicode-escape"), None),
     "representation": (lambda body: repr(body).encode(), "JSON"),
-    "HTML-escaped": (lambda body: body.replace(b"<", b"&lt;").replace(b">", b"&gt;"), "no object"),
+    "HTML-escaped": (lambda body: body.replace(b"<", b"&lt;").replace(b">", b"&gt;"), "escaped as HTML"),
 }
 
 
