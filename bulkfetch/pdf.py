@@ -121,7 +121,8 @@ class PdfCheck:
         end = _END.match(tail, place) if place >= 0 else None
         if end is None:
             return _end_flaw(tail)
-        if _ESCAPED_OBJECT.search(self._head, start) or _ESCAPED_OBJECT.search(tail):
+        # To look for the marks first costs a hundredth of the search.
+        if any(b"&lt;&lt;" in part and _ESCAPED_OBJECT.search(part) for part in (self._head, tail)):
             return "its objects are escaped as HTML"
         tail_start = self._content_end - len(self._tail)
         target = int(end[1])
@@ -176,9 +177,11 @@ class _Ends:
         head, tail = self.head[self.start :], self.tail[max(0, self.start - self.tail_start) :]
         if shifted and (_has_other_line_ends(head, tail) or _QUOTED_PRINTABLE.search(head)):
             return True
+        if head.isascii() and tail.isascii():
+            return False
         if not (_is_utf8(head) and _is_utf8(tail)):
             return False
-        if shifted and not (head.isascii() and tail.isascii()):
+        if shifted:
             return True
         return max(len(_NO_TEXT.findall(head)), len(_NO_TEXT.findall(tail))) >= _NO_TEXT_COUNT
 

@@ -15,7 +15,7 @@ from bulkfetch.manifest.errors import sqlite_errors
 
 _LABEL = "the list of the invoice IDs seen in this run"
 _CACHE_KIB = 8 * 1024
-_FILTER_BITS = 1 << 26
+_FILTER_BITS = 1 << 25
 _GATHERED = 1 << 14
 
 
