@@ -94,9 +94,13 @@ async def until(true: Callable[[], object], within: float = 20.0) -> None:
 
 async def until_stats(queue: JetStreamQueue, expected: QueueStats) -> None:
     """Wait until the queue counts so much: what was said without waiting for an answer takes a moment."""
-    with anyio.fail_after(20.0):
-        while await queue.stats() != expected:  # noqa: ASYNC110 - what is waited for tells nobody
-            await anyio.sleep(0.01)
+    stats = None
+    try:
+        with anyio.fail_after(20.0):
+            while (stats := await queue.stats()) != expected:  # noqa: ASYNC110 - what is waited for tells nobody
+                await anyio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"the queue counts {stats}, not {expected}") from None
 
 
 async def take(queue: JetStreamQueue, number: int, within: float = 20.0) -> list[Lease]:
