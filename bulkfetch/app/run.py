@@ -101,7 +101,7 @@ async def _archive(
             adopting=manifest.adopting,
         )
         began, started = utc_now(), anyio.current_time()
-        notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate()))
+        notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate(), manifest.rows))
         await pool.run()
         async with running(partial(_bound_the_end, manifest, stop, config.timeouts.drain)):
             try:

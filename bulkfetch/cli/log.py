@@ -28,15 +28,6 @@ def threshold(verbosity: int) -> Level:
     return {-1: Level.ERROR, 0: Level.WARNING, 1: Level.INFO}.get(verbosity, Level.DEBUG)
 
 
-class JsonRowsListener:
-    """Writes each manifest row to stdout, as one line of JSON."""
-
-    def __call__(self, event: Event) -> None:
-        """Write the row, if `event` is one."""
-        if type(event) is RowRecorded:
-            emit(sys.stdout, as_json(event.row))
-
-
 class LogListener:
     """Tells events of level `least` and above, each as text and with its level, to `write`.
 

@@ -51,6 +51,7 @@ class OpenRun:
         began: str,
     ) -> None:
         self.run = run
+        self.rows = row_file.path
         self.adopting = adopting
         self.ledger = ledger
         self.seen = seen
