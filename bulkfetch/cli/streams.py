@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import TextIO
 
-from bulkfetch.durable import explain
-
 RELAYED_CHARACTERS = 1 << 20
 """How much may wait for whoever reads stderr. What comes on top is dropped: a log is no record, the manifest is."""
 
 _LOOK = 0.005
+_AT_LEAST = 0.1  # seconds in which whoever reads at all has read what is left
 
 
 class Output(io.TextIOBase):
@@ -32,7 +31,7 @@ class Output(io.TextIOBase):
         self.failure = failure
         self.reader_gone = False
         self.dropped = False
-        """Whether something was to be written after `failure`, or at the moment of it."""
+        """Whether `write` has lost something."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has it as an attribute
@@ -41,7 +40,8 @@ class Output(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write all of `text` before this returns, or drop what is left of it."""
-        self.put(text.encode(self._encoding, "backslashreplace"))
+        data = text.encode(self._encoding, "backslashreplace")
+        self.dropped |= self.put(data) < len(data)
         return len(text)
 
     def put(self, data: bytes) -> int:
@@ -54,8 +54,7 @@ class Output(io.TextIOBase):
                 select.select([], [self._fd], [])
             except OSError as error:
                 self.reader_gone = isinstance(error, BrokenPipeError)
-                self.failure = "its reader has gone" if self.reader_gone else explain(error)
-        self.dropped |= done < len(data)
+                self.failure = "its reader has gone" if self.reader_gone else os.strerror(error.errno or 0)
         return done
 
     def writable(self) -> bool:
@@ -167,15 +166,17 @@ def relayed_stderr() -> Iterator[Callable[[], bool]]:
 def wait_for_readers(idle: Callable[[], bool], until: float | None) -> None:
     """Return when `idle`, at the moment `until` (monotonic seconds; None is never), or when a signal asks for the end.
 
-    Such a signal ends this wait and nothing else: what the process has come to stays its exit code. On the main thread.
+    Such a signal ends this wait and nothing else: what the process has come to stays its exit code. A reader gets a
+    moment even if `until` has passed. On the main thread.
     """
+    last = None if until is None else max(until, time.monotonic() + _AT_LEAST)
     ended = threading.Event()
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     heeded = {signum: handler for signum, handler in before.items() if handler is not signal.SIG_IGN}
     try:
         for signum in heeded:
             signal.signal(signum, lambda *_: ended.set())
-        while not idle() and not ended.is_set() and (until is None or time.monotonic() < until):
+        while not idle() and not ended.is_set() and (last is None or time.monotonic() < last):
             ended.wait(_LOOK)
     finally:
         for signum, handler in heeded.items():

@@ -28,8 +28,8 @@ async def run_supervised(
 ) -> Summary:
     """Archive what `source` names, as `archive` does, on the main thread's event loop.
 
-    SIGINT, SIGTERM and SIGHUP request `stop`. The service manager that `environ` names is kept informed, and whoever asks at
-    `service.health_addr`. `environ` loses the variables that name the service manager.
+    SIGINT, SIGTERM and SIGHUP request `stop`. The service manager that `environ` names is kept informed, and whoever
+    asks at `service.health_addr`. `environ` loses the variables that name the service manager.
 
     Raises:
         UsageError, FatalError: as in `archive`; also if `service.health_addr` cannot be bound.
@@ -46,13 +46,17 @@ async def run_supervised(
 def stopping_on_signals(stop: Stop) -> Iterator[Listener]:
     """A listener that lets SIGINT, SIGTERM and SIGHUP request `stop` while a run is at work; a second one forces it.
 
-    Before the run has started, and after its summary, there is nothing to bring to an end in order: there, the signals
-    do what they do to any program. SIGHUP stays ignored where it is: nohup has seen to that.
+    Before the run has started there is nothing to bring to an end in order: there, the signals do what they do to any
+    program. A run that has its summary only closes: the first signal then changes nothing, and the next one ends the
+    process. SIGHUP stays ignored where it is: nohup has seen to that.
     """
     loop = asyncio.get_running_loop()
+    finished = False
     ours = [signum for signum in _SIGNALS if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN]
 
     def heed(signum: signal.Signals) -> None:
+        if finished:
+            leave()
         if stop.requested.is_set():
             stop.force()
         stop.request(Interrupted(f"interrupted by {signum.name}", _SIGNALS[signum]))
@@ -62,11 +66,12 @@ def stopping_on_signals(stop: Stop) -> Iterator[Listener]:
             loop.remove_signal_handler(signum)
 
     def listen(event: Event) -> None:
+        nonlocal finished
         if isinstance(event, RunStarted):
             for signum in ours:
                 loop.add_signal_handler(signum, heed, signum)
         elif isinstance(event, RunFinished):
-            leave()
+            finished = True
 
     try:
         yield listen

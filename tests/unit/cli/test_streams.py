@@ -45,7 +45,7 @@ def test_a_full_disk_is_a_loss_with_its_cause():
     assert lost_output(output) is None
     output.write("one\n")
     os.close(fd)
-    assert "the disk is full" in (lost_output(output) or "")
+    assert lost_output(output) == "No space left on device"
 
 
 def test_a_stream_that_does_not_block_loses_nothing(pipe):
@@ -83,6 +83,6 @@ def test_a_relay_waits_for_no_reader_and_is_bounded(pipe):
 def test_the_wait_for_readers_ends_in_time():
     """At its moment, or when there is nothing to wait for."""
     began = time.monotonic()
-    wait_for_readers(lambda: False, began + 0.1)
-    assert 0.1 <= time.monotonic() - began < 5
+    wait_for_readers(lambda: False, began + 0.5)
+    assert 0.5 <= time.monotonic() - began < 5
     wait_for_readers(lambda: True, None)
