@@ -1,5 +1,6 @@
 """What happens during a run, as values. Whoever wants to show, log or count it is a `Listener`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +23,7 @@ class Origin(StrEnum):
 class RunStarted:
     """The run is about to read its source; `total` is the number of rows expected, None if unknown.
 
-    `rows` is the local file that holds each row, as a line of JSON, when its `RowRecorded` comes.
+    `rows` is the local file that holds each row, as a line of JSON, when its `RowsRecorded` comes.
     """
 
     run: str
@@ -33,10 +34,10 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class RowRecorded:
-    """A manifest row is durable."""
+class RowsRecorded:
+    """Manifest rows that became durable together, in their order; never none."""
 
-    row: Row
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class RunFinished:
 
 Event = (
     RunStarted
-    | RowRecorded
+    | RowsRecorded
     | RetryScheduled
     | OriginDown
     | OriginUp

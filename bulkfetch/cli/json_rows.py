@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bulkfetch.cli.streams import Output
-from bulkfetch.events import Event, RowRecorded, RunStarted
+from bulkfetch.events import Event, RowsRecorded, RunStarted
 
 _ROWS_AT_ONCE = 256
 
@@ -28,9 +28,9 @@ class JsonRows:
         self._more = threading.Event()
 
     def __call__(self, event: Event) -> None:
-        """Take note of a row."""
-        if type(event) is RowRecorded:
-            self._due += 1
+        """Take note of rows."""
+        if type(event) is RowsRecorded:
+            self._due += len(event.rows)
             self._more.set()
         elif type(event) is RunStarted and event.rows is not None:
             # A daemon: a reader who never comes back must not keep the process.

@@ -14,7 +14,7 @@ import msgspec
 
 from bulkfetch.durable import disk_errors, replace_file
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.keys import MANIFESTS, STATE
+from bulkfetch.keys import MANIFESTS
 from bulkfetch.manifest.rows import refuse_newer
 from bulkfetch.manifest.runs import Run, list_runs
 from bulkfetch.models import RunResult, Summary
@@ -69,7 +69,8 @@ def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, row
             beside=heads,
         )
         path = root / MANIFESTS / f"{run}.json"
-        replace_file(path, _encode_summary(sealed), temporary=root / STATE / f"{path.name}.part")
+        # Beside it, not below .bulkfetch: the manifests may have a file system of their own.
+        replace_file(path, _encode_summary(sealed), temporary=path.with_name(f".{path.name}.part"))
     return sealed
 
 

@@ -6,7 +6,7 @@ import pytest
 from support.program import until
 
 from bulkfetch.cli.json_rows import JsonRows
-from bulkfetch.events import RowRecorded, RunStarted
+from bulkfetch.events import RowsRecorded, RunStarted
 from bulkfetch.manifest import encode_rows
 from bulkfetch.models import Outcome, Row
 
@@ -26,12 +26,12 @@ def test_rows_on_stdout_are_the_manifests_in_harmless_ascii(tmp_path, capfd, row
     listener = JsonRows()
     listener(RunStarted("r", "ids.txt", "archive", None, file))
     for row in rows[:2]:
-        listener(RowRecorded(row))
+        listener(RowsRecorded([row]))
     until(lambda: listener.idle)
     assert listener.loss() is None
     out = capfd.readouterr().out
     assert [json.loads(line)["invoice_id"] for line in out.splitlines()] == ["re-1", "re-ü"]
-    listener(RowRecorded(rows[2]))
+    listener(RowsRecorded([rows[2]]))
     until(lambda: listener.idle)
     (line,) = capfd.readouterr().out.splitlines()
     assert line.isascii()
