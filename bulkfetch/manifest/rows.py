@@ -24,7 +24,7 @@ _version_decoder = msgspec.json.Decoder(_Versioned)
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
-    """One line of JSON for each of `rows`, with every key."""
+    """One line of JSON for each of `rows`, with every key; only a correction row has `corrects`."""
     return _encoder.encode_lines(rows)
 
 
