@@ -35,6 +35,13 @@ class RowRecorded:
 
 
 @dataclass(frozen=True, slots=True)
+class RowCorrected:
+    """A correction row is durable: it takes the place of a row that was recorded before."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
 class RetryScheduled:
     """A try failed and the invoice is tried again after `wait` seconds."""
 
@@ -100,6 +107,7 @@ class RunFinished:
 Event = (
     RunStarted
     | RowRecorded
+    | RowCorrected
     | RetryScheduled
     | OriginDown
     | OriginUp

@@ -6,7 +6,17 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from bulkfetch.cli.output import as_json, emit, human_bytes
-from bulkfetch.events import Event, Note, OriginDown, OriginUp, RetryScheduled, RowRecorded, RunStarted, RunStopping
+from bulkfetch.events import (
+    Event,
+    Note,
+    OriginDown,
+    OriginUp,
+    RetryScheduled,
+    RowCorrected,
+    RowRecorded,
+    RunStarted,
+    RunStopping,
+)
 from bulkfetch.models import Outcome, Row, utc_iso
 from bulkfetch.text import printable
 
@@ -33,7 +43,7 @@ class JsonRowsListener:
 
     def __call__(self, event: Event) -> None:
         """Write the row, if `event` is one."""
-        if type(event) is RowRecorded:
+        if isinstance(event, RowRecorded | RowCorrected):
             emit(sys.stdout, as_json(event.row))
 
 
@@ -83,7 +93,7 @@ def log_record(level: Level, name: str, message: str) -> dict[str, object]:
 
 def _details(event: Event) -> dict[str, object]:
     match event:
-        case RowRecorded(row=row):
+        case RowRecorded(row=row) | RowCorrected(row=row):
             return {
                 "invoice_id": printable(row.invoice_id),
                 "outcome": row.outcome,
@@ -106,6 +116,8 @@ def level_of(event: Event) -> Level | None:
     match event:
         case RowRecorded(row=row):
             return Level.WARNING if row.outcome in (Outcome.FAILED, Outcome.REJECTED) else Level.DEBUG
+        case RowCorrected(row=row):
+            return Level.WARNING if row.outcome is Outcome.FAILED else Level.INFO
         case RunStarted() | RunStopping() | RetryScheduled() | OriginDown() | OriginUp():
             return Level.INFO
         case Note(level=level):
@@ -121,6 +133,8 @@ def sentence(event: Event) -> str:
             return printable(f"run {run}: {source} to {destination}")
         case RowRecorded(row=row):
             return _row_sentence(row)
+        case RowCorrected(row=row):
+            return f"corrected: {_row_sentence(row)}"
         case RetryScheduled(invoice_id=invoice_id, reason=reason, message=message, wait=wait):
             return printable(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
         case OriginDown(origin=origin, seconds=seconds, reason=reason):

@@ -10,11 +10,12 @@ class Tally:
     """The sum of the rows that were recorded.
 
     `reasons` are counted by the manifest's words. `answered` counts the invoices of which something is known for good:
-    they are stored, or no retry would mend their failure.
+    they are stored, or no retry would mend their failure. `corrected` counts the correction rows: each moves its input
+    row from one outcome to another, and adds none.
     """
 
     def __init__(self) -> None:
-        self.stored = self.skipped = self.failed = self.rejected = 0
+        self.stored = self.skipped = self.failed = self.rejected = self.corrected = 0
         self.reasons: Counter[str] = Counter()
         self.bytes_stored = 0
         self.retryable_failures = 0
@@ -37,18 +38,27 @@ class Tally:
 
     def add(self, row: Row) -> None:
         """Count one row."""
+        self._count(row, 1)
+
+    def correct(self, row: Row, correction: Row) -> None:
+        """Count `correction`, which takes the place of `row`."""
+        self._count(row, -1)
+        self._count(correction, 1)
+        self.corrected += 1
+
+    def _count(self, row: Row, by: int) -> None:
         if row.reason is not None:
-            self.reasons[row.reason] += 1
+            self.reasons[row.reason] += by
         match row.outcome:
             case Outcome.STORED:
-                self.stored += 1
-                self.bytes_stored += row.size or 0
-                self.answered += 1
+                self.stored += by
+                self.bytes_stored += by * (row.size or 0)
+                self.answered += by
             case Outcome.SKIPPED:
-                self.skipped += 1
+                self.skipped += by
             case Outcome.REJECTED:
-                self.rejected += 1
+                self.rejected += by
             case Outcome.FAILED:
-                self.failed += 1
-                self.retryable_failures += row.retryable
-                self.answered += not row.retryable
+                self.failed += by
+                self.retryable_failures += by * row.retryable
+                self.answered += by * (not row.retryable)
