@@ -41,6 +41,13 @@ class RowsRecorded:
 
 
 @dataclass(frozen=True, slots=True)
+class RowCorrected:
+    """A correction row is durable: it takes the place of a row that was recorded before."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
 class RetryScheduled:
     """A try failed and the invoice is tried again after `wait` seconds."""
 
@@ -106,6 +113,7 @@ class RunFinished:
 Event = (
     RunStarted
     | RowsRecorded
+    | RowCorrected
     | RetryScheduled
     | OriginDown
     | OriginUp

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bulkfetch.cli.streams import Output
-from bulkfetch.events import Event, RowsRecorded, RunStarted
+from bulkfetch.events import Event, RowCorrected, RowsRecorded, RunStarted
 
 _ROWS_AT_ONCE = 256
 
@@ -31,6 +31,9 @@ class JsonRows:
         """Take note of rows."""
         if type(event) is RowsRecorded:
             self._due += len(event.rows)
+            self._more.set()
+        elif type(event) is RowCorrected:
+            self._due += 1
             self._more.set()
         elif type(event) is RunStarted and event.rows is not None:
             # A daemon: a reader who never comes back must not keep the process.
