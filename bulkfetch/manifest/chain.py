@@ -47,7 +47,9 @@ def read_summary(path: Path) -> Summary:
         return _decode_summary(path.read_bytes(), path.name)
 
 
-def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, rows: int, sha256: str) -> Summary:
+def write_summary(
+    root: Path, run: str, result: RunResult, *, manifest: str, rows: int, sha256: str, shared: bool = False
+) -> Summary:
     """Write the summary of `run` durably, behind the summaries before it, and return it.
 
     `manifest` is the name of the run's rows, `rows` their number, and `sha256` the hex digest of them all.
@@ -61,6 +63,7 @@ def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, row
         sealed = Summary(
             **msgspec.structs.asdict(result),
             run=run,
+            shared=shared,
             manifest=manifest,
             manifest_rows=rows,
             manifest_sha256=sha256,

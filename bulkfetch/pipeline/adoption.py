@@ -1,11 +1,14 @@
 """Decides about an object that was there before: is it this invoice's own, and does it have a row?"""
 
+from functools import partial
+
 from bulkfetch.errors import PermanentError, Reason
 from bulkfetch.interfaces import History, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, PutResult, Row
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.siblings import Siblings
 from bulkfetch.text import printable
 
 
@@ -22,6 +25,7 @@ class Adoption:
         self._rows = rows
         self._keys = keys
         self._shared = shared
+        self._siblings = Siblings()
 
     async def look(self, job: Job) -> PutResult | None:
         """The whole PDF that lies under the key of `job`; None if there is none."""
@@ -54,8 +58,9 @@ class Adoption:
     async def _recorded_meanwhile(self, job: Job, found: PutResult) -> bool:
         """Whether another run has a row for the object. A row for an object that was lost and fetched anew is about
         other bytes, and does not count."""
-        if not self._shared:
-            return False
+        return self._shared and await self._siblings.have_row(partial(self._has_row, job, found))
+
+    async def _has_row(self, job: Job, found: PutResult) -> bool:
         await self._history.refresh()
         entry = (await self._history.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
         return entry == Entry(found.key, found.size, found.sha256)

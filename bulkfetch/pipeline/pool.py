@@ -18,6 +18,7 @@ from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
@@ -54,6 +55,7 @@ class Pool:
         second_pass: SecondPass,
         canary: Canary,
         in_hand: InHand,
+        quota: Quota,
         stop: Stop,
         notify: Listener,
         utc_now: Callable[[], datetime],
@@ -69,6 +71,7 @@ class Pool:
         self._second_pass = second_pass
         self._canary = canary
         self._in_hand = in_hand
+        self._quota = quota
         self._stop = stop
         self._notify = notify
         self._utc_now = utc_now
@@ -138,14 +141,19 @@ class Pool:
     async def _produce(self) -> None:
         estimate = None
         try:
-            async for batch in self._source.batches():
-                if estimate != (estimate := self._source.estimate()):
-                    self._notify(Estimated(estimate))
-                await self._take(batch)
+            with anyio.CancelScope() as reading:
+                async for batch in self._source.batches():
+                    if estimate != (estimate := self._source.estimate()):
+                        self._notify(Estimated(estimate))
+                    await self._take(batch)
+                    if self._quota.exceeded:
+                        reading.cancel()
             # What was put off is tried once more when everything else is done: the trouble may have passed.
             await self._in_hand.none()
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
+            if self._quota.exceeded:
+                self._stop.request(self._quota.cause())
         except FatalError as error:
             self._stop.request(error)
 
@@ -157,12 +165,14 @@ class Pool:
         except BaseException as error:
             await self._recorder.release(batch, error)
             raise
+        within, over = self._quota.admit(jobs)
+        await self._recorder.release([job.delivery for job in over])
         try:
             await self._recorder.record(known)
         except BaseException:
-            await self._recorder.release([job.delivery for job in jobs])
+            await self._recorder.release([job.delivery for job in within])
             raise
-        await self._hand_out(jobs)
+        await self._hand_out(within)
 
     async def _hand_out(self, jobs: Sequence[Job]) -> None:
         waiting = deque(jobs)
