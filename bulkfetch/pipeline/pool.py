@@ -126,14 +126,14 @@ class Pool:
 
     async def _come_to_rest(self) -> None:
         """Bring every body that was read to its row, and hand back the invoices that are still put off."""
-        left = self._second_pass.take()
         while True:
             for job in self._rendezvous.take_returned():
                 await self._process(job)
             if not self._in_hand.awaiting_row or self._recorder.ended:
                 break
             await self._in_hand.change()
-        await self._recorder.release([job.delivery for job in left])
+        # What came back may have been put off just now.
+        await self._recorder.release([job.delivery for job in self._second_pass.take()])
         await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
         self._recorder.close()
@@ -240,7 +240,8 @@ class Pool:
         """
         if failed is not None and not isinstance(failed, TransientError):
             raise failed
-        if self._stop.requested.is_set():
+        # Without a crew the run comes to rest, after a cancellation that nobody announced as a stop, too.
+        if self._stop.requested.is_set() or self._crew is None:
             raise Aborted("the run is ending")
         fresh = not (job.final or self._second_pass.was_put_off(job.delivery.invoice_id))
         committed = partial(self._committed, job)
