@@ -652,7 +652,7 @@ async def test_after_a_cancellation_nobody_is_asked_again(tmp_path, monkeypatch)
 
     monkeypatch.setattr(LocalStore, "put", put)
     tick, asked = Moments(90), []
-    async with pool_on(tmp_path, tick) as (pool, source, server, stop):
+    async with pool_on(tmp_path, tick) as (pool, source, server, _):
         with anyio.CancelScope() as scope:
             tick.act = lambda: (asked.append(server.asked), scope.cancel())
             await pool.run()
