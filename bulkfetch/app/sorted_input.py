@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import anyio
-
 from bulkfetch.app.open_archive import is_bucket, local_root, readable_manifests
 from bulkfetch.config import Destination
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest.history import SnapshotHistory
 from bulkfetch.pipeline.triage import Looks, Sorted, Triage
 from bulkfetch.stores.local.heads import LocalHeads
-from bulkfetch.stores.local.tree import is_case_blind
 
 SHOWN_PROBLEMS = 10
 
@@ -68,8 +65,6 @@ async def open_triage(archive: Destination, environ: Mapping[str, str], *, date_
         looks = None
         async with SnapshotHistory.open(root, seen=scratch / "seen") as history:
             if archive.url and not is_bucket(archive.url):
-                if await anyio.to_thread.run_sync(is_case_blind, root):
-                    keys = keys.for_blind_disk()
                 heads = LocalHeads(local_root(archive.url))
                 looks = Looks(head=heads.head, stored=True, unrecorded=False)
             yield Triage(history=history, keys=keys, repeats=False, looks=looks)

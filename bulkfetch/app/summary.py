@@ -48,6 +48,7 @@ async def run_result(
         counts=tally.counts(source),
         reasons=dict(tally.reasons),
         bytes_stored=tally.bytes_stored,
+        names_taken=tally.names_taken,
         requests={
             "links": api.requests.sent,
             "links_refused": api.requests.refused,

@@ -27,6 +27,7 @@ class RunHistory:
         self._open_run = open_run
         self._thread = thread
         self._loop = asyncio.get_running_loop()
+        self.alone = open_run.alone
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """See `interfaces.History.stored`.
@@ -66,6 +67,8 @@ class SnapshotHistory:
 
     What has been stored since it was opened is known after `refresh`. Not for two tasks at once.
     """
+
+    alone = False
 
     def __init__(self, ledger: LedgerIndex, seen: SeenIds) -> None:
         self._ledger = ledger

@@ -25,7 +25,10 @@ class RowWriter:
             *((row, self.malformed(row, now)) for row in known.malformed),
             *((delivery, self.unusable(delivery, error, now)) for delivery, error in known.unusable),
             *((delivery, self.duplicate(delivery, line, now)) for delivery, line in known.duplicates),
-            *((delivery, self.already_stored(delivery, entry, now)) for delivery, entry in known.stored),
+            *(
+                (delivery, self.already_stored(delivery, entry, now, known.moved.get(delivery.invoice_id)))
+                for delivery, entry in known.stored
+            ),
         ]
 
     def stored(self, job: Job, result: PutResult) -> Row:
@@ -43,6 +46,7 @@ class RowWriter:
             version_id=result.version_id,
             lock_mode=result.lock_mode,
             retain_until=result.retain_until,
+            message=job.note,
         )
 
     def failed(self, job: Job, error: InvoiceError) -> Row:
@@ -57,9 +61,9 @@ class RowWriter:
             message=printable(str(error)),
         )
 
-    def already_stored(self, delivery: Delivery, entry: Entry, now: str = "") -> Row:
+    def already_stored(self, delivery: Delivery, entry: Entry, now: str = "", moved: str | None = None) -> Row:
         """An earlier run stored it, and the object is in its place. `now` is the moment, if it is known already (below,
-        too)."""
+        too); `moved` the key that the row would give the invoice today, where that is another one."""
         now = now or self._now()
         return Row(
             run=self._run,
@@ -72,6 +76,7 @@ class RowWriter:
             sha256=entry.sha256,
             started_at=now,
             finished_at=now,
+            message=f"it stays where it was stored; its key would now be {printable(moved, 300)}" if moved else None,
             line=delivery.line,
             fields=delivery.fields,
         )

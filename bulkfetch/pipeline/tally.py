@@ -5,18 +5,23 @@ from collections import Counter
 from bulkfetch.interfaces import Source
 from bulkfetch.models import Counts, Outcome, Row
 
+NAME_TAKEN = "name taken: "
+"""How the message of a stored row begins whose key carries a digest because something else has the plain name."""
+
 
 class Tally:
     """The sum of the rows that were recorded.
 
     `reasons` are counted by the manifest's words. `answered` counts the invoices of which something is known for good:
-    they are stored, or no retry would mend their failure.
+    they are stored, or no retry would mend their failure. `names_taken` counts the stored ones whose plain name
+    something else had.
     """
 
     def __init__(self) -> None:
         self.stored = self.skipped = self.failed = self.rejected = 0
         self.reasons: Counter[str] = Counter()
         self.bytes_stored = 0
+        self.names_taken = 0
         self.retryable_failures = 0
         self.answered = 0
 
@@ -44,6 +49,8 @@ class Tally:
                 self.stored += 1
                 self.bytes_stored += row.size or 0
                 self.answered += 1
+                if row.message is not None:
+                    self.names_taken += row.message.startswith(NAME_TAKEN)
             case Outcome.SKIPPED:
                 self.skipped += 1
             case Outcome.REJECTED:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from bulkfetch.errors import PermanentError
 from bulkfetch.interfaces import History
-from bulkfetch.keys import KeyTemplate
+from bulkfetch.keys import KeyTemplate, fold
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, ObjectMeta
 
 Head = Callable[[Sequence[str]], Awaitable[Sequence[ObjectMeta | None]]]
@@ -16,7 +16,8 @@ class Sorted:
     """A batch of input rows by what is to become of them, each list in the input's order.
 
     `duplicates` carry the line where their ID came first; `to_fetch` the key, and whether an object without a row may
-    lie there already.
+    lie there already. `moved` has for invoices among `stored` the key that they would have today, where that is another
+    one: the template was changed since, or a column.
     """
 
     malformed: list[Malformed] = field(default_factory=list)
@@ -24,6 +25,7 @@ class Sorted:
     duplicates: list[tuple[Delivery, int | None]] = field(default_factory=list)
     stored: list[tuple[Delivery, Entry]] = field(default_factory=list)
     to_fetch: list[tuple[Delivery, str, bool]] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,15 @@ class Triage:
         self._keys = keys
         self._repeats = repeats
         self._looks = looks
+        # The rows of a queue come from anybody, each with columns of its own.
+        self._unchecked = bool(keys.columns) and not repeats
 
     async def sort(self, batch: Sequence[InputRow]) -> Sorted:
-        """What is to become of each row of `batch`."""
+        """What is to become of each row of `batch`.
+
+        Raises:
+            UsageError: no row of the first batch has a column that the key needs.
+        """
         result = Sorted()
         deliveries: list[Delivery] = []
         for row in batch:
@@ -62,6 +70,9 @@ class Triage:
                 result.malformed.append(row)
             else:
                 deliveries.append(row)
+        if self._unchecked and deliveries:
+            self._unchecked = False
+            self._keys.check_columns(dict.fromkeys(name for delivery in deliveries for name in delivery.fields))
         repeated = await self._repeated(deliveries)
         stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
         for index, delivery in enumerate(deliveries):
@@ -69,6 +80,8 @@ class Triage:
                 result.duplicates.append((delivery, repeated[index]))
             elif entry := stored.get(delivery.invoice_id):
                 result.stored.append((delivery, entry))
+                if key := self._moved(delivery, entry):
+                    result.moved[delivery.invoice_id] = key
             else:
                 try:
                     key = self._keys.key_for(delivery.invoice_id, delivery.fields)
@@ -79,6 +92,19 @@ class Triage:
         if there := await self._unrecorded(result.to_fetch):
             result.to_fetch = [(delivery, key, key in there) for delivery, key, _ in result.to_fetch]
         return result
+
+    def _moved(self, delivery: Delivery, entry: Entry) -> str | None:
+        """The key that `delivery`, stored as `entry`, would have today; None if it is that of `entry`."""
+        try:
+            key = self._keys.key_for(delivery.invoice_id, delivery.fields)
+            if key == entry.key or fold(entry.key) in {
+                fold(key),
+                fold(self._keys.alternative(delivery.invoice_id, delivery.fields)),
+            }:
+                return None
+        except PermanentError:
+            return None
+        return key
 
     async def _repeated(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
         """Which of `deliveries` are duplicates, by their index."""
