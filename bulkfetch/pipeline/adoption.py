@@ -52,7 +52,7 @@ class Adoption:
             return None
         entry, owner = await self._known(job, found.key)
         if entry is not None and _is(entry, found):
-            return self._rows.already_stored(job.delivery, entry)
+            return self._rows.already_stored(job.delivery)
         # A row about other bytes is that of an object that was lost, and fetched anew by a run that died.
         return self._rows.stored(job, found) if owner in (None, job.delivery.invoice_id) else None
 
@@ -103,7 +103,7 @@ class Adoption:
         is no whole PDF."""
         found = taken.found
         if found is not None and entry is not None and _is(entry, found):
-            return self._rows.already_stored(job.delivery, entry)
+            return self._rows.already_stored(job.delivery)
         if found is not None and taken.same:
             return self._rows.stored(job, found)
         whole = await self._store.adopt(taken.key) if entry is None else None

@@ -4,7 +4,18 @@ from collections.abc import Callable
 from datetime import datetime
 
 from bulkfetch.errors import InvoiceError, PermanentError, Reason, TransientError
-from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row, utc_iso
+from bulkfetch.models import (
+    ROW_VERSION,
+    Delivery,
+    Entry,
+    InputRow,
+    Malformed,
+    Outcome,
+    PutResult,
+    Row,
+    SkippedRow,
+    utc_iso,
+)
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.triage import Sorted
 from bulkfetch.text import printable
@@ -13,10 +24,9 @@ from bulkfetch.text import printable
 class RowWriter:
     """Words what happened to an input row as its manifest row."""
 
-    def __init__(self, run: str, utc_now: Callable[[], datetime], uri: Callable[[str], str]) -> None:
+    def __init__(self, run: str, utc_now: Callable[[], datetime]) -> None:
         self._run = run
         self._utc_now = utc_now
-        self._uri = uri
 
     def known(self, known: Sorted) -> list[tuple[InputRow, Row]]:
         """What needs no fetching, each input row with its manifest row; all of one moment."""
@@ -26,7 +36,7 @@ class RowWriter:
             *((delivery, self.unusable(delivery, error, now)) for delivery, error in known.unusable),
             *((delivery, self.duplicate(delivery, line, now)) for delivery, line in known.duplicates),
             *(
-                (delivery, self.already_stored(delivery, entry, now, known.moved.get(delivery.invoice_id)))
+                (delivery, self.already_stored(delivery, now, _moved(entry, known.moved.get(delivery.invoice_id))))
                 for delivery, entry in known.stored
             ),
         ]
@@ -61,30 +71,15 @@ class RowWriter:
             message=printable(str(error)),
         )
 
-    def already_stored(self, delivery: Delivery, entry: Entry, now: str = "", moved: str | None = None) -> Row:
+    def already_stored(self, delivery: Delivery, now: str = "", message: str | None = None) -> Row:
         """An earlier run stored it, and the object is in its place. `now` is the moment, if it is known already (below,
-        too); `moved` the key that the row would give the invoice today, where that is another one."""
-        now = now or self._now()
-        return Row(
-            run=self._run,
-            invoice_id=delivery.invoice_id,
-            outcome=Outcome.SKIPPED,
-            reason=Reason.ALREADY_STORED,
-            key=entry.key,
-            uri=self._uri(entry.key),
-            size=entry.size,
-            sha256=entry.sha256,
-            started_at=now,
-            finished_at=now,
-            message=f"it stays where it was stored; its key would now be {printable(moved, 300)}" if moved else None,
-            line=delivery.line,
-            fields=delivery.fields,
-        )
+        too)."""
+        return self._skipped(delivery, Reason.ALREADY_STORED, now, message)
 
     def duplicate(self, delivery: Delivery, first_line: int | None, now: str = "") -> Row:
         """The ID came before in this input."""
         where = "earlier in this input" if first_line is None else f"of line {first_line}"
-        return self._at_once(delivery, Outcome.SKIPPED, Reason.DUPLICATE, now, f"duplicate {where}")
+        return self._skipped(delivery, Reason.DUPLICATE, now, f"duplicate {where}")
 
     def unusable(self, delivery: Delivery, error: PermanentError, now: str = "") -> Row:
         """The row's other columns do not give it a key."""
@@ -94,6 +89,20 @@ class RowWriter:
         """The row names no usable invoice."""
         delivery = Delivery(row.raw, row.line)
         return self._at_once(delivery, Outcome.REJECTED, row.reason, now, printable(row.message))
+
+    def _skipped(self, delivery: Delivery, reason: Reason, now: str, message: str | None = None) -> Row:
+        now = now or self._now()
+        return SkippedRow(
+            v=ROW_VERSION,
+            run=self._run,
+            invoice_id=delivery.invoice_id,
+            outcome=Outcome.SKIPPED,
+            reason=reason,
+            message=message,
+            started_at=now,
+            finished_at=now,
+            line=delivery.line,
+        )
 
     def _of_job(self, job: Job, outcome: Outcome, **columns: object) -> Row:
         effort, finished = job.effort, self._utc_now()
@@ -124,3 +133,8 @@ class RowWriter:
             fields=delivery.fields,
             **columns,  # type: ignore[arg-type]  # each caller names Row's own columns
         )
+
+
+def _moved(entry: Entry, key: str | None) -> str | None:
+    """What is said of an object that would have another `key` today."""
+    return f"stays under {printable(entry.key, 220)}; its key would now be {printable(key, 220)}" if key else None
