@@ -86,7 +86,7 @@ def folding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         except FileNotFoundError as error:
             pytest.skip(f"no {error.filename} here")
         if done.returncode:
-            pytest.skip(f"no ext4 that folds case here: {done.stderr.strip()}")
+            pytest.skip(f"no ext4 that folds case here: {done.stderr.strip().splitlines()[0]}")
     try:
         archive = root / "folding"
         archive.mkdir()
