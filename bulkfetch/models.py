@@ -175,6 +175,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
     Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.
+
+    `corrects`, which only a correction row has, is the position (0 for the first) of an earlier row in the same
+    manifest, with the same ID and line. This row takes its place: the object that it named is the invoice's no more.
+    A correction row is `stored` or `failed`, and its `finished_at` is not before that of the row it corrects.
     """
 
     v: int = ROW_VERSION
@@ -201,6 +205,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     line: int | None = None
     fields: Mapping[str, str] = NO_FIELDS
+    corrects: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class SkippedRow(Row, frozen=True, kw_only=True, omit_defaults=True):
