@@ -100,6 +100,10 @@ class SnapshotHistory:
         """See `interfaces.History.owner`."""
         return await to_thread.run_sync(self._ledger.owner, key)
 
+    async def owners(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """`owner` for each of `keys` that has one."""
+        return await to_thread.run_sync(self._owners, keys)
+
     async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
         """See `interfaces.History.find_repeats`.
 
@@ -115,3 +119,7 @@ class SnapshotHistory:
             FatalError: a manifest is damaged, or cannot be read.
         """
         await to_thread.run_sync(self._ledger.refresh)
+
+    def _owners(self, keys: Sequence[str]) -> Mapping[str, str]:
+        found = ((key, self._ledger.owner(key)) for key in keys)
+        return {key: owner for key, owner in found if owner is not None}

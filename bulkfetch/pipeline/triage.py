@@ -9,6 +9,7 @@ from bulkfetch.keys import KeyTemplate, fold
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, ObjectMeta
 
 Head = Callable[[Sequence[str]], Awaitable[Sequence[ObjectMeta | None]]]
+Whole = Callable[[Sequence[str]], Awaitable[Sequence[bool]]]
 
 
 @dataclass(slots=True)
@@ -34,11 +35,13 @@ class Looks:
 
     `head` is `Store.head`. `stored`: look for the objects that the manifests name. `unrecorded`: before fetching, look
     under every key for an object without a row. For a row that was handed out before, this is done in any case.
+    `whole` tells of such objects whether each is a whole PDF, where that is not found out later.
     """
 
     head: Head
     stored: bool
     unrecorded: bool
+    whole: Whole | None = None
 
 
 class Triage:
@@ -133,4 +136,7 @@ class Triage:
             return set()
         looked = [key for delivery, key, _ in to_fetch if self._looks.unrecorded or delivery.redelivered]
         found = await self._looks.head(looked) if looked else []
-        return {key for key, meta in zip(looked, found, strict=True) if meta is not None}
+        there = [key for key, meta in zip(looked, found, strict=True) if meta is not None]
+        if self._looks.whole is None or not there:
+            return set(there)
+        return {key for key, whole in zip(there, await self._looks.whole(there), strict=True) if whole}
