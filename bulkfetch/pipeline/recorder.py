@@ -22,8 +22,8 @@ HELD_BACK_SECONDS = 2.0
 class Recorder:
     """One task for the whole run: it appends the rows that have gathered while the last append went on.
 
-    Mutable: the rows that wait, the futures of those who wait for them (`_known` of the last `record`), and whether more
-    may come. All change on the event loop, without awaiting.
+    Mutable: the rows that wait, the futures of those who wait for them (`_known` is of the last `record`), and whether
+    more may come. All change on the event loop, without awaiting.
 
     Args:
         in_hand: told how many of the rows given to `add` are done with: recorded, held back, or released.
