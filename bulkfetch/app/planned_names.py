@@ -1,6 +1,6 @@
 """Which names the invoices of an input would get, and which of them two invoices come to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from anyio import to_thread
 
@@ -9,6 +9,8 @@ from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.history import SnapshotHistory
 from bulkfetch.models import Delivery
 from bulkfetch.text import printable
+
+Spelt = Callable[[Sequence[str]], Awaitable[Sequence[str]]]
 
 
 class PlannedNames:
@@ -19,25 +21,29 @@ class PlannedNames:
 
     Args:
         seen: keeps the names; the IDs of invoices are kept elsewhere.
-        blind: names that differ only in case are one on this disk.
+        spelt: tells how keys are spelt on a disk that takes names for one that differ only in case; None for any other.
     """
 
-    def __init__(self, keys: KeyTemplate, history: SnapshotHistory, seen: SeenIds, *, blind: bool) -> None:
+    def __init__(self, keys: KeyTemplate, history: SnapshotHistory, seen: SeenIds, *, spelt: Spelt | None) -> None:
         self._keys = keys
         self._history = history
         self._seen = seen
-        self._blind = blind
+        self._spelt = spelt
 
     async def taken(self, to_fetch: Sequence[tuple[Delivery, str, bool]]) -> Mapping[int, str]:
         """Which of `to_fetch` would find their plain name taken, by their index, and by what, in words."""
-        if self._keys.injective and not self._blind:
+        if self._keys.injective and self._spelt is None:
             return {}
-        names = [(fold(key) if self._blind else key, row.line) for row, key, _ in to_fetch]
+        keys = [key for _, key, _ in to_fetch]
+        there = await self._spelt(keys) if self._spelt else keys
+        names = [(fold(key) if self._spelt else key, row.line) for row, key, _ in to_fetch]
         met = await to_thread.run_sync(self._seen.find_repeats, names)
-        owners = await self._history.owners([key for _, key, _ in to_fetch])
+        owners = await self._history.owners(there)
         found: dict[int, str] = {}
-        for index, (row, key, _) in enumerate(to_fetch):
-            if owners.get(key, row.invoice_id) != row.invoice_id:
+        for index, ((row, _, _), key) in enumerate(zip(to_fetch, there, strict=True)):
+            if key.rpartition("/")[2] != keys[index].rpartition("/")[2]:
+                found[index] = f"this disk takes {printable(keys[index], 200)} for {printable(key, 200)}"
+            elif owners.get(key, row.invoice_id) != row.invoice_id:
                 found[index] = f"{printable(key, 200)} is that of invoice {printable(owners[key], 200)}"
             elif index in met:
                 line = met[index]

@@ -71,14 +71,15 @@ async def open_triage(
     with TemporaryDirectory(prefix="bulkfetch-") as name:
         scratch = Path(name)
         root = await readable_manifests(archive, scratch, environ) if archive.url else scratch / _NO_ARCHIVE
-        looks, blind = None, False
+        looks, spelt = None, None
         async with SnapshotHistory.open(root, seen=scratch / "seen") as history:
             if archive.url and not is_bucket(archive.url):
                 blind = await to_thread.run_sync(is_case_blind, root)
                 heads = LocalHeads(root, blind=blind)
+                spelt = heads.spelt if blind else None
                 adopting = await to_thread.run_sync(must_adopt, root)
                 looks = Looks(head=heads.head, stored=True, unrecorded=adopting, whole=heads.whole)
             triage = Triage(history=history, keys=keys, repeats=False, looks=looks)
             seen = await to_thread.run_sync(SeenIds, scratch / "names")
             with closing(seen):
-                yield triage, PlannedNames(keys, history, seen, blind=blind)
+                yield triage, PlannedNames(keys, history, seen, spelt=spelt)

@@ -77,7 +77,7 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
     if plan.seconds_at_rate is not None:
         emit(sys.stdout, f"{'takes at least':<15} {human_seconds(plan.seconds_at_rate)}, at the rate that is set")
     if plan.names_taken:
-        emit(sys.stdout, f"{'names taken':<15} {plan.names_taken:,} get a hash: another invoice has their name")
+        emit(sys.stdout, f"{'names taken':<15} {plan.names_taken:,}, so a hash is added")
     if plan.moved:
         emit(sys.stdout, f"{'stay in place':<15} {plan.moved:,} that are stored would get another key today")
     if plan.keys:

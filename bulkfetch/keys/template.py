@@ -94,6 +94,22 @@ class KeyTemplate:
         """
         return self._key(invoice_id, fields, marked=True)
 
+    def gives(self, key: str, invoice_id: str, fields: Mapping[str, str]) -> bool:
+        """Whether `key` is one of `key_for` and `alternative`, in whatever spelling.
+
+        Raises:
+            PermanentError: as `key_for`.
+        """
+        if self._around_id:
+            before, after = self._around_id
+            if key == f"{before}{invoice_id}{after}":
+                return True
+        # Nearly every key is simply what is written in the row, which is far quicker to compare than to make safe.
+        elif key == self._form.format(*[place.of(invoice_id, fields) for place in self._places]):
+            return True
+        made = (self.key_for(invoice_id, fields), self.alternative(invoice_id, fields))
+        return names.fold(key) in map(names.fold, made)
+
     def check_columns(self, present: Iterable[str]) -> None:
         """Let an input pass whose columns, that of the ID left out, are `present`.
 

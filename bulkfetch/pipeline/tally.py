@@ -63,7 +63,9 @@ class Tally:
         if outcomes[Outcome.STORED]:
             stored = [row for row in rows if row.outcome is Outcome.STORED]
             self.bytes_stored += by * sum(row.size or 0 for row in stored)
-            self.names_taken += by * sum((row.message or "").startswith(NAME_TAKEN) for row in stored)
+            self.names_taken += by * sum(
+                row.message is not None and row.message.startswith(NAME_TAKEN) for row in stored
+            )
         if outcomes[Outcome.FAILED]:
             self.retryable_failures += by * sum(row.retryable for row in rows if row.outcome is Outcome.FAILED)
         self.answered = self.stored + self.failed - self.retryable_failures

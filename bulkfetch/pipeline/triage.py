@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from bulkfetch.errors import PermanentError
 from bulkfetch.interfaces import History
-from bulkfetch.keys import KeyTemplate, fold
+from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, ObjectMeta
 
 Head = Callable[[Sequence[str]], Awaitable[Sequence[ObjectMeta | None]]]
@@ -99,15 +99,11 @@ class Triage:
     def _moved(self, delivery: Delivery, entry: Entry) -> str | None:
         """The key that `delivery`, stored as `entry`, would have today; None if it is that of `entry`."""
         try:
-            key = self._keys.key_for(delivery.invoice_id, delivery.fields)
-            if key == entry.key or fold(entry.key) in {
-                fold(key),
-                fold(self._keys.alternative(delivery.invoice_id, delivery.fields)),
-            }:
+            if self._keys.gives(entry.key, delivery.invoice_id, delivery.fields):
                 return None
+            return self._keys.key_for(delivery.invoice_id, delivery.fields)
         except PermanentError:
             return None
-        return key
 
     async def _repeated(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
         """Which of `deliveries` are duplicates, by their index."""

@@ -51,7 +51,7 @@ def test_names_are_shown_before_the_first_run_and_kept_by_it(tmp_path):
         assert not dest.exists()
         done = bulkfetch("run", *args, "--api-url", served.api_url)
         assert done.returncode == 0, done.stderr
-        assert "met another" in done.stderr
+        assert "a hash was added" in done.stderr
         assert summary(dest).names_taken == 1
         [told] = [row for row in rows(dest) if row.message]
         assert told.message.startswith("name taken: Müller GmbH/2024-12.pdf is ")

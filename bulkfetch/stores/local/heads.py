@@ -36,6 +36,22 @@ class LocalHeads:
         with local_errors(self._destination):
             return await to_thread.run_sync(self._whole, keys)
 
+    async def spelt(self, keys: Sequence[str]) -> Sequence[str]:
+        """Each of `keys` as it is spelt on the disk; as it is given where there is nothing, or the disk tells spellings
+        apart."""
+        with local_errors(self._destination):
+            return await to_thread.run_sync(self._spelt, keys)
+
+    def _spelt(self, keys: Sequence[str]) -> Sequence[str]:
+        if self._spellings is None:
+            return keys
+        root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with Directories(root_fd) as directories:
+                return ["/".join(self._spellings.find(key_path(key), directories)) for key in keys]
+        finally:
+            os.close(root_fd)
+
     def _whole(self, keys: Sequence[str]) -> Sequence[bool]:
         root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
