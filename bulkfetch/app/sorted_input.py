@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from anyio import to_thread
+from anyio import TemporaryDirectory, to_thread
 
 from bulkfetch.app.open_archive import is_bucket, readable_manifests
 from bulkfetch.app.planned_names import PlannedNames
@@ -68,7 +67,7 @@ async def open_triage(
         FatalError: a manifest is damaged, or the bucket cannot be read.
     """
     keys = KeyTemplate.parse(archive.key, date_format)
-    with TemporaryDirectory(prefix="bulkfetch-") as name:
+    async with TemporaryDirectory(prefix="bulkfetch-") as name:
         scratch = Path(name)
         root = await readable_manifests(archive, scratch, environ) if archive.url else scratch / _NO_ARCHIVE
         looks, spelt = None, None

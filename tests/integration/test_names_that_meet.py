@@ -2,6 +2,7 @@
 merged with another. On a directory, on a disk that is blind to case, and in a bucket."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -9,6 +10,8 @@ import pytest
 from support.archives import Archive
 from support.pdfs import pdf_bytes
 
+from bulkfetch.app import plan_archive
+from bulkfetch.config import Config, Destination
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Delivery, Outcome, Row
 from bulkfetch.pipeline import adoption
@@ -257,6 +260,25 @@ async def test_a_folder_in_another_spelling_is_used_as_it_is(folded: Archive) ->
     again = await folded.run(template, rows, {})
     assert {row.reason for row in again.rows.values()} == {"already_stored"}
     assert {row.message for row in again.rows.values()} == {None}
+
+
+async def test_a_plan_tells_which_names_a_blind_disk_takes_for_one(folded: Archive, tmp_path: Path) -> None:
+    """Both a name that is there in another spelling and two new ones are told before the run, with what they get."""
+    await folded.run(BY_ID, ids("a"), {"a": ONE})
+    source = tmp_path / "ids.txt"
+    await anyio.Path(source).write_text("A\na\nB\nb\n")
+    config = Config(destination=Destination(url=str(folded.root)))
+    planned = partial(plan_archive, config, source=str(source), environ={}, show_keys=9)
+    plan = await anyio.to_thread.run_sync(planned)
+    assert (plan.to_fetch, plan.already_stored, plan.names_taken) == (3, 1, 2)
+    template = KeyTemplate.parse(BY_ID)
+    assert [(each.key, each.note) for each in plan.keys] == [
+        (template.alternative("A", {}), "this disk takes A.pdf for a.pdf"),
+        ("B.pdf", None),
+        (template.alternative("b", {}), "b.pdf is that of line 3"),
+    ]
+    run = await folded.run(BY_ID, ids("A", "a", "B", "b"), dict.fromkeys("AaBb", ONE))
+    assert run.pool.tally.names_taken == plan.names_taken
 
 
 async def test_a_row_of_another_run_comes_behind_its_object(archive: Archive, monkeypatch) -> None:
