@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from support.program import (
     all_rows,
     assert_sound,
@@ -66,23 +67,25 @@ def test_names_are_shown_before_the_first_run_and_kept_by_it(tmp_path):
     assert_sound(dest)
 
 
-def test_a_column_that_is_not_there_ends_the_run_at_once(tmp_path):
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "txt"])
+def test_a_column_that_is_not_there_ends_the_run_at_once(tmp_path, kind):
     """A template that names a column the input has not is a mistake of the command: exit 2, with the nearest name and
     before anybody is asked. An input without columns has none."""
     dest = tmp_path / "archive"
     with sandbox(invoices=2) as served:
         ids = ids_of(served)
-        given = table(tmp_path / "rows.csv", [f"{invoice_id};x;2024-01-01" for invoice_id in ids])
-        objects_of = tmp_path / "rows.jsonl"
-        objects_of.write_text("".join(json.dumps({"id": each, "Kunde": "x"}) + "\n" for each in ids))
-        plain = write_ids(tmp_path / "ids.txt", ids)
-        for source in (given, objects_of, plain):
-            args = (source, "--to", dest, "--key", "{fields[Kunda]}/{id}.pdf")
-            for command in ("plan", "run"):
-                done = bulkfetch(command, *args, *(["--api-url", served.api_url] if command == "run" else []))
-                assert done.returncode == 2, done.stderr
-                assert "no column is called 'Kunda'" in done.stderr
-                assert ("did you mean 'Kunde'?" in done.stderr) is (source is not plain)
+        source = tmp_path / f"rows.{kind}"
+        if kind == "csv":
+            table(source, [f"{invoice_id};x;2024-01-01" for invoice_id in ids])
+        elif kind == "jsonl":
+            source.write_text("".join(json.dumps({"id": each, "Kunde": "x"}) + "\n" for each in ids))
+        else:
+            write_ids(source, ids)
+        args = (source, "--to", dest, "--key", "{fields[Kunda]}/{id}.pdf")
+        for done in (bulkfetch("plan", *args), bulkfetch("run", *args, "--api-url", served.api_url)):
+            assert done.returncode == 2, done.stderr
+            assert "no column is called 'Kunda'" in done.stderr
+            assert ("did you mean 'Kunde'?" in done.stderr) is (kind != "txt")
         assert served.stats.puts.total() == 0
     assert all_rows(dest) == []
 
