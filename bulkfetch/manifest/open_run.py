@@ -36,7 +36,8 @@ from bulkfetch.models import Row, RunResult, Summary, utc_iso
 class OpenRun:
     """The archive's lock, the run's own row file, the ledger and the list of IDs seen, open together.
 
-    `adopting` says that there may be objects without a row. Mutable are `_indexing`, whether the ledger still takes in
+    `adopting` says that there may be objects without a row, `alone` that no other run can record anything at the same
+    time. Mutable are `_indexing`, whether the ledger still takes in
     the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
     """
 
@@ -48,6 +49,7 @@ class OpenRun:
         shared: bool,
         mirror: Mirror | None,
         adopting: bool,
+        alone: bool,
         row_file: RowFile,
         ledger: LedgerIndex,
         seen: SeenIds,
@@ -57,6 +59,7 @@ class OpenRun:
         self.run = run
         self.rows = row_file.path
         self.adopting = adopting
+        self.alone = alone
         self.ledger = ledger
         self.seen = seen
         self._root = root
@@ -121,6 +124,7 @@ class OpenRun:
                 shared=shared,
                 mirror=mirror,
                 adopting=adopting,
+                alone=not shared and mirror is None,
                 row_file=row_file,
                 ledger=ledger,
                 seen=seen,
