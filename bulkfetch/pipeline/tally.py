@@ -1,6 +1,7 @@
 """What became of a run's rows, in numbers."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from bulkfetch.interfaces import Source
 from bulkfetch.models import Counts, Outcome, Row
@@ -36,29 +37,32 @@ class Tally:
             rejected=self.rejected,
         )
 
-    def add(self, row: Row) -> None:
-        """Count one row."""
-        self._count(row, 1)
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count `rows`."""
+        self.reasons.update(row.reason for row in rows if row.reason is not None)
+        outcomes = Counter(row.outcome for row in rows)
+        self.stored += outcomes[Outcome.STORED]
+        self.skipped += outcomes[Outcome.SKIPPED]
+        self.failed += outcomes[Outcome.FAILED]
+        self.rejected += outcomes[Outcome.REJECTED]
+        if outcomes[Outcome.STORED] or outcomes[Outcome.FAILED]:
+            for row in rows:
+                if row.outcome is Outcome.STORED:
+                    self.bytes_stored += row.size or 0
+                elif row.outcome is Outcome.FAILED:
+                    self.retryable_failures += row.retryable
+        self.answered = self.stored + self.failed - self.retryable_failures
 
     def correct(self, row: Row, correction: Row) -> None:
-        """Count `correction`, which takes the place of `row`."""
-        self._count(row, -1)
-        self._count(correction, 1)
+        """Count `correction`, `stored` or `failed`, in the place of `row`."""
+        before = Tally()
+        before.add([row])
+        self.add([correction])
+        self.reasons.subtract(before.reasons)
+        self.stored -= before.stored
+        self.skipped -= before.skipped
+        self.failed -= before.failed
+        self.bytes_stored -= before.bytes_stored
+        self.retryable_failures -= before.retryable_failures
+        self.answered = self.stored + self.failed - self.retryable_failures
         self.corrected += 1
-
-    def _count(self, row: Row, by: int) -> None:
-        if row.reason is not None:
-            self.reasons[row.reason] += by
-        match row.outcome:
-            case Outcome.STORED:
-                self.stored += by
-                self.bytes_stored += by * (row.size or 0)
-                self.answered += by
-            case Outcome.SKIPPED:
-                self.skipped += by
-            case Outcome.REJECTED:
-                self.rejected += by
-            case Outcome.FAILED:
-                self.failed += by
-                self.retryable_failures += by * row.retryable
-                self.answered += by * (not row.retryable)
