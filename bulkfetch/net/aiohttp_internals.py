@@ -60,9 +60,9 @@ class Watched(ResponseHandler):
 
     def begin(self, key: "ConnectionKey", asking: Asking | None) -> bool:
         """Note that a request is about to be sent; False if it must not be, since something came already."""
-        if self._disturbed:
-            return False
         self.key = key
+        if self._disturbed or not self.is_connected():
+            return False
         self._asking = asking
         self._asked_at = self._loop.time()
         self._requests += 1
@@ -174,11 +174,20 @@ class WatchingConnector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own name
     ) -> Connection:
+        began = self._loop.time()
         connection = await super().connect(req, traces, timeout)
-        watched = connection.protocol
-        if isinstance(watched, Watched) and not watched.begin(req.connection_key, asking_now()):
+        asking, watched = asking_now(), connection.protocol
+        if not isinstance(watched, Watched):
+            return connection
+        try:
+            if req.connection_key in self._doubted or (asking is not None and asking.alone):
+                # Whoever answers before being asked does so about a round trip after the connection is made.
+                await asyncio.sleep(max(SHORTEST_LOOK / 2, 2 * (self._loop.time() - began)))
+            if not watched.begin(req.connection_key, asking):
+                raise aiohttp.ClientOSError(None, "an answer came before anything was asked")
+        except BaseException:
             connection.close()
-            raise aiohttp.ClientOSError(None, "an answer came before anything was asked")
+            raise
         return connection
 
     async def last_look(self) -> None:

@@ -58,7 +58,7 @@ class Tally:
         before = Tally()
         before.add([row])
         self.add([correction])
-        self.reasons.subtract(before.reasons)
+        self.reasons -= before.reasons
         self.stored -= before.stored
         self.skipped -= before.skipped
         self.failed -= before.failed
