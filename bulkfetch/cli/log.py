@@ -49,10 +49,10 @@ class JsonRowsListener:
 
     def __call__(self, event: Event) -> None:
         """Write the row, if `event` is one."""
-        if isinstance(event, RowsRecorded):
+        if type(event) is RowsRecorded:
             for row in event.rows:
                 emit(sys.stdout, as_json(row))
-        elif isinstance(event, RowCorrected):
+        elif type(event) is RowCorrected:
             emit(sys.stdout, as_json(event.row))
 
 
@@ -155,10 +155,10 @@ def sentence(told: Told) -> str:
     match told:
         case RunStarted(run=run, source=source, destination=destination):
             return printable(f"run {run}: {source} to {destination}")
-        case RowCorrected(row=row):
-            return f"corrected: {_row_sentence(row)}"
         case Row():
             return _row_sentence(told)
+        case RowCorrected(row=row):
+            return f"corrected: {_row_sentence(row)}"
         case RetryScheduled(invoice_id=invoice_id, reason=reason, message=message, wait=wait):
             return printable(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
         case OriginDown(origin=origin, seconds=seconds, reason=reason):

@@ -39,30 +39,25 @@ class Tally:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Count `rows`."""
-        self.reasons.update(row.reason for row in rows if row.reason is not None)
-        outcomes = Counter(row.outcome for row in rows)
-        self.stored += outcomes[Outcome.STORED]
-        self.skipped += outcomes[Outcome.SKIPPED]
-        self.failed += outcomes[Outcome.FAILED]
-        self.rejected += outcomes[Outcome.REJECTED]
-        if outcomes[Outcome.STORED] or outcomes[Outcome.FAILED]:
-            for row in rows:
-                if row.outcome is Outcome.STORED:
-                    self.bytes_stored += row.size or 0
-                elif row.outcome is Outcome.FAILED:
-                    self.retryable_failures += row.retryable
-        self.answered = self.stored + self.failed - self.retryable_failures
+        self._count(rows, 1)
 
     def correct(self, row: Row, correction: Row) -> None:
-        """Count `correction`, `stored` or `failed`, in the place of `row`."""
-        before = Tally()
-        before.add([row])
-        self.add([correction])
-        self.reasons -= before.reasons
-        self.stored -= before.stored
-        self.skipped -= before.skipped
-        self.failed -= before.failed
-        self.bytes_stored -= before.bytes_stored
-        self.retryable_failures -= before.retryable_failures
-        self.answered = self.stored + self.failed - self.retryable_failures
+        """Count `correction`, which takes the place of `row`."""
+        self._count([row], -1)
+        self._count([correction], 1)
+        self.reasons += Counter()  # drops those that are no row's reason any more
         self.corrected += 1
+
+    def _count(self, rows: Sequence[Row], by: int) -> None:
+        for reason, number in Counter(row.reason for row in rows if row.reason is not None).items():
+            self.reasons[reason] += by * number
+        outcomes = Counter(row.outcome for row in rows)
+        self.stored += by * outcomes[Outcome.STORED]
+        self.skipped += by * outcomes[Outcome.SKIPPED]
+        self.failed += by * outcomes[Outcome.FAILED]
+        self.rejected += by * outcomes[Outcome.REJECTED]
+        if outcomes[Outcome.STORED]:
+            self.bytes_stored += by * sum(row.size or 0 for row in rows if row.outcome is Outcome.STORED)
+        if outcomes[Outcome.FAILED]:
+            self.retryable_failures += by * sum(row.retryable for row in rows if row.outcome is Outcome.FAILED)
+        self.answered = self.stored + self.failed - self.retryable_failures
