@@ -23,7 +23,7 @@ from support.misbehaving import (
     twice,
     unasked_first,
 )
-from support.program import all_rows, bulkfetch, objects, write_ids
+from support.program import all_rows, bulkfetch, objects, started, until, write_ids
 
 from bulkfetch.models import Outcome
 
@@ -118,3 +118,23 @@ def test_over_tls_it_is_the_same(tmp_path):
                 BULKFETCH_LIMITS_WORKERS="2", SSL_CERT_FILE=str(tmp_path / "ca.pem"),
             )  # fmt: skip
         assert judge(root, hosts, done) == "right"
+
+
+def test_what_was_in_doubt_when_a_run_was_killed_is_cleared_up_by_the_next(tmp_path):
+    """kill -9 once a host has been seen to misbehave: the same command again ends with every invoice's own document."""
+    ids, root = write_ids(tmp_path / "ids.txt", IDS), tmp_path / "archive"
+
+    async def ever_slower(talk):
+        await talk.say(first := await talk.next())
+        await talk.say(first, 0.05, await talk.next())
+        await talk.next()
+        await talk.say(60.0)
+
+    with misbehaving(files=ever_slower) as hosts:
+        with started("run", ids, "--to", root, "--api-url", hosts.api, BULKFETCH_LIMITS_WORKERS="2") as process:
+            until(lambda: list((root / ".bulkfetch").glob("doubts-*[!t]")), process)
+        assert process.returncode == -9
+    with misbehaving() as hosts:
+        done = bulkfetch("run", ids, "--to", root, "--api-url", hosts.api)
+        assert judge(root, hosts, done) == "right"
+    assert not list((root / ".bulkfetch").glob("doubts-*"))
