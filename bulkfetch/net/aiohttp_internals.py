@@ -201,12 +201,18 @@ class WatchingConnector(aiohttp.TCPConnector):
             await self._all_closed.wait()
 
     def doubt(self, watched: Watched) -> None:
-        """An answer came over `watched` that nobody asked for."""
+        """An answer came over `watched` that nobody asked for. The first time, what its host said over any other
+        connection is not trusted either: whether that was sound may show only after the process was killed."""
         self._doubts.add(watched.asked)
-        if watched.key is not None and watched.key not in self._doubted:
-            self._doubted.add(watched.key)
-            for other, _ in self._conns.pop(watched.key, ()):
-                self._look(other)
+        if watched.key is None or watched.key in self._doubted:
+            return
+        self._doubted.add(watched.key)
+        kept = [other for other, _ in self._conns.pop(watched.key, ())]
+        for other in [*kept, *self._acquired, *self._looked_at]:
+            if isinstance(other, Watched) and other.key == watched.key:
+                self._doubts.add(other.asked)
+        for other in kept:
+            self._look(other)
 
     def forget(self, watched: Watched) -> None:
         """`watched` is closed."""

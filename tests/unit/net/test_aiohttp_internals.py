@@ -69,6 +69,20 @@ async def test_what_comes_unasked_is_dropped_with_its_connection(surplus):
         assert (doubts.ids, server.connections) == ({"A"}, 4)
 
 
+async def test_one_connection_casts_doubt_on_the_hosts_others():
+    """What another connection brought before is in doubt as well, and nothing more is asked over it."""
+    doubts = Doubts()
+    async with fault_server() as server, asking(server, doubts) as (get, _):
+        server.on("/", [0.05, PAGE], [0.05, PAGE, 0.05, OTHER], PAGE)
+        async with anyio.create_task_group() as both:
+            both.start_soon(get, "A")
+            both.start_soon(get, "B")
+        await anyio.sleep(0.2)
+        assert doubts.ids == {"A", "B"}
+        await get("C")
+        assert (doubts.ids, server.connections) == ({"A", "B"}, 3)
+
+
 async def test_sound_connections_are_kept_for_a_while():
     """One connection serves request after request, and another takes its place before it must remember too many."""
     doubts = Doubts()
