@@ -11,7 +11,8 @@ _OWN = 64  # manifest, ledger, lock, input, directories, the interpreter's own
 def raise_fd_limit(workers: int) -> None:
     """Raise the process's soft limit of open files to what a run of so many `workers` can need.
 
-    That is two connections for each worker, as many that are being closed, and a temporary file for every invoice in hand.
+    That is two connections for each worker, as many that are being closed, and a temporary file for every invoice in
+    hand.
 
     Raises:
         UsageError: the hard limit is below that.

@@ -1,7 +1,7 @@
 """An answer that nobody asked for is never taken for an answer, whichever host sends it and whenever it comes.
 
-`UNASKED_RUNS=20 pytest -s -n 0 --timeout 3000 tests/e2e/test_unasked.py` runs each case twenty times and prints what came
-of them.
+This runs each case twenty times and prints what came of them:
+`UNASKED_RUNS=20 pytest -s -n 0 --timeout 3000 tests/e2e/test_unasked.py`
 """
 
 import os
