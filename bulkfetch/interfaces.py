@@ -230,6 +230,15 @@ class Store(Protocol):
         """
         ...
 
+    async def set_aside(self, key: str) -> bool:
+        """Move what is under `key` to quarantine, durably, since it is another invoice's; `key` is free then. False if
+        it cannot be moved (Object Lock): it stays, and `key` is taken for good.
+
+        Raises:
+            FatalError: the store is unusable.
+        """
+        ...
+
     def uri(self, key: str) -> str:
         """Where `key` is, as recorded in the manifest; holds no credentials."""
         ...

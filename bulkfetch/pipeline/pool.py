@@ -18,6 +18,7 @@ from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
@@ -52,6 +53,7 @@ class Pool:
         rows: RowWriter,
         recorder: Recorder,
         second_pass: SecondPass,
+        recheck: Recheck,
         canary: Canary,
         in_hand: InHand,
         stop: Stop,
@@ -67,6 +69,7 @@ class Pool:
         self._rows = rows
         self._recorder = recorder
         self._second_pass = second_pass
+        self._recheck = recheck
         self._canary = canary
         self._in_hand = in_hand
         self._stop = stop
@@ -91,6 +94,7 @@ class Pool:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, producing, working, name="stop")
             tasks.start_soon(self._recorder.run, name="recorder")
+            tasks.start_soon(self._watch_doubts, name="doubts")
             tasks.start_soon(self._recorder.watch_canary, lambda: self._in_hand.invoices > 0, name="canary")
             try:
                 with working:
@@ -142,10 +146,20 @@ class Pool:
                 if estimate != (estimate := self._source.estimate()):
                     self._notify(Estimated(estimate))
                 await self._take(batch)
+                if self._recheck.due:
+                    await self._in_hand.none()
+                    await self._recheck.run()
             # What was put off is tried once more when everything else is done: the trouble may have passed.
             await self._in_hand.none()
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
+            await self._recheck.finish()
+        except FatalError as error:
+            self._stop.request(error)
+
+    async def _watch_doubts(self) -> None:
+        try:
+            await self._recheck.watch()
         except FatalError as error:
             self._stop.request(error)
 
