@@ -260,13 +260,15 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(RunResult, frozen=True, kw_only=True):
     """A run's sealed record, written last: a run that has one ended in order.
 
-    `manifest` names the run's rows below `manifests/`; `manifest_sha256` is the SHA-256 of them all, in hex. `previous`
-    and `previous_sha256` name and seal the summary before this one, which makes a chain of hashes. `beside` maps the
-    names of summaries by runs at work at the same time, which no other summary follows, to their SHA-256.
+    `shared` says that others could be at work on the archive at the same time. `manifest` names the run's rows below
+    `manifests/`; `manifest_sha256` is the SHA-256 of them all, in hex. `previous` and `previous_sha256` name and seal
+    the summary before this one, which makes a chain of hashes. `beside` maps the names of summaries by runs at work at
+    the same time, which no other summary follows, to their SHA-256.
     """
 
     v: int = 1
     run: str
+    shared: bool = False
     manifest: str
     manifest_rows: int
     manifest_sha256: str

@@ -15,6 +15,7 @@ from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.pool import Pool
+from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rows import RowWriter
@@ -41,6 +42,8 @@ def open_pipeline(
     adopting: bool,
     doubts: Doubts | None = None,
     last_look: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
+    shared: bool,
+    limit: int = 0,
 ) -> Pool:
     """The pool that moves the rows of `source` into `manifest`, as the run `run`.
 
@@ -48,9 +51,11 @@ def open_pipeline(
         adopting: look for objects without a row before fetching (after a run that died).
         doubts: the invoices whose answers cannot be trusted.
         last_look: closes every kept connection; on return `doubts` is complete.
+        shared: other runs are at work on the archive at the same time.
+        limit: how many invoices are fetched at most; 0 sets no limit.
     """
-    shared = source.capabilities.shared
-    in_hand, canary = InHand(), Canary(max_failed_ratio=max_failed_ratio, others_may_take=shared)
+    in_hand = InHand()
+    canary = Canary(max_failed_ratio=max_failed_ratio, others_may_take=source.capabilities.shared)
     rows = RowWriter(run, utc_now)
     recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand)
     looks = Looks(head=store.head, stored=store.cheap_head, unrecorded=adopting or (shared and store.cheap_head))
@@ -78,6 +83,7 @@ def open_pipeline(
         ),
         canary=canary,
         in_hand=in_hand,
+        quota=Quota(limit),
         stop=stop,
         notify=notify,
         utc_now=utc_now,

@@ -9,7 +9,6 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from bulkfetch.cli.group import silence
 from bulkfetch.models import Outcome
 from bulkfetch.text import printable
 
@@ -25,12 +24,9 @@ OUTCOME_STYLE: Mapping[Outcome, str] = {
 
 
 def emit(stream: TextIO, line: str) -> None:
-    """Write `line` at once. A reader who has left, or a full disk, is no error: no run depends on its output."""
-    try:
-        stream.write(line + "\n")
-        stream.flush()
-    except OSError:
-        silence(stream)
+    """Write `line` at once."""
+    stream.write(line + "\n")
+    stream.flush()
 
 
 def as_json(value: object) -> str:

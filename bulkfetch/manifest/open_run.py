@@ -47,6 +47,7 @@ class OpenRun:
         root: Path,
         run: str,
         *,
+        shared: bool,
         mirror: Mirror | None,
         adopting: bool,
         alone: bool,
@@ -59,6 +60,7 @@ class OpenRun:
         doubted: set[str],
     ) -> None:
         self.run = run
+        self.rows = row_file.path
         self.adopting = adopting
         self.alone = alone
         self.doubts = doubts
@@ -66,6 +68,7 @@ class OpenRun:
         self.ledger = ledger
         self.seen = seen
         self._root = root
+        self._shared = shared
         self._mirror = mirror
         self._row_file = row_file
         self._held = held
@@ -126,6 +129,7 @@ class OpenRun:
             return cls(
                 root,
                 run,
+                shared=shared,
                 mirror=mirror,
                 adopting=adopting,
                 alone=not shared and mirror is None,
@@ -221,6 +225,7 @@ class OpenRun:
             result,
             manifest=self._mirror.name if self._mirror else self._row_file.path.name,
             rows=self._row_file.rows,
+            shared=self._shared,
             sha256=self._row_file.sha256(),
         )
         if self._mirror is not None:
@@ -267,9 +272,9 @@ def must_adopt(root: Path) -> bool:
             return True
         try:
             summary = read_summary(run.summary)
-            # A queue's worker looks only for the invoices it is given, and other workers may still be busy when it
+            # A run beside others looks only for the invoices it is given, and the others may still be busy when it
             # ends: its summary does not say that no object lacks its row.
-            if summary.complete and "://" not in summary.source:
+            if summary.complete and not summary.shared:
                 return False
         except UsageError:
             raise

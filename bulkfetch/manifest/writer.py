@@ -37,15 +37,16 @@ class _Group:
 class ManifestWriter:
     """A run's hold on an archive, in a directory or a bucket. Keeps the contract of `interfaces.Manifest`.
 
-    `run` is the run's ID, `history` what earlier runs stored. `adopting` says that there may be objects without a row,
-    left by a run that died or put there by somebody else: whoever fetches looks for them before fetching. `doubted` are
-    the invoices that earlier runs left in doubt.
+    `run` is the run's ID, `rows` the local file of its rows, `history` what earlier runs stored. `adopting` says that
+    there may be objects without a row, left by a run that died or put there by somebody else: whoever fetches looks for
+    them before fetching. `doubted` are the invoices that earlier runs left in doubt.
 
     One thread does all the blocking work, in the order in which it was asked for.
     """
 
     def __init__(self, open_run: OpenRun, thread: ThreadPoolExecutor, *, linger: float) -> None:
         self.run = open_run.run
+        self.rows = open_run.rows
         self.adopting = open_run.adopting
         self.doubted = open_run.doubted
         self.history = RunHistory(open_run, thread)

@@ -6,14 +6,9 @@ from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, PutResult, Row
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.siblings import Siblings
 from bulkfetch.pipeline.tally import NAME_TAKEN
-from bulkfetch.retrying import polling
 from bulkfetch.text import printable
-
-ROW_SECONDS = 3.0
-"""How long the row of another run is waited for, whose object is there already. It comes right behind the object."""
-
-_LOOK_SECONDS = 0.3
 
 _EXPECTED = 10_000
 """How many of the latest keys are kept. Far fewer are on their way at a time."""
@@ -35,6 +30,7 @@ class Adoption:
         self._rows = rows
         self._keys = keys
         self._expected: dict[str, str | None] = {}
+        self._siblings = Siblings()
 
     def expect(self, job: Job) -> None:
         """Take note that an object for `job` may come under its key before a row says so."""
@@ -50,7 +46,7 @@ class Adoption:
         found = await self._store.adopt(job.key)
         if found is None:
             return None
-        entry, owner = await self._known(job, found.key)
+        entry, owner = await self._known(job, found.key, wait=True)
         if entry is not None and _is(entry, found):
             return self._rows.already_stored(job.delivery)
         # A row about other bytes is that of an object that was lost, and fetched anew by a run that died.
@@ -67,7 +63,7 @@ class Adoption:
         # What carries the digest of an invoice is its own in every template.
         sure = self._keys.injective or job.yielded
         try:
-            entry, owner = await self._known(job, taken.key, wait=taken.exact and not sure)
+            entry, owner = await self._known(job, taken.key, wait=taken.exact)
             other = self._other(job, taken, owner, sure=sure)
             row = await self._own(job, taken, entry) if other is None else None
         except BaseException:
@@ -113,7 +109,7 @@ class Adoption:
         job.note = f"{job.note}; {note}" if job.note else note
         return self._rows.stored(job, whole)
 
-    async def _known(self, job: Job, key: str, *, wait: bool = False) -> tuple[Entry | None, str | None]:
+    async def _known(self, job: Job, key: str, *, wait: bool) -> tuple[Entry | None, str | None]:
         """What the manifests say of the object under `key`: this invoice's entry for it, or else the ID of the one that
         it is. `wait` for other runs at work, whose row comes behind the object."""
         mine = job.delivery.invoice_id
@@ -131,8 +127,10 @@ class Adoption:
                 entry, owner = None, await self._history.owner(key)
             return owner is not None
 
-        if not await look() and wait and not self._history.alone:
-            await polling(look, ROW_SECONDS, pause=_LOOK_SECONDS)
+        if wait and not self._history.alone:
+            await self._siblings.have_row(look)
+        else:
+            await look()
         return entry, owner
 
 

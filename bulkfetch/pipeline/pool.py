@@ -18,6 +18,7 @@ from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rendezvous import Rendezvous
@@ -56,6 +57,7 @@ class Pool:
         recheck: Recheck,
         canary: Canary,
         in_hand: InHand,
+        quota: Quota,
         stop: Stop,
         notify: Listener,
         utc_now: Callable[[], datetime],
@@ -72,6 +74,7 @@ class Pool:
         self._recheck = recheck
         self._canary = canary
         self._in_hand = in_hand
+        self._quota = quota
         self._stop = stop
         self._notify = notify
         self._utc_now = utc_now
@@ -127,14 +130,14 @@ class Pool:
 
     async def _come_to_rest(self) -> None:
         """Bring every body that was read to its row, and hand back the invoices that are still put off."""
-        left = self._second_pass.take()
         while True:
             for job in self._rendezvous.take_returned():
                 await self._process(job)
             if not self._in_hand.awaiting_row or self._recorder.ended:
                 break
             await self._in_hand.change()
-        await self._recorder.release([job.delivery for job in left])
+        # What came back may have been put off just now.
+        await self._recorder.release([job.delivery for job in self._second_pass.take()])
         await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
         self._recorder.close()
@@ -142,18 +145,23 @@ class Pool:
     async def _produce(self) -> None:
         estimate = None
         try:
-            async for batch in self._source.batches():
-                if estimate != (estimate := self._source.estimate()):
-                    self._notify(Estimated(estimate))
-                await self._take(batch)
-                if self._recheck.due:
-                    await self._in_hand.none()
-                    await self._recheck.run()
+            with anyio.CancelScope() as reading:
+                async for batch in self._source.batches():
+                    if estimate != (estimate := self._source.estimate()):
+                        self._notify(Estimated(estimate))
+                    await self._take(batch)
+                    if self._recheck.due:
+                        await self._in_hand.none()
+                        await self._recheck.run()
+                    if self._quota.exceeded:
+                        reading.cancel()
             # What was put off is tried once more when everything else is done: the trouble may have passed.
             await self._in_hand.none()
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
             await self._recheck.finish()
+            if self._quota.exceeded:
+                self._stop.request(self._quota.cause())
         except FatalError as error:
             self._stop.request(error)
 
@@ -171,12 +179,14 @@ class Pool:
         except BaseException as error:
             await self._recorder.release(batch, error)
             raise
+        within, over = self._quota.admit(jobs)
+        await self._recorder.release([job.delivery for job in over])
         try:
             await self._recorder.record(known)
         except BaseException:
-            await self._recorder.release([job.delivery for job in jobs])
+            await self._recorder.release([job.delivery for job in within])
             raise
-        await self._hand_out(jobs)
+        await self._hand_out(within)
 
     async def _hand_out(self, jobs: Sequence[Job]) -> None:
         waiting = deque(jobs)
@@ -257,7 +267,8 @@ class Pool:
         """
         if failed is not None and not isinstance(failed, TransientError):
             raise failed
-        if self._stop.requested.is_set():
+        # Without a crew the run comes to rest, after a cancellation that nobody announced as a stop, too.
+        if self._stop.requested.is_set() or self._crew is None:
             raise Aborted("the run is ending")
         fresh = not (job.final or self._second_pass.was_put_off(job.delivery.invoice_id))
         self._adoption.expect(job)

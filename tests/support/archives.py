@@ -130,6 +130,7 @@ class Archive:
                 drain=5.0,
                 max_failed_ratio=1.0,
                 adopting=adopting,
+                shared=shared,
             )
             with anyio.fail_after(30.0):
                 await pool.run()

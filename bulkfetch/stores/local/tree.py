@@ -60,7 +60,8 @@ class Tree:
             self.temp_files.sweep()
             self._probe(root)
             self._opened = opened.pop_all()
-        self.name = str(root)
+        # A path need not be UTF-8, and what names the archive in records must be.
+        self.name = printable(str(root), limit=4096)
         self.spellings = Spellings() if is_case_blind(root) else None
         self._uri = root.as_uri()
         self._quarantine = (STATE, "quarantine", run)
