@@ -10,8 +10,10 @@ from bulkfetch.pipeline.adoption import Adoption
 from bulkfetch.pipeline.canary import Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
+from bulkfetch.pipeline.not_ready import ByTheClock, InTheQueue, Waits
 from bulkfetch.pipeline.pool import Pool
 from bulkfetch.pipeline.recorder import Recorder
+from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
 from bulkfetch.pipeline.stop import Stop
@@ -34,14 +36,17 @@ def open_pipeline(
     drain: float,
     max_failed_ratio: float,
     adopting: bool,
+    wait_max: float = 30.0,
 ) -> Pool:
     """The pool that moves the rows of `source` into `manifest`, as the run `run`.
 
     Args:
+        wait_max: seconds; a document that is not ready yet is waited for up to four times as long at a time.
         adopting: look for objects without a row before fetching (after a run that died).
     """
     shared = source.capabilities.shared
     in_hand, canary = InHand(), Canary(max_failed_ratio=max_failed_ratio, others_may_take=shared)
+    waits = Waits(wait_max)
     rows = RowWriter(run, utc_now, store.uri)
     recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand)
     looks = Looks(head=store.head, stored=store.cheap_head, unrecorded=adopting or (shared and store.cheap_head))
@@ -54,6 +59,12 @@ def open_pipeline(
         recorder=recorder,
         second_pass=(
             BackToTheQueue(source, lambda: recorder.tally.answered) if source.capabilities.comes_again else AtTheEnd()
+        ),
+        refusals=Refusals(history),
+        not_ready=lambda again: (
+            InTheQueue(waits, canary, in_hand, source)
+            if source.capabilities.comes_again
+            else ByTheClock(waits, canary, in_hand, again=again)
         ),
         canary=canary,
         in_hand=in_hand,

@@ -99,6 +99,7 @@ async def _archive(
             drain=config.timeouts.drain,
             max_failed_ratio=config.limits.max_failed_ratio,
             adopting=manifest.adopting,
+            wait_max=config.retry.wait_max,
         )
         began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate()))

@@ -9,7 +9,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, TransientError
+from bulkfetch.errors import Aborted, BulkfetchError, FatalError, NotReady, PermanentError, TransientError
 from bulkfetch.events import Estimated, Listener
 from bulkfetch.interfaces import Source
 from bulkfetch.models import InputRow, PutResult, Row
@@ -18,7 +18,9 @@ from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.not_ready import WaitingRoom
 from bulkfetch.pipeline.recorder import Recorder
+from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_pass import SecondPass
@@ -37,6 +39,7 @@ class Pool:
     Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
 
     Args:
+        not_ready: makes the waiting room; it is told where a job goes whose time has come.
         in_hand: the count of what is on its way, which `recorder` keeps, too.
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
@@ -52,6 +55,8 @@ class Pool:
         rows: RowWriter,
         recorder: Recorder,
         second_pass: SecondPass,
+        not_ready: Callable[[Callable[[Job], None]], WaitingRoom],
+        refusals: Refusals,
         canary: Canary,
         in_hand: InHand,
         stop: Stop,
@@ -67,6 +72,7 @@ class Pool:
         self._rows = rows
         self._recorder = recorder
         self._second_pass = second_pass
+        self._refusals = refusals
         self._canary = canary
         self._in_hand = in_hand
         self._stop = stop
@@ -75,6 +81,7 @@ class Pool:
         self._to_start = workers
         self._drain = drain
         self._rendezvous = Rendezvous[Job]()
+        self._not_ready = not_ready(self._rendezvous.put_back)
         self._crew: TaskGroup | None = None
 
     @property
@@ -123,7 +130,7 @@ class Pool:
 
     async def _come_to_rest(self) -> None:
         """Bring every body that was read to its row, and hand back the invoices that are still put off."""
-        left = self._second_pass.take()
+        left = [*self._not_ready.take(), *self._second_pass.take()]
         while True:
             for job in self._rendezvous.take_returned():
                 await self._process(job)
@@ -169,6 +176,7 @@ class Pool:
             while waiting:
                 if self._canary.passed:
                     self._start_workers(self._to_start)
+                await self._not_ready.room()
                 await self._rendezvous.wait_receiver()
                 if self._rendezvous.send_nowait(waiting[0]):
                     waiting.popleft()
@@ -204,6 +212,8 @@ class Pool:
     async def _outcome(self, job: Job) -> Row | None:
         """The row for `job`; None if the store has it now, or it was put off."""
         landed, job.landed = job.landed, None
+        if landed is None and self._not_ready.until_its_time(job):
+            return None
         try:
             if landed is None:
                 job.effort.begin(self._utc_now(), asyncio.get_running_loop().time())
@@ -212,10 +222,13 @@ class Pool:
                 return await self._adoption.row(job, landed)
             await self._fetch(job, landed)
         except TransientError as error:
-            if error.second_pass and not job.final and await self._second_pass.put_off(job):
+            if isinstance(error, NotReady) and await self._not_ready.wait(job, error):
+                return None
+            judged = await self._refusals.judge(job, error)
+            if judged is error and error.second_pass and not job.final and await self._second_pass.put_off(job):
                 self._in_hand.ended()
                 return None
-            return self._rows.failed(job, error)
+            return self._rows.failed(job, judged)
         except PermanentError as error:
             return await self._refused(job, error)
         return None
@@ -261,4 +274,5 @@ class Pool:
 
     def _end(self, job: Job, row: Row) -> None:
         self._second_pass.forget(job.delivery.invoice_id)
+        self._not_ready.forget(job.delivery.invoice_id)
         self._recorder.add(job.delivery, row)
