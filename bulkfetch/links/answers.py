@@ -53,7 +53,7 @@ def no_link(response: aiohttp.ClientResponse, body: bytes, *, now: datetime) -> 
     status = response.status
     message = f"HTTP {status} from the API"
     retry_after = retry_after_of(response, now)
-    if not body.strip():
+    if len(body) <= MAX_ANSWER and not body.strip():
         problem = f"{message} without an answer in it"
         return NotReady(Reason.NOT_READY, problem, http_status=status, retry_after=retry_after)
     if _answer(body) is not None:

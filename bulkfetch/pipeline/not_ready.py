@@ -143,6 +143,8 @@ class InTheQueue:
         patience = self._patience.pop(invoice_id, job.patience)
         seconds = self._waits.next(patience, error)
         if seconds is None:
+            # A queue has no end for which to put the invoice off.
+            job.final = True
             return False
         if len(self._patience) >= MOST_WAITING:
             # Most likely another worker got it; if not, it is waited for anew.
