@@ -115,7 +115,7 @@ async def test_the_request_carries_nothing_of_ours(monkeypatch):
 
 
 async def test_what_no_request_line_can_carry_is_encoded():
-    """Blanks and letters beyond ASCII, in links and in Location, as UTF-8 or as the bytes that came; nothing is lost."""
+    """Blanks and letters beyond ASCII, in links and in Location, as UTF-8 or as the bytes that came."""
     async with fault_server() as files, downloading() as downloader:
         files.on("/", reply(200, PDF))
         files.on("/from", [b"HTTP/1.1 302 Found\r\nLocation: /to/s\xf8 \xc3\xb8?\r\nContent-Length: 0\r\n\r\n"])
@@ -379,7 +379,8 @@ def unframed(body):
 
 
 async def test_a_document_that_is_rendered_anew_each_time():
-    """Without a length two whole renderings confirm each other, whatever date is in them; a revision less is a cut."""
+    """Without a length two whole renderings confirm each other, whatever date is in them; one revision less is a
+    cut."""
     first, second = pdf_bytes(3216, "printed at 8:01"), pdf_bytes(3300, "printed at 08:02")
     async with fault_server() as files, downloading() as downloader:
         files.on("/", unframed(first), unframed(second))
@@ -401,7 +402,7 @@ async def test_a_link_that_works_once_and_a_body_without_a_length(used_up):
 
 
 async def test_the_same_wrong_bytes_twice_are_kept_aside():
-    """A body that comes again as it was is kept for a person to look at; whether it is the last word only time tells."""
+    """A body that comes again as it was is kept for a person to look at; only time tells if it is the last word."""
     wrong = b"Rechnung"
     refused = Refused(hashlib.sha256(wrong).hexdigest(), len(wrong))
     held = await outcome(reply(200, wrong, {"Content-Type": "text/plain"}), last_bad_sha256=refused.sha256)

@@ -214,8 +214,8 @@ async def test_when_no_link_is_to_be_had(tmp_path, answer, kind, tries):
 
 
 async def test_the_same_wrong_bytes_twice_go_to_quarantine(tmp_path):
-    """A body that is no PDF and comes again as it was is kept aside whole, once, and under no key; but within moments that
-    proves nothing."""
+    """A body that is no PDF and comes again as it was is kept aside whole, once, and under no key; but within moments
+    that proves nothing."""
     async with bench(tmp_path) as made:
         made.files.on("/", reply(200, XML), CUT, reply(200, XML))
         error, job = await made.fetch()

@@ -53,13 +53,22 @@ class Server:
         return GivenBody(pdf_bytes(900, link.url))
 
 
+class Rows(list):
+    """The rows recorded so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = anyio.Event()
+
+
 @asynccontextmanager
 async def pool_on(root, server, source, *, workers=1):
-    stop, rows = Stop(), []
+    stop, rows = Stop(), Rows()
 
     def notify(event):
         if row := getattr(event, "row", None):
             rows.append(row)
+            rows.first.set()
 
     async with (
         ManifestWriter.open(root, clock=lambda: datetime.now(UTC), shared=source.capabilities.shared) as manifest,
@@ -112,9 +121,8 @@ async def test_a_stop_hands_back_what_waits(tmp_path, monkeypatch):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pool.run)
             with anyio.fail_after(20):
-                while not rows:
-                    await anyio.sleep(0.01)
-                stop.request(Aborted("stopped"))
+                await rows.first.wait()
+            stop.request(Aborted("stopped"))
         assert len(asyncio.all_tasks()) <= 2
     assert [row.invoice_id for row in rows] == ["C"]
     assert source.nacked == {1: 1, 2: 1}

@@ -133,7 +133,7 @@ def test_the_source_waits_when_many_wait(monkeypatch):
 
 
 def test_no_link_may_be_the_runs_own_fault():
-    """Until something has succeeded only so many wait for a link that was not named; a document is waited for anyhow."""
+    """Until something has succeeded only so many wait for a link that was not named; a document is waited for."""
 
     async def main():
         room = Room()
@@ -147,7 +147,7 @@ def test_no_link_may_be_the_runs_own_fault():
 
 
 def test_a_queue_keeps_the_time():
-    """The invoice goes back untried, with the delay; its patience is remembered however often it comes, until its row."""
+    """The invoice goes back untried, with the delay; its patience is remembered, however often it comes."""
 
     async def main():
         queue, in_hand = GivenQueue([]), InHand()
