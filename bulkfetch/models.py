@@ -11,6 +11,9 @@ from bulkfetch.errors import Reason
 
 NO_FIELDS: Mapping[str, str] = {}
 
+ROW_VERSION = 1
+"""The version of the manifest's rows."""
+
 
 class Delivery(msgspec.Struct, frozen=True):
     """One invoice to fetch, as a source handed it out.
@@ -168,7 +171,7 @@ class Outcome(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One manifest row, version 1: what finally became of one input row.
+    """One manifest row: what finally became of one input row.
 
     `key` is relative to the destination. `size` and `sha256` are the object's; of a failed row those of the bytes that
     came and were no PDF. `attempts` counts the tries charged or not, `links` the links minted.
@@ -179,7 +182,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     A correction row is `stored` or `failed`, and its `finished_at` is not before that of the row it corrects.
     """
 
-    v: int = 1
+    v: int = ROW_VERSION
     run: str
     invoice_id: str
     outcome: Outcome
@@ -206,6 +209,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     corrects: int | msgspec.UnsetType = msgspec.UNSET
 
 
+class SkippedRow(Row, frozen=True, kw_only=True, omit_defaults=True):
+    """A row that needed no fetching. It leaves out whatever the row of the stored object says already: a nightly list
+    is mostly made of such rows."""
+
+    v: int
+
+
 class Counts(msgspec.Struct, kw_only=True):
     """How many input rows ended in which outcome; `read` is all of them."""
 
@@ -224,7 +234,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What happened in a run. The manifest turns it into the run's `Summary`.
 
     `complete` says that the whole input was read and every row accounted for. Times are UTC ISO 8601, `seconds` is the
-    run's length. `requests` maps kinds of request to their numbers.
+    run's length. `requests` maps kinds of request to their numbers. `corrected` counts the correction rows: `counts`
+    has each input row once, by what finally became of it.
     """
 
     exit_code: int
@@ -234,6 +245,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     seconds: float
     counts: Counts
+    corrected: int = 0
     reasons: Mapping[str, int]
     bytes_stored: int
     requests: Mapping[str, int]
