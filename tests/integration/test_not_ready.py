@@ -12,6 +12,7 @@ from support.pdfs import pdf_bytes
 
 from bulkfetch.app.open_pipeline import open_pipeline
 from bulkfetch.errors import Aborted, BadBody, NotReady, Reason, Refused
+from bulkfetch.events import RowsRecorded
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest import ManifestWriter
 from bulkfetch.models import Delivery, Link
@@ -66,8 +67,8 @@ async def pool_on(root, server, source, *, workers=1):
     stop, rows = Stop(), Rows()
 
     def notify(event):
-        if row := getattr(event, "row", None):
-            rows.append(row)
+        if isinstance(event, RowsRecorded):
+            rows.extend(event.rows)
             rows.first.set()
 
     async with (
