@@ -69,8 +69,9 @@ class Source(Protocol):
         """Hand `input_row` back for later: it failed just now, and this counts as a delivery. Never raises."""
         ...
 
-    async def release(self, input_row: InputRow) -> None:
-        """Hand `input_row` back untried; this does not count as a delivery. Never raises."""
+    async def release(self, input_row: InputRow, delay: float = 0.0) -> None:
+        """Hand `input_row` back untried, to be handed out again after `delay` seconds where that can be; this does not
+        count as a delivery. Never raises."""
         ...
 
     def estimate(self) -> int | None:
@@ -286,6 +287,10 @@ class History(Protocol):
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Those of `ids` that a manifest row names as stored, with what it says of the object."""
+        ...
+
+    async def refused(self, invoice_id: str) -> str | None:
+        """The SHA-256 of the bytes that came for the invoice when it last failed, if some came and were no PDF."""
         ...
 
     async def owner(self, key: str) -> str | None:

@@ -107,6 +107,7 @@ async def _archive(
             last_look=origins.last_look,
             shared=shared,
             limit=config.source.limit,
+            wait_max=config.retry.wait_max,
         )
         origins.doubts.ids.update(manifest.doubted)
         origins.doubts.told = manifest.note_doubts

@@ -25,11 +25,12 @@ LEDGER = "ledger.sqlite3"
 _LABEL = f"the ledger ({STATE}/{LEDGER})"
 _TURNS = "ledger.lock"
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     invoice_id TEXT PRIMARY KEY, key TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refusals (invoice_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (run TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 """
 _KEY_INDEX = "CREATE INDEX IF NOT EXISTS entries_by_key ON entries (key)"
@@ -114,6 +115,15 @@ class LedgerIndex:
         query = """SELECT entries.invoice_id, entries.key, size, sha256
                    FROM json_each(?) AS wanted CROSS JOIN entries ON entries.invoice_id = wanted.value"""
         return {found[0]: Entry(*found[1:]) for found in self._select(query, msgspec.json.encode(ids).decode())}
+
+    def refused(self, invoice_id: str) -> str | None:
+        """The SHA-256 of the bytes that were refused when the invoice last failed.
+
+        Raises:
+            FatalError: the ledger can neither be read nor be built anew.
+        """
+        found = self._select("SELECT sha256 FROM refusals WHERE invoice_id = ?", invoice_id)
+        return str(found[0][0]) if found else None
 
     def owner(self, key: str) -> str | None:
         """The ID of the invoice that is stored under `key`, if there is one.
@@ -203,11 +213,14 @@ class LedgerIndex:
         """Empty the tables. The index by key is dropped, too: it is built faster after all rows are in."""
         self._connection.execute("DROP INDEX IF EXISTS entries_by_key")
         self._connection.execute("DELETE FROM entries")
+        self._connection.execute("DELETE FROM refusals")
         self._connection.execute("DELETE FROM manifests")
 
     def _take(self, run: str, rows: Sequence[Row], end: int) -> None:
         stored = [(row.invoice_id, row.key, row.size, row.sha256) for row in rows if row.outcome is Outcome.STORED]
         self._connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", stored)
+        refused = [(row.invoice_id, row.sha256) for row in rows if row.outcome is Outcome.FAILED and row.sha256]
+        self._connection.executemany("INSERT OR REPLACE INTO refusals VALUES (?, ?)", refused)
         self._connection.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (run, end))
 
     @contextmanager

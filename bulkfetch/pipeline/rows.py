@@ -67,6 +67,8 @@ class RowWriter:
             reason=error.reason,
             retryable=isinstance(error, TransientError),
             key=job.key,
+            size=error.refused.size if error.refused else None,
+            sha256=error.refused.sha256 if error.refused else None,
             http_status=error.http_status,
             message=printable(str(error)),
         )

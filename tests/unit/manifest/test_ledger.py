@@ -16,10 +16,10 @@ LATER = "20250102T000000Z-000002"
 DIGEST = "cd" * 32
 
 
-def row(invoice_id, outcome=Outcome.STORED, *, size=1, reason=None):
+def row(invoice_id, outcome=Outcome.STORED, *, size=1, reason=None, sha256=DIGEST):
     return Row(
         run=RUN, invoice_id=invoice_id, outcome=outcome, reason=reason, key=f"{invoice_id}.pdf", size=size,
-        sha256=DIGEST, started_at="", finished_at="",
+        sha256=sha256, started_at="", finished_at="",
     )  # fmt: skip
 
 
@@ -47,6 +47,15 @@ def test_only_stored_rows_count_whatever_their_reason(root):
     """Stored and adopted rows are found; skipped, failed and rejected ones are not."""
     write(root, RUN, row("a"), row("b", reason=Reason.ADOPTED), row("c", Outcome.FAILED), row("d", Outcome.SKIPPED))
     assert ask(root, "a", "b", "c", "d", "e") == {name: Entry(f"{name}.pdf", 1, DIGEST) for name in ("a", "b")}
+
+
+def test_the_bytes_that_were_refused_last(root):
+    """A failed row with a digest tells which bytes came; others change nothing."""
+    write(root, RUN, row("a", Outcome.FAILED), row("b"), row("c", Outcome.FAILED, sha256=None))
+    write(root, LATER, row("a", Outcome.FAILED, sha256="ab" * 32), row("a", Outcome.FAILED, sha256=None))
+    ledger = LedgerIndex.open(root)
+    assert [ledger.refused(name) for name in "abcd"] == ["ab" * 32, None, None, None]
+    ledger.close()
 
 
 def test_a_later_row_replaces_an_earlier_one(root):
