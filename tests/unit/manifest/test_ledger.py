@@ -74,7 +74,7 @@ def test_a_lost_or_damaged_file_is_built_anew(root, suffix):
     file = root / ".bulkfetch" / "ledger.sqlite3"
     if suffix == "older layout":
         connection = sqlite3.connect(file)
-        connection.executescript("DROP TABLE entries; PRAGMA user_version = 99")
+        connection.executescript("DROP TABLE invoices; PRAGMA user_version = 99")
         connection.close()
     else:
         file.unlink()
@@ -125,10 +125,10 @@ def test_the_owner_is_looked_up_by_an_index(root):
     for _ in range(2):
         ledger = LedgerIndex.open(root)
         plan = ledger._connection.execute(
-            "EXPLAIN QUERY PLAN SELECT invoice_id FROM entries WHERE key = 'a' LIMIT 1"
+            "EXPLAIN QUERY PLAN SELECT invoice_id FROM invoices WHERE key = 'a' AND state = 'stored'"
         ).fetchall()
         ledger.close()
-        assert "entries_by_key" in str(plan)
+        assert "invoices_by_key" in str(plan)
         write(root, RUN, row("b"))
 
 
