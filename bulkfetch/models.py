@@ -233,7 +233,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What happened in a run. The manifest turns it into the run's `Summary`.
 
     `complete` says that the whole input was read and every row accounted for. Times are UTC ISO 8601, `seconds` is the
-    run's length. `requests` maps kinds of request to their numbers.
+    run's length. `requests` maps kinds of request to their numbers. `corrected` counts the correction rows: `counts`
+    has each input row once, by what finally became of it.
     """
 
     exit_code: int
@@ -243,6 +244,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     seconds: float
     counts: Counts
+    corrected: int = 0
     reasons: Mapping[str, int]
     bytes_stored: int
     requests: Mapping[str, int]
