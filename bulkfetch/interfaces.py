@@ -240,6 +240,11 @@ class History(Protocol):
         """Those of `ids` that a manifest row names as stored, with what it says of the object."""
         ...
 
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """Those of `ids` that are accepted as gaps, which will not come, each with the reason that was given. An
+        invoice that a row names as stored is not among them."""
+        ...
+
     async def owner(self, key: str) -> str | None:
         """The ID of the invoice whose object is under `key` by the manifests; None if there is no such row."""
         ...

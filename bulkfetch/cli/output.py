@@ -67,6 +67,7 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         "rows": plan.read,
         "to fetch": plan.to_fetch,
         "already stored": plan.already_stored,
+        "accepted gaps": plan.accepted,
         "duplicates": plan.duplicates,
         "rejected": plan.rejected,
     }

@@ -41,8 +41,8 @@ CREATE INDEX rejects_by_run ON rejects (run);
 CREATE TABLE manifests (run TEXT PRIMARY KEY, bytes INTEGER NOT NULL, source TEXT) WITHOUT ROWID;
 """
 """`invoices.state` is `stored`, `failed` or `rejected`; NULL where there is a flag alone. `offset` is the byte where
-the row begins in its manifest. `manifests.source` is the input of a run that read it to its end, `''` where a run's rejects
-do not count, NULL while the run has no summary."""
+the row begins in its manifest. `manifests.source` is the input of a run that read it to its end. It is `''` where a
+run's rejects do not count, and NULL while the run has no summary."""
 
 KEY_INDEX = "CREATE INDEX IF NOT EXISTS invoices_by_key ON invoices (key) WHERE state = 'stored'"
 """Apart from the schema: when many rows are taken in, it is built faster after them."""
@@ -106,7 +106,8 @@ def fold(
             stored = row.outcome is _STORED
             votes.append((
                 row.invoice_id, 2 if stored or row.corrects is not UNSET else 1, row.outcome, row.key, row.size,
-                row.sha256, run, offsets[index], row.finished_at, row.reason, row.retryable,
+                row.sha256, run, offsets[index], row.finished_at, row.reason if stored else row.reason or "",
+                row.retryable,
             ))  # fmt: skip
             if not stored:
                 failures.append((row.invoice_id, row.finished_at))

@@ -168,7 +168,7 @@ class RecordingManifest:
 
 
 class GivenHistory:
-    """Nothing but `entries` is stored, by ID; which IDs were met is kept in memory."""
+    """Nothing but `entries` is stored, by ID, and nothing is accepted; which IDs were met is kept in memory."""
 
     def __init__(self, entries: Mapping[str, Entry] | None = None) -> None:
         self._entries = dict(entries or {})
@@ -177,6 +177,10 @@ class GivenHistory:
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Those of `entries`."""
         return {invoice_id: self._entries[invoice_id] for invoice_id in ids if invoice_id in self._entries}
+
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """None of `ids`."""
+        return {}
 
     async def owner(self, key: str) -> str | None:
         """By the keys of `entries`."""
