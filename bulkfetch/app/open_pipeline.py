@@ -49,7 +49,7 @@ def open_pipeline(
         source=source,
         triage=Triage(history=history, keys=keys, repeats=source.capabilities.repeats, looks=looks),
         fetcher=fetcher,
-        adoption=Adoption(store=store, history=history, rows=rows, keys=keys, shared=shared),
+        adoption=Adoption(store=store, history=history, rows=rows, keys=keys),
         rows=rows,
         recorder=recorder,
         second_pass=(

@@ -91,7 +91,7 @@ async def _archive(
             history=manifest.history,
             store=store,
             fetcher=_fetcher(config, origins, store, rng=rng, stop=stop, notify=notify),
-            keys=keys.for_blind_disk() if store.case_blind else keys,
+            keys=keys,
             stop=stop,
             notify=notify,
             utc_now=utc_now,

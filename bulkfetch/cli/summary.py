@@ -51,6 +51,8 @@ def summary_text(summary: Summary) -> Text:
     if summary.requests:
         made = " · ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in summary.requests.items())
         text.append(f"  requests    {printable(made)}\n")
+    if summary.names_taken:
+        text.append(f"  names       {summary.names_taken:,} were taken, so a hash was added: see the rows' messages\n")
     if summary.manifest:
         path = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
         text.append(f"  manifest    {printable(path, limit=2000)}\n")

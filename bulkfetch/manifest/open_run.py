@@ -36,7 +36,8 @@ from bulkfetch.models import Row, RunResult, Summary, utc_iso
 class OpenRun:
     """The archive's lock, the run's own row file, the ledger and the list of IDs seen, open together.
 
-    `adopting` says that there may be objects without a row. Mutable are `_indexing`, whether the ledger still takes in
+    `adopting` says that there may be objects without a row, `alone` that no other run can record anything at the same
+    time. Mutable are `_indexing`, whether the ledger still takes in
     the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
     """
 
@@ -47,6 +48,7 @@ class OpenRun:
         *,
         mirror: Mirror | None,
         adopting: bool,
+        alone: bool,
         row_file: RowFile,
         ledger: LedgerIndex,
         seen: SeenIds,
@@ -55,6 +57,7 @@ class OpenRun:
     ) -> None:
         self.run = run
         self.adopting = adopting
+        self.alone = alone
         self.ledger = ledger
         self.seen = seen
         self._root = root
@@ -117,6 +120,7 @@ class OpenRun:
                 run,
                 mirror=mirror,
                 adopting=adopting,
+                alone=not shared and mirror is None,
                 row_file=row_file,
                 ledger=ledger,
                 seen=seen,

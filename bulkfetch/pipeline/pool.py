@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, TransientError
 from bulkfetch.events import Estimated, Listener
-from bulkfetch.interfaces import Source
+from bulkfetch.interfaces import Landed, Source, Taken
 from bulkfetch.models import InputRow, PutResult, Row
 from bulkfetch.pipeline.adoption import Adoption
 from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
@@ -32,7 +32,7 @@ class Pool:
 
     A worker holds an invoice from the request for its link to the last byte of the body. The rest happens by callback:
     the store says that the object is durable, the row joins the next group, and the group is acknowledged. A failure on
-    that way comes back to a worker, and so does an object that was there before.
+    that way comes back to a worker, and so does a body whose name is taken.
 
     Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
 
@@ -208,9 +208,10 @@ class Pool:
         try:
             if landed is None:
                 job.effort.begin(self._utc_now(), asyncio.get_running_loop().time())
-                landed = await self._adoption.look(job) if job.adopt else None
-            if isinstance(landed, PutResult):
-                return await self._adoption.row(job, landed)
+                if job.adopt and (row := await self._adoption.look(job)):
+                    return row
+            elif not isinstance(landed, BulkfetchError):
+                return await self._settle(job, landed)
             await self._fetch(job, landed)
         except TransientError as error:
             if error.second_pass and not job.final and await self._second_pass.put_off(job):
@@ -218,8 +219,20 @@ class Pool:
                 return None
             return self._rows.failed(job, error)
         except PermanentError as error:
-            return await self._refused(job, error)
+            return self._rows.failed(job, error)
         return None
+
+    async def _settle(self, job: Job, taken: Taken) -> Row | None:
+        """The row for `job`, whose name is taken; None if its body is in the store's hands under another name."""
+        job.in_memory = 0
+        try:
+            row = await self._adoption.settle(job, taken, partial(self._committed, job))
+        except TransientError as error:
+            await self._fetch(job, error)
+            return None
+        if row is None:
+            self._in_hand.passed_on()
+        return row
 
     async def _fetch(self, job: Job, failed: BulkfetchError | None) -> None:
         """Bring the body of `job` into the store's hands; `failed` is why the store did not keep the last one.
@@ -233,6 +246,7 @@ class Pool:
         if self._stop.requested.is_set():
             raise Aborted("the run is ending")
         fresh = not (job.final or self._second_pass.was_put_off(job.delivery.invoice_id))
+        self._adoption.expect(job)
         committed = partial(self._committed, job)
         if failed is None:
             size = await self._fetcher.fetch(job, committed, fresh=fresh)
@@ -241,24 +255,15 @@ class Pool:
         job.in_memory = size
         self._in_hand.passed_on(size)
 
-    def _committed(self, job: Job, landed: PutResult | BulkfetchError) -> None:
+    def _committed(self, job: Job, landed: Landed) -> None:
         """Take what the store says of the body that it was given."""
         self._in_hand.written(job.in_memory)
-        if isinstance(landed, PutResult) and not landed.adopted:
+        if isinstance(landed, PutResult):
             self._end(job, self._rows.stored(job, landed))
             return
         self._in_hand.came_back()
         job.landed = landed
         self._rendezvous.put_back(job)
-
-    async def _refused(self, job: Job, error: PermanentError) -> Row:
-        found = await self._adoption.instead_of_conflict(job, error)
-        if found is None:
-            return self._rows.failed(job, error)
-        try:
-            return await self._adoption.row(job, found)
-        except PermanentError as conflict:
-            return self._rows.failed(job, conflict)
 
     def _end(self, job: Job, row: Row) -> None:
         self._second_pass.forget(job.delivery.invoice_id)
