@@ -293,6 +293,11 @@ class History(Protocol):
         """The SHA-256 of the bytes that came for the invoice when it last failed, if some came and were no PDF."""
         ...
 
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """Those of `ids` that are accepted as gaps, which will not come, each with the reason that was given. An
+        invoice that a row names as stored is not among them."""
+        ...
+
     async def owner(self, key: str) -> str | None:
         """The ID of the invoice whose object is under `key` by the manifests; None if there is no such row."""
         ...

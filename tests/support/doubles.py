@@ -170,7 +170,7 @@ class RecordingManifest:
 
 
 class GivenHistory:
-    """Nothing but `entries` is stored, by ID; which IDs were met is kept in memory."""
+    """Nothing but `entries` is stored, by ID, and nothing is accepted; which IDs were met is kept in memory."""
 
     alone = True
 
@@ -185,6 +185,10 @@ class GivenHistory:
     async def refused(self, invoice_id: str) -> str | None:
         """Nothing failed before."""
         return None
+
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """None of `ids`."""
+        return {}
 
     async def owner(self, key: str) -> str | None:
         """By the keys of `entries`."""

@@ -50,9 +50,9 @@ def test_only_stored_rows_count_whatever_their_reason(root):
 
 
 def test_the_bytes_that_were_refused_last(root):
-    """A failed row with a digest tells which bytes came; others change nothing."""
-    write(root, RUN, row("a", Outcome.FAILED), row("b"), row("c", Outcome.FAILED, sha256=None))
-    write(root, LATER, row("a", Outcome.FAILED, sha256="ab" * 32), row("a", Outcome.FAILED, sha256=None))
+    """The newest failed row tells which bytes came, if any did; of what is stored nothing was refused."""
+    write(root, RUN, row("a", Outcome.FAILED), row("b"), row("c", Outcome.FAILED, sha256="cd" * 32))
+    write(root, LATER, row("a", Outcome.FAILED, sha256="ab" * 32), row("c", Outcome.FAILED, sha256=None))
     ledger = LedgerIndex.open(root)
     assert [ledger.refused(name) for name in "abcd"] == ["ab" * 32, None, None, None]
     ledger.close()
@@ -83,7 +83,7 @@ def test_a_lost_or_damaged_file_is_built_anew(root, suffix):
     file = root / ".bulkfetch" / "ledger.sqlite3"
     if suffix == "older layout":
         connection = sqlite3.connect(file)
-        connection.executescript("DROP TABLE entries; PRAGMA user_version = 99")
+        connection.executescript("DROP TABLE invoices; PRAGMA user_version = 99")
         connection.close()
     else:
         file.unlink()
@@ -134,10 +134,10 @@ def test_the_owner_is_looked_up_by_an_index(root):
     for _ in range(2):
         ledger = LedgerIndex.open(root)
         plan = ledger._connection.execute(
-            "EXPLAIN QUERY PLAN SELECT invoice_id FROM entries WHERE key = 'a' LIMIT 1"
+            "EXPLAIN QUERY PLAN SELECT invoice_id FROM invoices WHERE key = 'a' AND state = 'stored'"
         ).fetchall()
         ledger.close()
-        assert "entries_by_key" in str(plan)
+        assert "invoices_by_key" in str(plan)
         write(root, RUN, row("b"))
 
 
