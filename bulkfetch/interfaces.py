@@ -69,8 +69,9 @@ class Source(Protocol):
         """Hand `input_row` back for later: it failed just now, and this counts as a delivery. Never raises."""
         ...
 
-    async def release(self, input_row: InputRow) -> None:
-        """Hand `input_row` back untried; this does not count as a delivery. Never raises."""
+    async def release(self, input_row: InputRow, delay: float = 0.0) -> None:
+        """Hand `input_row` back untried, to be handed out again after `delay` seconds where that can be; this does not
+        count as a delivery. Never raises."""
         ...
 
     def estimate(self) -> int | None:
@@ -230,6 +231,15 @@ class Store(Protocol):
         """
         ...
 
+    async def set_aside(self, key: str) -> bool:
+        """Move what is under `key` to quarantine, durably, since it is another invoice's; `key` is free then. False if
+        it cannot be moved (Object Lock): it stays, and `key` is taken for good.
+
+        Raises:
+            FatalError: the store is unusable.
+        """
+        ...
+
     def uri(self, key: str) -> str:
         """Where `key` is, as recorded in the manifest; holds no credentials."""
         ...
@@ -277,6 +287,15 @@ class History(Protocol):
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Those of `ids` that a manifest row names as stored, with what it says of the object."""
+        ...
+
+    async def refused(self, invoice_id: str) -> str | None:
+        """The SHA-256 of the bytes that came for the invoice when it last failed, if some came and were no PDF."""
+        ...
+
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """Those of `ids` that are accepted as gaps, which will not come, each with the reason that was given. An
+        invoice that a row names as stored is not among them."""
         ...
 
     async def owner(self, key: str) -> str | None:

@@ -103,9 +103,14 @@ async def _archive(
             drain=config.timeouts.drain,
             max_failed_ratio=config.limits.max_failed_ratio,
             adopting=manifest.adopting,
+            doubts=origins.doubts,
+            last_look=origins.last_look,
             shared=shared,
             limit=config.source.limit,
+            wait_max=config.retry.wait_max,
         )
+        origins.doubts.ids.update(manifest.doubted)
+        origins.doubts.told = manifest.note_doubts
         began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate(), manifest.rows))
         await pool.run()

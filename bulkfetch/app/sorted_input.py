@@ -33,6 +33,7 @@ class InputCounts:
 
     read: int = 0
     already_stored: int = 0
+    accepted: int = 0
     duplicates: int = 0
     rejected: int = 0
     problems: list[tuple[int | None, str]] = field(default_factory=list)
@@ -42,9 +43,11 @@ class InputCounts:
         """Count `rows`."""
         rejected = len(rows.malformed) + len(rows.unusable)
         self.already_stored += len(rows.stored)
+        self.accepted += len(rows.accepted)
         self.duplicates += len(rows.duplicates)
         self.rejected += rejected
-        self.read += rejected + len(rows.stored) + len(rows.duplicates) + len(rows.to_fetch)
+        skipped = len(rows.stored) + len(rows.accepted) + len(rows.duplicates)
+        self.read += rejected + skipped + len(rows.to_fetch)
         if rejected and len(self.problems) < SHOWN_PROBLEMS:
             problems = [(row.line, row.message) for row in rows.malformed]
             problems += [(delivery.line, str(error)) for delivery, error in rows.unusable]

@@ -64,6 +64,7 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         "to fetch": plan.to_fetch,
         **({"to adopt": plan.to_adopt} if plan.to_adopt else {}),
         "already stored": plan.already_stored,
+        "accepted gaps": plan.accepted,
         "duplicates": plan.duplicates,
         "rejected": plan.rejected,
     }

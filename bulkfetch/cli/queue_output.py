@@ -28,6 +28,7 @@ def print_pushed(pushed: Pushed, *, to_json: bool) -> None:
             "queued": pushed.queued,
             "already queued": pushed.already_queued,
             "already stored": pushed.already_stored,
+            "accepted gaps": pushed.accepted,
             "duplicates": pushed.duplicates,
             "rejected": pushed.rejected,
         }

@@ -15,7 +15,17 @@ from bulkfetch.durable import disk_errors, replace_file
 from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
-from bulkfetch.manifest.bucket_layout import Layout, Part, in_order, pack_key, segment_key, segments, summary_key
+from bulkfetch.manifest.bucket_layout import (
+    ROWS,
+    Layout,
+    Part,
+    in_order,
+    pack_key,
+    segment_key,
+    segments,
+    segments_folder,
+    summary_key,
+)
 from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.runs import list_runs
@@ -72,7 +82,7 @@ class Mirror:
     @property
     def name(self) -> str:
         """What a summary calls the manifest of the run."""
-        return f"{self._written()}/"
+        return f"{self._written()}.rows-*.jsonl"
 
     def begin(self, run: str) -> None:
         """Put up the rows of `run` from now on. `pull` leaves the local file of this run alone."""
@@ -84,7 +94,9 @@ class Mirror:
         Raises:
             FatalError: the bucket cannot be read, or a segment in the middle of a run is missing.
         """
-        layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests"))
+        objects, _ = self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests")
+        _, folders = self._insist(lambda: self._objects.level(f"{ROWS}/"), "list the manifests of runs at work")
+        layout = Layout.of(objects, folders)
         layout.runs.discard(self._run or "")
         with disk_errors(f"write the local copy of the manifests in {self._root}"):
             for directory in (STATE, MANIFESTS):
@@ -174,7 +186,7 @@ class Mirror:
 
     def _list_segments(self, run: str, after: int) -> Sequence[Part]:
         behind = segment_key(run, after) if after else ""
-        listing = lambda: segments(self._objects.list(f"{MANIFESTS}/{run}/", after=behind))  # noqa: E731
+        listing = lambda: segments(self._objects.list(segments_folder(run), after=behind))  # noqa: E731
         return self._insist(listing, f"list the manifest of run {run}")
 
     def _pull_rows(self, run: str, parts: Sequence[Part]) -> None:

@@ -18,6 +18,7 @@ from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.manifest.chain import read_summary, write_summary
+from bulkfetch.manifest.doubt_file import DoubtFile
 from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.lock import ArchiveLock, Holder
@@ -37,8 +38,8 @@ class OpenRun:
     """The archive's lock, the run's own row file, the ledger and the list of IDs seen, open together.
 
     `adopting` says that there may be objects without a row, `alone` that no other run can record anything at the same
-    time. Mutable are `_indexing`, whether the ledger still takes in
-    the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
+    time; `doubted` are the invoices that earlier runs left in doubt. Mutable are `_indexing`, whether the ledger still
+    takes in the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
     """
 
     def __init__(
@@ -55,11 +56,15 @@ class OpenRun:
         seen: SeenIds,
         held: ExitStack,
         began: str,
+        doubts: DoubtFile,
+        doubted: set[str],
     ) -> None:
         self.run = run
         self.rows = row_file.path
         self.adopting = adopting
         self.alone = alone
+        self.doubts = doubts
+        self.doubted = doubted
         self.ledger = ledger
         self.seen = seen
         self._root = root
@@ -107,7 +112,8 @@ class OpenRun:
             now = clock()
             run = run or new_run_id(now, after=max((run.id for run in list_runs(root)), default=None))
             lock.sign(Holder(pid=os.getpid(), host=socket.gethostname(), started_at=utc_iso(now), run=run))
-            if lock.alone:
+            alone = lock.alone
+            if alone:
                 _heal_all(root)
             # The workers of a queue look for each invoice's object anyway: another worker may have just stored it.
             adopting = not shared and (must_adopt(root) or (mirror is not None and mirror.holds_foreign()))
@@ -118,6 +124,8 @@ class OpenRun:
             row_file = stack.enter_context(closing(RowFile(root / MANIFESTS / f"{run}.jsonl")))
             if mirror is not None:
                 mirror.begin(run)
+            doubts = DoubtFile(state, run)
+            doubted = doubts.take_over() if alone else set[str]()
             return cls(
                 root,
                 run,
@@ -130,6 +138,8 @@ class OpenRun:
                 seen=seen,
                 held=stack.pop_all(),
                 began=utc_iso(now),
+                doubts=doubts,
+                doubted=doubted,
             )
 
     def stop_waiting(self) -> None:
@@ -153,10 +163,11 @@ class OpenRun:
         # The bucket first: other machines cannot see a row that is in the local copy alone.
         if self._mirror is not None:
             self._mirror.append(lines)
+        start = self._row_file.size
         self._row_file.append(lines, len(rows))
         if self._indexing:
             try:
-                self.ledger.index(self.run, rows, self._row_file.size)
+                self.ledger.index(self.run, rows, lines, start)
             except sqlite3.Error:
                 # The rows are safe in the manifest. The ledger must have no gap, so it takes in no later row either,
                 # until it reads the manifests again.

@@ -29,8 +29,8 @@ class Adoption:
         self._history = history
         self._rows = rows
         self._keys = keys
-        self._siblings = Siblings()
         self._expected: dict[str, str | None] = {}
+        self._siblings = Siblings()
 
     def expect(self, job: Job) -> None:
         """Take note that an object for `job` may come under its key before a row says so."""

@@ -50,6 +50,7 @@ class Tally:
         """Count `correction`, which takes the place of `row`."""
         self._count([row], -1)
         self._count([correction], 1)
+        self.reasons += Counter()  # drops those that are no row's reason any more
         self.corrected += 1
 
     def _count(self, rows: Sequence[Row], by: int) -> None:

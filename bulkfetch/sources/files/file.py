@@ -60,7 +60,7 @@ class FileSource:
         """Nothing to do but to count."""
         self.returned += 1
 
-    async def release(self, input_row: InputRow) -> None:  # noqa: ARG002 - as above
+    async def release(self, input_row: InputRow, delay: float = 0.0) -> None:  # noqa: ARG002 - as above
         """Nothing to do but to count."""
         self.returned += 1
 

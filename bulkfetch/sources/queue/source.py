@@ -184,10 +184,10 @@ class QueueSource:
         lease = _lease_of(input_row)
         await self._leases.nack(lease, min(PUT_OFF_MAX, PUT_OFF * 2.0 ** (lease.deliveries - 1)))
 
-    async def release(self, input_row: InputRow) -> None:
-        """See `interfaces.Source.release`: it comes again at once."""
+    async def release(self, input_row: InputRow, delay: float = 0.0) -> None:
+        """See `interfaces.Source.release`."""
         self.returned += 1
-        await self._leases.release([(_lease_of(input_row), 0.0)])
+        await self._leases.release([(_lease_of(input_row), delay)])
 
     def _dead_letter(self, lease: Lease, row: Row) -> DeadLetter:
         return DeadLetter(

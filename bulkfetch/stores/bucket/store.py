@@ -15,6 +15,7 @@ import aiohttp
 import anyio
 import obstore
 from anyio import CancelScope, CapacityLimiter, to_thread
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from yarl import URL
 
@@ -31,7 +32,7 @@ from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER
 from bulkfetch.stores.bucket.probe import probe
-from bulkfetch.stores.bucket.spool import MIB, Spool
+from bulkfetch.stores.bucket.spool import MIB, Content, Spool
 from bulkfetch.stores.bucket.taken import BucketTaken, Upload
 from bulkfetch.tasks import ungrouped
 
@@ -187,6 +188,24 @@ class BucketStore:
             return None
         with await self._gate.enter():
             return await self._result(key, _Found.of(result), check.sha256, None, adopted=True)
+
+    async def set_aside(self, key: str) -> bool:
+        """See `interfaces.Store.set_aside`: to the local spool's quarantine. What is locked stays, and so does what the
+        credentials may not delete."""
+        try:
+            data = b"".join([chunk async for chunk in self.get(key)])
+        except FileNotFoundError:
+            return True
+        locked = isinstance(self._objects, S3Store) and (await self._lock_of(key))[0] is not None
+        await self._spool.keep(key, Content(data))
+        if locked:
+            return False
+        try:
+            with await self._gate.enter(), anyio.fail_after(self._answer_seconds):
+                await obstore.delete_async(self._objects, key)
+        except (BaseError, TimeoutError):
+            return False
+        return await self._head(key) is None
 
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`."""

@@ -114,6 +114,12 @@ class LocalStore:
             await to_thread.run_sync(self._tree.secure, path)
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
+    async def set_aside(self, key: str) -> bool:
+        """See `interfaces.Store.set_aside`: to `.bulkfetch/quarantine/<run>/<key>`."""
+        with CancelScope(shield=True), local_errors(self._destination):
+            await to_thread.run_sync(self._tree.set_aside, key_path(key))
+        return True
+
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`: a `file:` URI."""
         return self._tree.uri(key)

@@ -1,6 +1,7 @@
 """The archive's directory, for threads: everything here blocks, and raises `OSError` as it comes."""
 
 import hashlib
+import itertools
 import os
 import re
 from contextlib import ExitStack, suppress
@@ -131,6 +132,25 @@ class Tree:
                     _raise_first(directories.sync())
                     return "/".join(kept)
         raise FileExistsError(None, "no free name in quarantine")
+
+    def set_aside(self, path: KeyPath) -> None:
+        """Move the object at `path` to quarantine, durably; if there is none, nothing is done."""
+        with self.directories() as directories:
+            try:
+                os.close(directories.open_object(path))
+            except FileNotFoundError:
+                return
+            here, name = directories.find(path[:-1]), path[-1]
+            directories.make(self._quarantine, 0o700)
+            there = directories.make((*self._quarantine, *path[:-1]))
+            for number in itertools.count():
+                with suppress(FileExistsError):
+                    kept = f"{name}.{number}" if number else name
+                    os.link(name, kept, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+                    break
+            _raise_first(directories.sync())
+            os.unlink(name, dir_fd=here)
+            _raise_first(directories.sync())
 
     def _probe(self, root: Path) -> None:
         """Prove that objects can be made durable and published here."""
