@@ -68,6 +68,18 @@ class Bucket:
         prefix = None if plain.prefix is None else str(plain.prefix)
         return S3Store(prefix=prefix, config=plain.config, client_options=options, retry_config=plain.retry_config)
 
+    def without_checksums(self) -> "S3Store | GCSStore | AzureStore | MemoryStore":
+        """The same bucket, for puts that carry no checksum of their bytes where S3 has one."""
+        plain = self.objects
+        if not isinstance(plain, S3Store):
+            return plain
+        config: S3Config = {**plain.config}
+        config.pop("checksum_algorithm", None)
+        prefix = None if plain.prefix is None else str(plain.prefix)
+        return S3Store(
+            prefix=prefix, config=config, client_options=plain.client_options, retry_config=plain.retry_config
+        )
+
 
 async def connect(settings: BucketSettings, environ: Mapping[str, str], *, patience: timedelta = _TIMEOUT) -> Bucket:
     """The bucket that `settings.url` names; nothing is sent to it yet. `patience` bounds each request, body included.

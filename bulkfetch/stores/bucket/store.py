@@ -11,27 +11,27 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiohttp
 import anyio
 import obstore
 from anyio import CancelScope, CapacityLimiter, to_thread
-from obstore.store import S3Store
-from yarl import URL
 
-from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
+from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
+from bulkfetch.events import Listener
 from bulkfetch.interfaces import Body, Committed
 from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.http_errors import http_errors
 from bulkfetch.net.sessions import json_session
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
-from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
-from bulkfetch.stores.bucket.probe import probe
+from bulkfetch.stores.bucket.locks import Lock, LockReader
+from bulkfetch.stores.bucket.look import Looker
+from bulkfetch.stores.bucket.object_lock import Retention
+from bulkfetch.stores.bucket.probe import MARKER, probe, probe_lock
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
+from bulkfetch.stores.bucket.tags import speaks_against
 from bulkfetch.tasks import ungrouped
 from bulkfetch.text import printable
 
@@ -84,7 +84,7 @@ class BucketStore:
         self,
         bucket: Bucket,
         spool: Spool,
-        session: aiohttp.ClientSession,
+        locks: LockReader,
         *,
         gate: Gate,
         utc_now: Callable[[], datetime],
@@ -95,12 +95,13 @@ class BucketStore:
         self._objects = bucket.objects
         self._locking = lru_cache(_LOCKING_STORES)(bucket.locking)
         self._spool = spool
-        self._session = session
+        self._locks = locks
         self._gate = gate
         self._utc_now = utc_now
         self._answer_seconds = answer_seconds
         self._looks = CapacityLimiter(_LOOKS)
-        self._may_lock = isinstance(bucket.objects, S3Store)
+        self._looker = Looker(bucket, gate, answer_seconds)
+        self._tags_tell = True
 
     @classmethod
     @asynccontextmanager
@@ -112,9 +113,11 @@ class BucketStore:
         run: str,
         spool: Path,
         utc_now: Callable[[], datetime],
+        notify: Listener,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
-        """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on.
+        """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on, and
+        locked if that is asked for. `notify` is told where locks cannot be read back.
 
         `spool` is a local directory: bodies of more than 8 MiB wait there for their upload, and so does what no longer
         fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`. An upload may take
@@ -124,10 +127,14 @@ class BucketStore:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
-            await probe(bucket, answer_seconds)
+            new = await probe(bucket, answer_seconds)
             kept = await to_thread.run_sync(Spool, spool, run)
             async with json_session(connections=_LOOKS) as session:
-                yield cls(bucket, kept, session, gate=gate, utc_now=utc_now, answer_seconds=answer_seconds)
+                locks = LockReader(bucket, session, gate, answer_seconds=answer_seconds, notify=notify)
+                await locks.learn(MARKER, new=new)
+                if bucket.retention is not None:
+                    await locks.of_put(await probe_lock(bucket, bucket.retention, answer_seconds), asked=True)
+                yield cls(bucket, kept, locks, gate=gate, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
             with CancelScope(shield=True):
                 await anyio.sleep(_SETTLE_SECONDS)
@@ -147,8 +154,9 @@ class BucketStore:
         retention = rule.retention(fields, self._utc_now()) if rule else None
         async with self._spool.receive(key, body) as content:
             # Half an upload is worth nothing, and its time is bounded.
-            with await self._gate.enter(), CancelScope(shield=True):
-                result = await self._publish(key, content, body, retention, {} if put_before is None else put_before)
+            with CancelScope(shield=True):
+                put_before = {} if put_before is None else put_before
+                result = await self._publish(key, content, body, retention, put_before)
         asyncio.get_running_loop().call_soon(committed, result)
         return 0
 
@@ -174,6 +182,14 @@ class BucketStore:
             raise FatalError(str(error)) from None
         return [found[key] for key in keys]
 
+    async def find_lost(self, sizes: Mapping[str, int]) -> Mapping[str, int | None]:
+        """See `interfaces.Store.find_lost`. Waits while the store is out of service, as a put does.
+
+        Raises:
+            FatalError: the store does not answer.
+        """
+        return await self._looker.find_lost(sizes)
+
     async def adopt(self, key: str) -> PutResult | None:
         """See `interfaces.Store.adopt`."""
         key_path(key)
@@ -186,8 +202,8 @@ class BucketStore:
             return None
         if check.flaw() is not None:
             return None
-        with await self._gate.enter():
-            return await self._result(key, _Found.of(result), check.sha256, None, adopted=True)
+        lock = await self._locks.of_found(key)
+        return self._result(key, _Found.of(result), check.sha256, None, lock, adopted=True)
 
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`."""
@@ -205,29 +221,48 @@ class BucketStore:
         sha256, size = body.sha256, content.size
         # The answer may get lost on the way from a store that took it: the next try can then meet this body.
         put_before[sha256] = size
+        with await self._gate.enter():
+            try:
+                with bucket_errors(self.name), anyio.fail_after(self._answer_seconds + size / SLOWEST):
+                    done = await obstore.put_async(
+                        self._locking(retention) if retention else self._objects,
+                        key,
+                        content.data,
+                        attributes={"Content-Type": "application/pdf", "sha256": sha256},
+                        mode="create",
+                        use_multipart=False,
+                    )
+                await self._raise_if_other(key, done["e_tag"], content, sha256)
+                found, there, adopted = _Found(size, sha256, done["e_tag"], done["version"]), sha256, False
+            except FileNotFoundError:
+                raise no_bucket(self.name) from None
+            except FileExistsError:
+                found, there = await self._compare(key, content, sha256, put_before)
+                adopted = True
+        lock = await (self._locks.of_found(key) if adopted else self._locks.of_put(key, asked=retention is not None))
+        return self._result(key, found, there, body.content_type, lock, adopted=adopted)
+
+    async def _raise_if_other(self, key: str, e_tag: str | None, content: Content, sha256: str) -> None:
+        """Return if nothing speaks against it that the object under `key`, which got the tag `e_tag`, is `content`.
+
+        Raises:
+            TransientError: there is no object.
+            PermanentError: `digest_mismatch`: it is another one.
+        """
+        if not (self._tags_tell and await speaks_against(e_tag, content.data)):
+            return
         try:
-            with bucket_errors(self.name), anyio.fail_after(self._answer_seconds + size / SLOWEST):
-                done = await obstore.put_async(
-                    self._locking(retention) if retention else self._objects,
-                    key,
-                    content.data,
-                    attributes={"Content-Type": "application/pdf", "sha256": sha256},
-                    mode="create",
-                    use_multipart=False,
-                )
+            there = await self._digest(key)
         except FileNotFoundError:
-            raise no_bucket(self.name) from None
-        except FileExistsError:
-            found, there = await self._compare(key, content, sha256, put_before)
-            return await self._result(key, found, there, body.content_type, adopted=True)
-        made = _Found(size, sha256, done["e_tag"], done["version"])
-        result = await self._result(key, made, sha256, body.content_type, adopted=False)
-        if retention and not result.lock_mode:
-            raise FatalError(
-                f"{self.name}: the store took an object but not its Object Lock; create the bucket with "
-                "Object Lock, and let the credentials read it (s3:GetObjectRetention)"
+            raise TransientError(Reason.STORE_ERROR, f"{self.name}: the store took an object and has none") from None
+        if there != sha256:
+            raise PermanentError(
+                Reason.DIGEST_MISMATCH,
+                f"{printable(key, 120)}: the store keeps other bytes (SHA-256 {there[:12]}) than it was given "
+                f"({sha256[:12]}); remove that object and run the same command again",
             )
-        return result
+        # Encrypted objects, for one, have tags that say nothing of their bytes.
+        self._tags_tell = False
 
     async def _compare(
         self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]
@@ -242,7 +277,11 @@ class BucketStore:
         try:
             with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
                 found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
-            there = found.sha256 or await self._digest(key)
+            there = found.sha256
+            if there is None or (
+                there == sha256 and self._tags_tell and await speaks_against(found.e_tag, content.data)
+            ):
+                there = await self._digest(key)
         except FileNotFoundError:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
         if put_before.get(there) == found.size:
@@ -262,13 +301,10 @@ class BucketStore:
             check.take(chunk)
         return check.sha256
 
-    async def _result(
-        self, key: str, found: _Found, sha256: str, content_type: str | None, *, adopted: bool
+    def _result(
+        self, key: str, found: _Found, sha256: str, content_type: str | None, lock: Lock, *, adopted: bool
     ) -> PutResult:
-        mode, until = await self._lock_of(key) if self._may_lock else (None, None)
-        if not adopted:
-            # A bucket's default locks all that is put or nothing: the first object tells, and the others cost no look.
-            self._may_lock = mode is not None or self._bucket.retention is not None
+        mode, until = lock
         return PutResult(
             key=key,
             uri=self.uri(key),
@@ -281,20 +317,6 @@ class BucketStore:
             lock_mode=mode,
             retain_until=until,
         )
-
-    async def _lock_of(self, key: str) -> tuple[str | None, str | None]:
-        """Mode and end of retention, read back from the store; obstore shows neither."""
-        assert isinstance(self._objects, S3Store)  # noqa: S101 - only these are asked
-        with bucket_errors(self.name):
-            link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
-        timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
-        with http_errors(self.name):
-            async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
-                if response.status != 200:
-                    raise OriginError(
-                        Reason.STORE_ERROR, f"{self.name}: the lock cannot be read back", http_status=response.status
-                    )
-                return response.headers.get(MODE_HEADER), response.headers.get(UNTIL_HEADER)
 
     async def _head(self, key: str) -> ObjectMeta | None:
         with await self._gate.enter():
