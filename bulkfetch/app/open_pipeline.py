@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from bulkfetch.events import Listener
+from bulkfetch.events import Event, Listener
 from bulkfetch.interfaces import History, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.pipeline.adoption import Adoption
 from bulkfetch.pipeline.canary import Canary
+from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.pool import Pool
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.second_look import SecondLook
 from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.triage import Looks, Triage
@@ -43,7 +45,16 @@ def open_pipeline(
     shared = source.capabilities.shared
     in_hand, canary = InHand(), Canary(max_failed_ratio=max_failed_ratio, others_may_take=shared)
     rows = RowWriter(run, utc_now)
-    recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand)
+
+    def recorded(event: Event) -> None:
+        notify(event)
+        second_look.hear(event)
+
+    recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=recorded, in_hand=in_hand)
+    corrections = Corrections(manifest, recorder.tally, notify)
+    second_look = SecondLook(
+        store=store, fetcher=fetcher, rows=rows, corrections=corrections, stop=stop, utc_now=utc_now
+    )
     looks = Looks(head=store.head, stored=store.cheap_head, unrecorded=adopting or (shared and store.cheap_head))
     return Pool(
         source=source,
@@ -55,6 +66,7 @@ def open_pipeline(
         second_pass=(
             BackToTheQueue(source, lambda: recorder.tally.answered) if source.capabilities.comes_again else AtTheEnd()
         ),
+        second_look=second_look,
         canary=canary,
         in_hand=in_hand,
         stop=stop,

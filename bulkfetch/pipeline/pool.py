@@ -21,6 +21,7 @@ from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.second_look import SecondLook
 from bulkfetch.pipeline.second_pass import SecondPass
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.tally import Tally
@@ -52,6 +53,7 @@ class Pool:
         rows: RowWriter,
         recorder: Recorder,
         second_pass: SecondPass,
+        second_look: SecondLook,
         canary: Canary,
         in_hand: InHand,
         stop: Stop,
@@ -67,6 +69,7 @@ class Pool:
         self._rows = rows
         self._recorder = recorder
         self._second_pass = second_pass
+        self._second_look = second_look
         self._canary = canary
         self._in_hand = in_hand
         self._stop = stop
@@ -91,6 +94,7 @@ class Pool:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, producing, working, name="stop")
             tasks.start_soon(self._recorder.run, name="recorder")
+            tasks.start_soon(self._second_look.run, name="second look")
             tasks.start_soon(self._recorder.watch_canary, lambda: self._in_hand.invoices > 0, name="canary")
             try:
                 with working:
@@ -111,6 +115,7 @@ class Pool:
         with anyio.move_on_after(self._drain):
             await self._stop.forced.wait()
         working.cancel()
+        self._second_look.give_up()
         self._recorder.stop_waiting()
 
     def _start_workers(self, number: int) -> None:
@@ -133,6 +138,8 @@ class Pool:
         await self._recorder.release([job.delivery for job in left])
         await self._recorder.resolve_held_back()
         self._recorder.close()
+        await self._recorder.end()
+        await self._second_look.finish()
 
     async def _produce(self) -> None:
         estimate = None
@@ -180,6 +187,7 @@ class Pool:
     async def _work(self) -> None:
         while True:
             await self._in_hand.room()
+            await self._second_look.room()
             job = await self._rendezvous.receive()
             if job is None:
                 return

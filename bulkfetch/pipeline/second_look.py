@@ -1,4 +1,4 @@
-"""Looks once more at the objects of a run while it goes on, and mends what a store has said yes to and does not have."""
+"""Looks once more at the objects of a run while it goes on, and mends what a store has said yes to and lost."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ FORGETFUL = 20
 
 
 class SecondLook:
-    """Hears of the rows that are durable, and asks the store for their objects in groups. What is lost is fetched again,
-    and a correction row says what came of that.
+    """Hears of the rows that are durable, and asks the store for their objects in groups. What is lost is fetched
+    again, and a correction row says what came of that.
 
     Mutable: the rows that wait, the future of those who wait for a change, and whether more may come.
     """
