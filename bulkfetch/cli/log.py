@@ -102,6 +102,8 @@ def _details(told: Told) -> dict[str, object]:
     if type(told) is RowCorrected:
         return _details(told.row)
     match told:
+        case RowCorrected(row=row):
+            return _details(row)
         case Row():
             return {
                 "invoice_id": printable(told.invoice_id),

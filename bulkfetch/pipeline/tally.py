@@ -55,10 +55,8 @@ class Tally:
         self.skipped += by * outcomes[Outcome.SKIPPED]
         self.failed += by * outcomes[Outcome.FAILED]
         self.rejected += by * outcomes[Outcome.REJECTED]
-        if outcomes[Outcome.STORED] or outcomes[Outcome.FAILED]:
-            for row in rows:
-                if row.outcome is Outcome.STORED:
-                    self.bytes_stored += by * (row.size or 0)
-                elif row.outcome is Outcome.FAILED:
-                    self.retryable_failures += by * row.retryable
+        if outcomes[Outcome.STORED]:
+            self.bytes_stored += by * sum(row.size or 0 for row in rows if row.outcome is Outcome.STORED)
+        if outcomes[Outcome.FAILED]:
+            self.retryable_failures += by * sum(row.retryable for row in rows if row.outcome is Outcome.FAILED)
         self.answered = self.stored + self.failed - self.retryable_failures
