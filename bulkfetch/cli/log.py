@@ -99,8 +99,6 @@ def log_record(level: Level, name: str, message: str) -> dict[str, object]:
 
 
 def _details(told: Told) -> dict[str, object]:
-    if type(told) is RowCorrected:
-        return _details(told.row)
     match told:
         case RowCorrected(row=row):
             return _details(row)

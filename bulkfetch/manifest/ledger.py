@@ -208,6 +208,10 @@ class LedgerIndex:
     def _take(self, run: str, rows: Sequence[Row], end: int) -> None:
         stored = [(row.invoice_id, row.key, row.size, row.sha256) for row in rows if row.outcome is Outcome.STORED]
         self._connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", stored)
+        lost = [
+            (row.invoice_id,) for row in rows if row.outcome is Outcome.FAILED and row.corrects is not msgspec.UNSET
+        ]
+        self._connection.executemany("DELETE FROM entries WHERE invoice_id = ?", lost)
         self._connection.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (run, end))
 
     @contextmanager
