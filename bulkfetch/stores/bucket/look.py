@@ -1,5 +1,6 @@
 """Looks once more at what a run has put: by listing where its objects lie close together, else at each one."""
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -7,7 +8,6 @@ from typing import TypeVar
 
 import anyio
 import obstore
-from anyio import CapacityLimiter
 
 from bulkfetch.errors import FatalError, TransientError
 from bulkfetch.net.gate import Gate
@@ -45,7 +45,6 @@ class Looker:
         self._objects = bucket.objects
         self._gate = gate
         self._answer_seconds = answer_seconds
-        self._at_once = CapacityLimiter(_LOOKS)
         self._rest = self._next_rest = 0
         self._heads_refused = False
 
@@ -77,26 +76,31 @@ class Looker:
             page = await self._page(left[0])
             reach = max(page) if len(page) >= PAGE else None
             covered = [key for key in left if reach is None or key <= reach]
-            doubtful += (key for key in covered if page.get(key) != sizes[key])
+            missed = [key for key in covered if page.get(key) != sizes[key]]
+            doubtful += missed
             left = left[len(covered) :]
-            if len(covered) < len(page) * WORTH_LISTING:
+            if len(covered) - len(missed) < len(page) * WORTH_LISTING:
                 self._next_rest = min(2 * self._next_rest + 1, _LONGEST_REST)
                 self._rest = self._next_rest
                 break
+            self._next_rest = 0
         return await self._ask_each([*doubtful, *left], sizes)
 
     async def _ask_each(self, keys: Iterable[str], sizes: Mapping[str, int]) -> dict[str, int | None]:
-        found: dict[str, int | None] = {}
+        """Those of `keys` that are not there with their size."""
+        left = iter(keys)
+        other: dict[str, int | None] = {}
 
-        async def ask(key: str) -> None:
-            async with self._at_once:
-                found[key] = await self._size_of(key)
+        async def ask() -> None:
+            for key in left:
+                if (size := await self._size_of(key)) != sizes[key]:
+                    other[key] = size
 
         with ungrouped():
             async with anyio.create_task_group() as tasks:
-                for key in keys:
-                    tasks.start_soon(ask, key)
-        return {key: size for key, size in found.items() if size != sizes[key]}
+                for _ in range(min(_LOOKS, len(sizes))):
+                    tasks.start_soon(ask)
+        return other
 
     async def _size_of(self, key: str) -> int | None:
         if not self._heads_refused:
@@ -124,7 +128,12 @@ class Looker:
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         async def once() -> _T:
-            with await self._gate.enter(), bucket_errors(self._name), anyio.fail_after(self._answer_seconds):
-                return await ask()
+            with await self._gate.enter(), bucket_errors(self._name):
+                async with asyncio.timeout(self._answer_seconds):
+                    return await ask()
 
-        return await persisting(once, math.inf, attempts=_TRIES)
+        try:
+            return await once()
+        except TransientError:
+            # The loop costs as much as the request, and most need but one try.
+            return await persisting(once, math.inf, attempts=_TRIES)
