@@ -226,7 +226,8 @@ class Mirror:
             if data is None or len(data) != meta.size:
                 raise FatalError(f"{printable(meta.key)} has changed while it was read")
             replace_file(path, data, temporary=self._root / STATE / f"{path.name}.part")
-            self._pull_end(run, path, layout.last_in_packs(run))
+            if run in layout.runs:  # else all its rows were taken away: what it stored is not known any more
+                self._pull_end(run, path, layout.last_in_packs(run))
 
     def _pull_end(self, run: str, summary: Path, last: int) -> None:
         """Read the last rows of `run` from its segments if the pack that should hold them is gone."""
