@@ -7,10 +7,11 @@ from datetime import datetime
 import anyio
 from anyio import CancelScope, CapacityLimiter
 
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, Reason, TransientError
+from bulkfetch.errors import Aborted, FatalError, InvoiceError, Reason, TransientError
 from bulkfetch.events import Event, RowsRecorded
-from bulkfetch.interfaces import Store
+from bulkfetch.interfaces import Landed, Store
 from bulkfetch.models import Delivery, Outcome, PutResult, Row
+from bulkfetch.pipeline.adoption import object_of
 from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.job import Job
@@ -165,13 +166,11 @@ class SecondLook:
         return True
 
     async def _fetch(self, job: Job) -> PutResult:
-        landed: asyncio.Future[PutResult | BulkfetchError] = asyncio.get_running_loop().create_future()
+        landed: asyncio.Future[Landed] = asyncio.get_running_loop().create_future()
         await self._fetcher.fetch(job, landed.set_result)
         with CancelScope(shield=True):
             result = await landed
-        if isinstance(result, BulkfetchError):
-            raise result
-        return result
+        return await object_of(result)
 
     def _job(self, row: Row) -> Job:
         assert row.key and row.sha256 and row.size is not None  # noqa: S101 - a stored row has them

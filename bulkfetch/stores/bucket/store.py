@@ -4,8 +4,8 @@ import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import anyio
 import obstore
 from anyio import CancelScope, CapacityLimiter, to_thread
+from obstore.exceptions import BaseError
 
 from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
 from bulkfetch.events import Listener
-from bulkfetch.interfaces import Body, Committed
+from bulkfetch.interfaces import Body, Committed, Landed
 from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
@@ -26,12 +27,12 @@ from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
-from bulkfetch.stores.bucket.locks import Lock, LockReader
+from bulkfetch.stores.bucket.locks import UNLOCKED, Lock, LockReader
 from bulkfetch.stores.bucket.look import Looker
-from bulkfetch.stores.bucket.object_lock import Retention
 from bulkfetch.stores.bucket.probe import MARKER, probe, probe_lock
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
 from bulkfetch.stores.bucket.tags import speaks_against
+from bulkfetch.stores.bucket.taken import BucketTaken, Upload
 from bulkfetch.tasks import ungrouped
 from bulkfetch.text import printable
 
@@ -77,7 +78,6 @@ class BucketStore:
     condition in every store, and would be left behind by a kill.
     """
 
-    case_blind = False
     cheap_head = False
 
     def __init__(
@@ -148,16 +148,15 @@ class BucketStore:
         fields: Mapping[str, str] = NO_FIELDS,
         put_before: dict[str, int] | None = None,
     ) -> int:
-        """See `interfaces.Store.put`. On return the object is in the bucket."""
+        """See `interfaces.Store.put`. On return the object is in the bucket, or its name is known to be taken."""
         key_path(key)
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
-        async with self._spool.receive(key, body) as content:
-            # Half an upload is worth nothing, and its time is bounded.
-            with CancelScope(shield=True):
-                put_before = {} if put_before is None else put_before
-                result = await self._publish(key, content, body, retention, put_before)
-        asyncio.get_running_loop().call_soon(committed, result)
+        async with AsyncExitStack() as held:
+            content = await held.enter_async_context(self._spool.receive(key, body))
+            noted = {} if put_before is None else put_before
+            upload = Upload(key, content, body.sha256, body.content_type, retention, noted)
+            await self._upload(upload, committed, held)
         return 0
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
@@ -205,6 +204,24 @@ class BucketStore:
         lock = await self._locks.of_found(key)
         return self._result(key, _Found.of(result), check.sha256, None, lock, adopted=True)
 
+    async def set_aside(self, key: str) -> bool:
+        """See `interfaces.Store.set_aside`: to the local spool's quarantine. What is locked stays, and so does what the
+        credentials may not delete."""
+        try:
+            data = b"".join([chunk async for chunk in self.get(key)])
+        except FileNotFoundError:
+            return True
+        locked = await self._locks.of_found(key) != UNLOCKED
+        await self._spool.keep(key, Content(data))
+        if locked:
+            return False
+        try:
+            with await self._gate.enter(), anyio.fail_after(self._answer_seconds):
+                await obstore.delete_async(self._objects, key)
+        except (BaseError, TimeoutError):
+            return False
+        return await self._head(key) is None
+
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`."""
         return self._bucket.uri(key)
@@ -215,83 +232,89 @@ class BucketStore:
         async for chunk in self._chunks(await self._open(key)):
             yield chunk
 
-    async def _publish(
-        self, key: str, content: Content, body: Body, retention: Retention | None, put_before: dict[str, int]
-    ) -> PutResult:
-        sha256, size = body.sha256, content.size
-        # The answer may get lost on the way from a store that took it: the next try can then meet this body.
-        put_before[sha256] = size
-        with await self._gate.enter():
-            try:
-                with bucket_errors(self.name), anyio.fail_after(self._answer_seconds + size / SLOWEST):
-                    done = await obstore.put_async(
-                        self._locking(retention) if retention else self._objects,
-                        key,
-                        content.data,
-                        attributes={"Content-Type": "application/pdf", "sha256": sha256},
-                        mode="create",
-                        use_multipart=False,
-                    )
-                await self._raise_if_other(key, done["e_tag"], content, sha256)
-                found, there, adopted = _Found(size, sha256, done["e_tag"], done["version"]), sha256, False
-            except FileNotFoundError:
-                raise no_bucket(self.name) from None
-            except FileExistsError:
-                found, there = await self._compare(key, content, sha256, put_before)
-                adopted = True
-        lock = await (self._locks.of_found(key) if adopted else self._locks.of_put(key, asked=retention is not None))
-        return self._result(key, found, there, body.content_type, lock, adopted=adopted)
+    async def _upload(self, upload: Upload, committed: Committed, held: AsyncExitStack) -> None:
+        """Put `upload`, and tell. Where its name is taken, what keeps its body is taken out of `held` and kept on."""
+        key = upload.key
+        landed: Landed
+        permit = await self._gate.enter()
+        # Half an upload is worth nothing, and its time is bounded.
+        with CancelScope(shield=True):
+            with permit:
+                made = await self._publish(upload)
+                found = await self._compare(upload) if made is None else made
+            if made is not None:
+                lock = await self._locks.of_put(key, asked=upload.retention is not None)
+                landed = self._result(key, made, upload.sha256, upload.content_type, lock, adopted=False)
+            else:
+                landed = await self._taken(upload, found, held)
+        asyncio.get_running_loop().call_soon(committed, landed)
 
-    async def _raise_if_other(self, key: str, e_tag: str | None, content: Content, sha256: str) -> None:
-        """Return if nothing speaks against it that the object under `key`, which got the tag `e_tag`, is `content`.
+    async def _publish(self, upload: Upload) -> _Found | None:
+        """The object that `upload` has become; None if its name is taken."""
+        key, sha256, size, retention = upload.key, upload.sha256, upload.content.size, upload.retention
+        # The answer may get lost on the way from a store that took it: the next try can then meet this body.
+        upload.put_before[sha256] = size
+        try:
+            with bucket_errors(self.name), anyio.fail_after(self._answer_seconds + size / SLOWEST):
+                done = await obstore.put_async(
+                    self._locking(retention) if retention else self._objects,
+                    key,
+                    upload.content.data,
+                    attributes={"Content-Type": "application/pdf", "sha256": sha256},
+                    mode="create",
+                    use_multipart=False,
+                )
+        except FileNotFoundError:
+            raise no_bucket(self.name) from None
+        except FileExistsError:
+            return None
+        await self._raise_if_other(upload, done["e_tag"])
+        return _Found(size, sha256, done["e_tag"], done["version"])
+
+    async def _raise_if_other(self, upload: Upload, e_tag: str | None) -> None:
+        """Return if nothing speaks against it that `upload` is in its place, where the store has given it `e_tag`.
 
         Raises:
             TransientError: there is no object.
             PermanentError: `digest_mismatch`: it is another one.
         """
-        if not (self._tags_tell and await speaks_against(e_tag, content.data)):
+        if not (self._tags_tell and await speaks_against(e_tag, upload.content.data)):
             return
         try:
-            there = await self._digest(key)
+            there = await self._digest(upload.key)
         except FileNotFoundError:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: the store took an object and has none") from None
-        if there != sha256:
+        if there != upload.sha256:
             raise PermanentError(
                 Reason.DIGEST_MISMATCH,
-                f"{printable(key, 120)}: the store keeps other bytes (SHA-256 {there[:12]}) than it was given "
-                f"({sha256[:12]}); remove that object and run the same command again",
+                f"{printable(upload.key, 120)}: the store keeps other bytes (SHA-256 {there[:12]}) than it was given "
+                f"({upload.sha256[:12]}); remove that object and run the same command again",
             )
         # Encrypted objects, for one, have tags that say nothing of their bytes.
         self._tags_tell = False
 
-    async def _compare(
-        self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]
-    ) -> tuple[_Found, str]:
-        """The object under `key`, with its SHA-256, if it is this invoice's own. It is if it has the same content, or
-        the content of an earlier put for this invoice whose answer was lost (some servers send another PDF each time).
-
-        Raises:
-            PermanentError: `conflict`: it differs. What is there stays, `content` is kept on this machine: in a locked
-                bucket nobody could remove it again.
-        """
+    async def _compare(self, upload: Upload) -> _Found:
+        """The object that has the name of `upload`, with its SHA-256 as noted, unless its tag speaks against that."""
+        key = upload.key
         try:
             with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
                 found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
-            there = found.sha256
-            if there is None or (
-                there == sha256 and self._tags_tell and await speaks_against(found.e_tag, content.data)
-            ):
-                there = await self._digest(key)
+            noted = found.sha256
+            doubtful = self._tags_tell and await speaks_against(found.e_tag, upload.content.data)
+            there = await self._digest(key) if noted is None or (noted == upload.sha256 and doubtful) else noted
         except FileNotFoundError:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
-        if put_before.get(there) == found.size:
-            return found, there
-        kept = await self._spool.keep(key, content)
-        raise PermanentError(
-            Reason.CONFLICT,
-            f"{printable(key, 120)} is an object with SHA-256 {there[:12]}; the new bytes ({sha256[:12]}) are in "
-            f"{printable(str(kept), 250)} on the machine of this run",
-        )
+        return replace(found, sha256=there)
+
+    async def _taken(self, upload: Upload, found: _Found, held: AsyncExitStack) -> BucketTaken:
+        """`found` has the same content, or that of an earlier put for this invoice whose answer was lost (some servers
+        send another PDF each time); or it is another object."""
+        assert found.sha256 is not None  # noqa: S101 - `_compare` has seen to it
+        same = upload.put_before.get(found.sha256) == found.size
+        content_type = upload.content_type if same else None
+        lock = await self._locks.of_found(upload.key)
+        there = self._result(upload.key, found, found.sha256, content_type, lock, adopted=True)
+        return BucketTaken(upload, there, same, self._upload, self._spool, held.pop_all())
 
     async def _digest(self, key: str) -> str:
         check = PdfCheck()
