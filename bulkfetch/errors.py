@@ -17,6 +17,7 @@
     │   ├── UsageError          exit 2
     │   ├── ArchiveLocked       exit 7
     │   ├── DamagedManifest     what is there is not what a run wrote
+    │   ├── Refused             a bucket refuses the request as such (stores/bucket/errors.py)
     │   ├── UnresolvedHost      a host's name has no address (net/addresses.py)
     │   ├── LeaseEnded          SQS knows the lease no more (queues/sqs/errors.py)
     │   └── QueueMissing        SQS has no such queue (queues/sqs/errors.py)

@@ -225,6 +225,12 @@ class Store(Protocol):
         """What is under each of `keys`, in their order; None where there is nothing."""
         ...
 
+    async def find_lost(self, sizes: Mapping[str, int]) -> Mapping[str, int | None]:
+        """Look once more at objects that this run has put, keys with their sizes: those that are not there so, with the
+        size that is there, None where there is nothing. A store that made them durable itself need not look.
+        """
+        ...
+
     async def adopt(self, key: str) -> PutResult | None:
         """Take over an object that this run did not put: read it, hash it, check that it is a whole PDF, and make it
         durable. None if there is no such object under exactly `key`.

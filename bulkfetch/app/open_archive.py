@@ -156,5 +156,6 @@ async def _open_store(
         return
     limits = config.limits
     gate = Gate(Origin.OBJECT_STORE, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
-    async with BucketStore.open(bucket, gate=gate, run=run, spool=spool, utc_now=utc_now) as remote:
+    opening = BucketStore.open(bucket, gate=gate, run=run, spool=spool, utc_now=utc_now, notify=notify)
+    async with opening as remote:
         yield remote
