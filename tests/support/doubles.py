@@ -67,6 +67,7 @@ class GivenSource:
         self.acked: Counter[int | None] = Counter()
         self.nacked: Counter[int | None] = Counter()
         self.given = self.handed_out = self.returned = 0
+        self.not_rows: Mapping[str, int] = {}
         self._rows = list(rows)
         self._batch = batch
 

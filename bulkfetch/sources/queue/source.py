@@ -1,6 +1,6 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from random import Random
@@ -64,6 +64,7 @@ class QueueSource:
         rng: Random,
     ) -> None:
         self.name = queue.name
+        self.not_rows: Mapping[str, int] = {}
         self.handed_out = 0
         self.returned = 0
         self._queue = queue
