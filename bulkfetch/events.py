@@ -1,5 +1,6 @@
 """What happens during a run, as values. Whoever wants to show, log or count it is a `Listener`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -28,8 +29,15 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class RowRecorded:
-    """A manifest row is durable."""
+class RowsRecorded:
+    """Manifest rows that became durable together, in their order; never none."""
+
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class RowCorrected:
+    """A correction row is durable: it takes the place of a row that was recorded before."""
 
     row: Row
 
@@ -99,7 +107,8 @@ class RunFinished:
 
 Event = (
     RunStarted
-    | RowRecorded
+    | RowsRecorded
+    | RowCorrected
     | RetryScheduled
     | OriginDown
     | OriginUp

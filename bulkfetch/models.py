@@ -11,6 +11,9 @@ from bulkfetch.errors import Reason
 
 NO_FIELDS: Mapping[str, str] = {}
 
+ROW_VERSION = 1
+"""The version of the manifest's rows."""
+
 
 class Delivery(msgspec.Struct, frozen=True):
     """One invoice to fetch, as a source handed it out.
@@ -168,13 +171,17 @@ class Outcome(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One manifest row, version 1: what finally became of one input row.
+    """One manifest row: what finally became of one input row.
 
     `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
     Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.
+
+    `corrects`, which only a correction row has, is the position (0 for the first) of an earlier row in the same
+    manifest, with the same ID and line. This row takes its place: the object that it named is the invoice's no more.
+    A correction row is `stored` or `failed`, and its `finished_at` is not before that of the row it corrects.
     """
 
-    v: int = 1
+    v: int = ROW_VERSION
     run: str
     invoice_id: str
     outcome: Outcome
@@ -198,6 +205,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     line: int | None = None
     fields: Mapping[str, str] = NO_FIELDS
+    corrects: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class SkippedRow(Row, frozen=True, kw_only=True, omit_defaults=True):
+    """A row that needed no fetching. It leaves out whatever the row of the stored object says already: a nightly list
+    is mostly made of such rows."""
+
+    v: int
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -218,7 +233,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What happened in a run. The manifest turns it into the run's `Summary`.
 
     `complete` says that the whole input was read and every row accounted for. Times are UTC ISO 8601, `seconds` is the
-    run's length. `requests` maps kinds of request to their numbers.
+    run's length. `requests` maps kinds of request to their numbers. `corrected` counts the correction rows: `counts`
+    has each input row once, by what finally became of it.
     """
 
     exit_code: int
@@ -228,6 +244,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     seconds: float
     counts: Counts
+    corrected: int = 0
     reasons: Mapping[str, int]
     bytes_stored: int
     requests: Mapping[str, int]
