@@ -93,7 +93,8 @@ def _open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             # The system gives the lowest free descriptor, which is the missing one.
-            opened = os.open(os.devnull, os.O_RDWR)
+            # Standard input cannot be read: nobody shall take "closed" for "empty".
+            opened = os.open(os.devnull, os.O_RDWR if fd else os.O_WRONLY)
             setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - as the stream it stands for
 
 

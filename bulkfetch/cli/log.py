@@ -56,6 +56,12 @@ class JsonRowsListener:
             emit(sys.stdout, as_json(event.row))
 
 
+def tell(event: Event) -> None:
+    """Say on stderr what a person should know, for a command that keeps no log."""
+    if level_of(event) is not None:
+        emit(sys.stderr, f"bulkfetch: {sentence(event)}")
+
+
 class LogListener:
     """Tells events of level `least` and above, each as text and with its level, to `write`.
 

@@ -71,11 +71,21 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         "rejected": plan.rejected,
     }
     print_numbers(numbers)
+    print_not_rows(plan.not_rows)
     if plan.manifests_only:
         print_manifests_only()
     if plan.seconds_at_rate is not None:
         emit(sys.stdout, f"{'takes at least':<15} {human_seconds(plan.seconds_at_rate)}, at the rate that is set")
     print_problems(plan.problems)
+    if plan.shortfall:
+        emit(sys.stderr, f"bulkfetch: {plan.shortfall}")
+
+
+def print_not_rows(not_rows: Mapping[str, int]) -> None:
+    """Say on stdout how many lines of an input are no rows; nothing if there is none."""
+    if not_rows:
+        kinds = ", ".join(f"{kind} {number:,}" for kind, number in sorted(not_rows.items()))
+        emit(sys.stdout, f"no rows but lines: {kinds}")
 
 
 def print_manifests_only() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bulkfetch.cli.options import config_flags, configuration, destination, take_token
+from bulkfetch.cli.options import config_flags, configuration, destination, refuse_without_effect, take_token
 
 
 @click.command("run", epilog="The token comes from BULKFETCH_TOKEN, api.token_file or api.token_command.")
@@ -17,6 +17,8 @@ from bulkfetch.cli.options import config_flags, configuration, destination, take
     "destination.key",
     "source.format",
     "source.column",
+    "source.encoding",
+    "source.allow_empty",
     "source.expect",
     "source.until_empty",
     "source.idle",
@@ -59,6 +61,7 @@ def command(
     """
     config = configuration(ctx, os.environ, config_file)
     destination(config)
+    refuse_without_effect(ctx, source)
 
     import anyio
 

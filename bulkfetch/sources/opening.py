@@ -1,5 +1,6 @@
 """From what a user writes to a source: a file, or standard input."""
 
+import fcntl
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,8 @@ def open_source(
 def _standard_input() -> int:
     try:
         terminal = os.isatty(STDIN)
-        os.fstat(STDIN)
+        if fcntl.fcntl(STDIN, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            raise OSError  # what the command puts in the place of a closed one
     except OSError:
         raise unreadable("-", "standard input is closed; pipe the invoice IDs into it") from None
     if terminal:
