@@ -208,6 +208,54 @@ async def test_estimate_is_exact_at_the_end(kind, tmp_path):
     assert source.estimate() == count
 
 
+def cut(path: Path, data: bytes) -> None:
+    os.truncate(path, len(data) // 3 + 5)
+
+
+def emptied(path: Path, data: bytes) -> None:
+    os.truncate(path, 0)
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    path.write_bytes(data[::-1] * 2)
+
+
+def appended(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def touched(path: Path, data: bytes) -> None:
+    os.utime(path)
+
+
+CHANGES = {change: change in (appended, touched) for change in (cut, emptied, rewritten, appended, touched)}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_file_that_changes_while_it_is_read_is_no_shorter_list(change, packed, tmp_path):
+    """What was read has to be in the file still, or reading fails; no ID is made of what is left of a line."""
+    kind = Input(FORMS["txt"], "file", packed)
+    noise = hashlib.shake_128(b"").hexdigest(1_000_000)
+    ids = [noise[at : at + 100] for at in range(0, len(noise), 100)]
+    data = kind.write([kind.form.line(text) for text in ids])
+    path = tmp_path / f"ids.txt{'.gz' if packed else ''}"
+    path.write_bytes(data)
+    source, found = await kind.open(str(path)), []
+    async with contextlib.aclosing(source.batches()) as batches:
+        found += await anext(batches)
+        await to_thread.run_sync(change, path, data)
+        with contextlib.nullcontext() if CHANGES[change] else pytest.raises(FatalError, match="changed while it was"):
+            async for batch in batches:
+                found += batch
+    assert {row.invoice_id for row in found} <= set(ids)
+    assert (source.digest() is not None) == CHANGES[change]
+    if CHANGES[change]:
+        assert len(found) == len(ids) * (2 if change is appended else 1)
+
+
 @pytest.mark.anyio
 @pytest.mark.skipif(not Path("/proc/self/fdinfo").is_dir(), reason="needs to see how far a file was read")
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from bulkfetch.errors import Reason
-from bulkfetch.keys import check_invoice_id
+from bulkfetch.keys import is_plain_id
 from bulkfetch.models import NO_FIELDS, Delivery, InputRow
 from bulkfetch.sources.files.cells import check_cell, id_in
 from bulkfetch.sources.files.csv_feed import RECORD_CAP, Feed, Unfinished
@@ -106,7 +106,7 @@ class TableParser:
     def _row(self, header: Header, cells: list[str], line: bytes, number: int) -> InputRow | None:
         if len(cells) == len(header.names):
             invoice_id = cells[header.id_at]
-            if invoice_id != header.names[header.id_at] and check_invoice_id(invoice_id) is None:
+            if is_plain_id(invoice_id) and invoice_id != header.names[header.id_at]:
                 return Delivery(invoice_id, number, {name: cells[at] for at, name in header.others})
         if kind := self._no_row(header, cells, line):
             self.not_rows[kind] += 1
