@@ -23,8 +23,8 @@ STDIN = 0
 class BlockReader:
     """An open input, read once from front to back.
 
-    A file that somebody writes to meanwhile is no list to rely on: what was read before each change has to be in it
-    still. A file that has only grown is read on.
+    A file that somebody writes to meanwhile is no list to rely on: it must not get shorter, and what was read before a
+    change has to be in it still. A file that has only grown is read on.
 
     `size` is its length in bytes where it is known beforehand, `count` how many were read.
     """
@@ -67,7 +67,7 @@ class BlockReader:
         state = _state(os.fstat(self._file.fileno()))
         if state == self._state:
             return
-        if not await to_thread.run_sync(self._is_still_there):
+        if state[0] < self._state[0] or not await to_thread.run_sync(self._is_still_there):
             raise FatalError(
                 f"source {printable(self._name, 200)}: the file was changed while it was read, and is not the "
                 "list any more that was begun; let its writer finish, or write a new one and rename it, and run again"
