@@ -208,6 +208,15 @@ async def test_estimate_is_exact_at_the_end(kind, tmp_path):
     assert source.estimate() == count
 
 
+@pytest.mark.anyio
+async def test_a_tiny_list_has_an_estimate(tmp_path):
+    """A list of a few bytes, without a line end, is estimated as any other one."""
+    path = tmp_path / "ids.txt"
+    path.write_bytes(b"a")
+    source = await to_thread.run_sync(open_source, str(path))
+    assert [source.estimate() async for _ in source.batches()] == [1]
+
+
 def cut(path: Path, data: bytes) -> None:
     os.truncate(path, len(data) // 3 + 5)
 

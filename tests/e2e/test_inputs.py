@@ -44,7 +44,7 @@ def test_a_closed_standard_input_is_refused(tmp_path):
 def test_plain_text_called_gzip_is_refused(tmp_path):
     """Exit code 2, with what it is."""
     (tmp_path / "ids.txt.gz").write_text("a\n")
-    done = bulkfetch("run", tmp_path / "ids.txt.gz", "--to", tmp_path / "archive")
+    done = bulkfetch("run", tmp_path / "ids.txt.gz", "--to", tmp_path / "archive", "--api-url", "http://127.0.0.1:9")
     assert done.returncode == 2
     assert "rename it if it is a plain list" in done.stderr
 

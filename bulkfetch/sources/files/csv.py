@@ -187,7 +187,7 @@ class TableParser:
             return None
         if found is None or (header.id_at and len(cells) != len(header.names)):
             return None
-        cell = next(csv.reader([found[1]], delimiter=header.delimiter), [""])[0]
+        cell = "".join(next(csv.reader([found[1]], delimiter=header.delimiter), []))
         fields = {name: cells[at] for at, name in header.others} if len(cells) == len(header.names) else {}
         return self._delivery(header, cell, lines[0], number, fields)
 

@@ -88,6 +88,7 @@ class FileSource:
                     else:
                         # Packed blank lines unpack to a thousand times their size: let the others run meanwhile.
                         await anyio.lowlevel.checkpoint()
+            self._consumed = reader.count
             for rows in reading.finish():
                 if rows:
                     self.handed_out += len(rows)

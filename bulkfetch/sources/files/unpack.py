@@ -59,10 +59,8 @@ class Unpacker:
         """
         if self._member is not None:
             raise self._damaged("it ends too early")
-        if self._head == GZIP_MAGIC[:1]:
-            raise self._damaged("it ends too early")
         if self._called_gzip and not self._begun:
-            raise self._no_gzip(self._head)
+            raise self._damaged("it ends too early") if self._head == GZIP_MAGIC[:1] else self._no_gzip(self._head)
         return self._head
 
     def _inflate(self, data: bytes) -> Iterator[bytes]:

@@ -71,6 +71,7 @@ def test_a_table_is_read(case):
     ("kind", "data", "ids"),
     [
         ("txt", b"a\rb\rc", ["a", "b", "c"]),
+        ("txt", b"a", ["a"]),
         ("txt", b"a\r\r\nb\r\r\n", ["a", "b"]),
         ("txt", b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "b"]),
         ("txt", b"a\nb\n\x1a", ["a", "b"]),
