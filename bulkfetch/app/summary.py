@@ -49,6 +49,7 @@ async def run_result(
         corrected=tally.corrected,
         reasons=dict(tally.reasons),
         bytes_stored=tally.bytes_stored,
+        names_taken=tally.names_taken,
         requests={
             "links": api.requests.sent,
             "links_refused": api.requests.refused,

@@ -44,18 +44,6 @@ Told = Event | Row
 """What a log line is about. Rows become durable many at a time, and each has a line of its own."""
 
 
-class JsonRowsListener:
-    """Writes each manifest row to stdout, as one line of JSON."""
-
-    def __call__(self, event: Event) -> None:
-        """Write the row, if `event` is one."""
-        if type(event) is RowsRecorded:
-            for row in event.rows:
-                emit(sys.stdout, as_json(row))
-        elif type(event) is RowCorrected:
-            emit(sys.stdout, as_json(event.row))
-
-
 def tell(event: Event) -> None:
     """Say on stderr what a person should know, for a command that keeps no log."""
     if level_of(event) is not None:

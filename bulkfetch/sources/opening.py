@@ -41,7 +41,7 @@ def open_source(
         format: overrides the file's suffix.
         column: names the column (CSV) or member (JSONL) that holds the invoice ID.
         encoding: of the text; `auto` takes UTF-8, and UTF-16 and UTF-32 where they are certain.
-        needed: other columns that a row cannot do without; a table must have them.
+        needed: other columns that a row cannot do without.
         tell: told what a person should know of how the input is read.
 
     Raises:

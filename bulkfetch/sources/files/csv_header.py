@@ -158,8 +158,6 @@ class HeaderReader:
         if column is None:
             raise no_such_column(self._name, plain_name(self._column), names, header=line)
         for asked in (column, *self._needed):
-            if asked not in names:
-                raise no_such_column(self._name, asked, names, header=line)
             if names.count(asked) > 1:
                 raise self._ambiguous(asked, line)
         id_at = names.index(column)

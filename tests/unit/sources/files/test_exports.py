@@ -185,12 +185,6 @@ def test_columns_of_one_name_are_told_apart_and_must_not_be_needed():
         Read("csv", data, needed=["x"])
 
 
-def test_a_column_that_the_key_needs_must_be_there():
-    """A table without it is refused at its header, and not row by row."""
-    with pytest.raises(UsageError, match="did you mean 'year'"):
-        Read("csv", b"id,year\na,2024\n", needed=["yaer"])
-
-
 def test_where_cells_are_uncertain_the_row_has_no_fields():
     """A row with a cell too many is certain of its ID alone, and of no use where another column is needed."""
     data = b"id;name;n\na;Smith; Jones;1\n"
