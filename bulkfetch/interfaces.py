@@ -49,6 +49,12 @@ class Source(Protocol):
     returned: int
     """How many of them came back by `nack` or `release`."""
 
+    @property
+    def not_rows(self) -> Mapping[str, int]:
+        """How many lines so far were no rows, by kind: `blank`, `comment`, `ghost` (nothing but delimiters), `header`
+        (once more). They are in no other count."""
+        ...
+
     def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         """Hand out what is available, in order, each input row exactly once (a queue: at least once).
 

@@ -68,6 +68,7 @@ class GivenSource:
         self.nacked: Counter[int | None] = Counter()
         self.delays: list[float] = []
         self.given = self.handed_out = self.returned = 0
+        self.not_rows: Mapping[str, int] = {}
         self._rows = list(rows)
         self._batch = batch
 
