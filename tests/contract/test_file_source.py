@@ -426,6 +426,7 @@ NASTY = st.lists(
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @given(tail=NASTY)
 @example(tail=b"a" * 70_000 + b"\nb\n" + b"[" * 60_000)
+@example(tail=b"\xef\xbb\xbf\xef\xbb\xbf\n")
 @example(tail=b'{"id": 1' + b"0" * 5000 + b"}\n" + b'"a\n' * 3)
 def test_arbitrary_bytes_are_accounted_for(folder, form, tail):
     """Whatever the bytes, every line that says anything ends in one row, or the input as a whole is refused."""

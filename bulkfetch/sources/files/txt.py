@@ -72,7 +72,8 @@ class TextParser:
             self.not_rows["comment"] += 1
             return None
         try:
-            text = line.decode().strip()
+            # Byte order marks are left between lists that were put together.
+            text = line.decode().lstrip("\ufeff").strip()
         except UnicodeDecodeError as error:
             return rejected(line, Reason.INVALID_ID, not_utf8(error), number)
         if not text:
