@@ -14,10 +14,12 @@ from bulkfetch.pipeline.canary import Canary
 from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
+from bulkfetch.pipeline.not_ready import ByTheClock, InTheQueue, Waits
 from bulkfetch.pipeline.pool import Afterwards, Pool
 from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
+from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_look import SecondLook
 from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
@@ -45,10 +47,12 @@ def open_pipeline(
     last_look: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
     shared: bool,
     limit: int = 0,
+    wait_max: float = 30.0,
 ) -> Pool:
     """The pool that moves the rows of `source` into `manifest`, as the run `run`.
 
     Args:
+        wait_max: seconds; a document that is not ready yet is waited for up to four times as long at a time.
         adopting: look for objects without a row before fetching (after a run that died).
         doubts: the invoices whose answers cannot be trusted.
         last_look: closes every kept connection; on return `doubts` is complete.
@@ -57,6 +61,7 @@ def open_pipeline(
     """
     in_hand = InHand()
     canary = Canary(max_failed_ratio=max_failed_ratio, others_may_take=source.capabilities.shared)
+    waits = Waits(wait_max)
     rows = RowWriter(run, utc_now)
 
     def recorded(event: Event) -> None:
@@ -90,6 +95,12 @@ def open_pipeline(
         recorder=recorder,
         second_pass=(
             BackToTheQueue(source, lambda: recorder.tally.answered) if source.capabilities.comes_again else AtTheEnd()
+        ),
+        refusals=Refusals(history),
+        not_ready=lambda again: (
+            InTheQueue(waits, canary, in_hand, source)
+            if source.capabilities.comes_again
+            else ByTheClock(waits, canary, in_hand, again=again)
         ),
         afterwards=Afterwards(recheck, second_look),
         canary=canary,

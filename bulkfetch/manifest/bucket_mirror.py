@@ -16,6 +16,7 @@ from bulkfetch.errors import FatalError, InvoiceError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_layout import (
+    ROWS,
     Layout,
     Part,
     in_order,
@@ -23,6 +24,7 @@ from bulkfetch.manifest.bucket_layout import (
     pack_key,
     segment_key,
     segments,
+    segments_folder,
     summary_key,
 )
 from bulkfetch.manifest.bucket_reading import READERS, read_ahead, read_whole
@@ -83,7 +85,7 @@ class Mirror:
     @property
     def name(self) -> str:
         """What a summary calls the manifest of the run."""
-        return f"{self._written()}/"
+        return f"{self._written()}.rows-*.jsonl"
 
     def begin(self, run: str) -> None:
         """Put up the rows of `run` from now on. `pull` leaves the local file of this run alone."""
@@ -95,7 +97,9 @@ class Mirror:
         Raises:
             FatalError: the bucket cannot be read, or a segment in the middle of a run is missing.
         """
-        layout = Layout.of(*self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests"))
+        objects, _ = self._insist(lambda: self._objects.level(f"{MANIFESTS}/"), "list the manifests")
+        _, folders = self._insist(lambda: self._objects.level(f"{ROWS}/"), "list the manifests of runs at work")
+        layout = Layout.of(objects, folders)
         layout.runs.discard(self._run or "")
         with disk_errors(f"write the local copy of the manifests in {self._root}"):
             for directory in (STATE, MANIFESTS):
@@ -185,7 +189,7 @@ class Mirror:
 
     def _list_segments(self, run: str, after: int) -> Sequence[Part]:
         behind = segment_key(run, after) if after else ""
-        listing = lambda: segments(self._objects.list(f"{MANIFESTS}/{run}/", after=behind))  # noqa: E731
+        listing = lambda: segments(self._objects.list(segments_folder(run), after=behind))  # noqa: E731
         return self._insist(listing, f"list the manifest of run {run}")
 
     def _unread(self, run: str, found: Sequence[Part]) -> Sequence[Part]:

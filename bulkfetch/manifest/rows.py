@@ -67,6 +67,15 @@ def read_rows(path: Path, start: int = 0, end: int | None = None) -> Iterator[tu
     offset where it ends. Without `end`, to the file's end.
 
     Raises:
+        DamagedManifest, UsageError, OSError: as in `read_blocks`.
+    """
+    return ((rows, offset) for rows, _, offset in read_blocks(path, start, end))
+
+
+def read_blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[list[Row], bytes, int]]:
+    """As `read_rows`, but each block comes with its lines as they are in the file, too.
+
+    Raises:
         DamagedManifest: a line is not a whole row; the message names file and line.
         UsageError: a newer bulkfetch wrote a row.
         OSError: the file cannot be read.
@@ -83,7 +92,7 @@ def read_rows(path: Path, start: int = 0, end: int | None = None) -> Iterator[tu
             if rows is None:
                 raise _damaged(path, offset, block)
             offset += len(block)
-            yield rows, offset
+            yield rows, block, offset
 
 
 def _decode_block(block: bytes) -> list[Row] | None:

@@ -10,7 +10,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, TransientError
+from bulkfetch.errors import Aborted, BulkfetchError, FatalError, NotReady, PermanentError, TransientError
 from bulkfetch.events import Estimated, Listener
 from bulkfetch.interfaces import Landed, Source, Taken
 from bulkfetch.models import InputRow, PutResult, Row
@@ -19,9 +19,11 @@ from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.not_ready import WaitingRoom
 from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
+from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_look import SecondLook
@@ -49,6 +51,7 @@ class Pool:
     Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
 
     Args:
+        not_ready: makes the waiting room; it is told where a job goes whose time has come.
         in_hand: the count of what is on its way, which `recorder` keeps, too.
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
@@ -65,6 +68,8 @@ class Pool:
         recorder: Recorder,
         second_pass: SecondPass,
         afterwards: Afterwards,
+        not_ready: Callable[[Callable[[Job], None]], WaitingRoom],
+        refusals: Refusals,
         canary: Canary,
         in_hand: InHand,
         quota: Quota,
@@ -82,6 +87,7 @@ class Pool:
         self._recorder = recorder
         self._second_pass = second_pass
         self._afterwards = afterwards
+        self._refusals = refusals
         self._canary = canary
         self._in_hand = in_hand
         self._quota = quota
@@ -91,6 +97,7 @@ class Pool:
         self._to_start = workers
         self._drain = drain
         self._rendezvous = Rendezvous[Job]()
+        self._not_ready = not_ready(self._rendezvous.put_back)
         self._crew: TaskGroup | None = None
 
     @property
@@ -142,6 +149,7 @@ class Pool:
 
     async def _come_to_rest(self) -> None:
         """Bring every body that was read to its row, and hand back the invoices that are still put off."""
+        waiting = self._not_ready.take()
         while True:
             for job in self._rendezvous.take_returned():
                 await self._process(job)
@@ -149,7 +157,8 @@ class Pool:
                 break
             await self._in_hand.change()
         # What came back may have been put off just now.
-        await self._recorder.release([job.delivery for job in self._second_pass.take()])
+        left = [*waiting, *self._not_ready.take(), *self._second_pass.take()]
+        await self._recorder.release([job.delivery for job in left])
         await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
         self._recorder.close()
@@ -208,6 +217,7 @@ class Pool:
             while waiting:
                 if self._canary.passed:
                     self._start_workers(self._to_start)
+                await self._not_ready.room()
                 await self._rendezvous.wait_receiver()
                 if self._rendezvous.send_nowait(waiting[0]):
                     waiting.popleft()
@@ -244,6 +254,8 @@ class Pool:
     async def _outcome(self, job: Job) -> Row | None:
         """The row for `job`; None if the store has it now, or it was put off."""
         landed, job.landed = job.landed, None
+        if landed is None and self._not_ready.until_its_time(job):
+            return None
         try:
             if landed is None:
                 job.effort.begin(self._utc_now(), asyncio.get_running_loop().time())
@@ -253,10 +265,13 @@ class Pool:
                 return await self._settle(job, landed)
             await self._fetch(job, landed)
         except TransientError as error:
-            if error.second_pass and not job.final and await self._second_pass.put_off(job):
+            if isinstance(error, NotReady) and await self._not_ready.wait(job, error):
+                return None
+            judged = await self._refusals.judge(job, error)
+            if judged is error and error.second_pass and not job.final and await self._second_pass.put_off(job):
                 self._in_hand.ended()
                 return None
-            return self._rows.failed(job, error)
+            return self._rows.failed(job, judged)
         except PermanentError as error:
             return self._rows.failed(job, error)
         return None
@@ -307,4 +322,5 @@ class Pool:
 
     def _end(self, job: Job, row: Row) -> None:
         self._second_pass.forget(job.delivery.invoice_id)
+        self._not_ready.forget(job.delivery.invoice_id)
         self._recorder.add(job.delivery, row)

@@ -162,13 +162,16 @@ def test_a_few_invoices_that_always_fail_are_no_outage(tmp_path):
 
 
 def test_a_body_that_is_never_a_pdf_is_held(tmp_path):
-    """The same HTML page twice is a failure for good: kept aside, never under a final name."""
+    """Bytes that are no PDF are kept aside, never under a final name; the same ones in a second run are a failure for
+    good."""
     with sandbox(invoices=8, faults={"not_pdf": 1.0}) as served:
         source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
-        done = bulkfetch("run", source, "--to", dest, "--api-url", served.api_url)
-    assert done.returncode == 3, done.stderr
+        for exit_code, retryable in ((4, True), (3, False)):
+            done = bulkfetch("run", source, "--to", dest, "--api-url", served.api_url, "--attempts", "2")
+            assert done.returncode == exit_code, done.stderr
+            told = Counter((row.outcome, row.reason, row.retryable) for row in rows(dest))
+            assert told == {("failed", "not_pdf", retryable): 8}
     assert objects(dest) == {}
-    assert Counter((row.outcome, row.reason, row.retryable) for row in rows(dest)) == {("failed", "not_pdf", False): 8}
     held = [path for path in (dest / ".bulkfetch" / "quarantine").rglob("*") if path.is_file()]
-    assert len(held) == 8
-    assert all(path.read_bytes().startswith(b"<!DOCTYPE html>") for path in held)
+    assert len(held) == 2 * 8
+    assert all(path.read_bytes().startswith(b"<?xml") for path in held)

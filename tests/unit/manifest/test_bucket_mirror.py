@@ -1,5 +1,6 @@
 """The manifests of a bucket and their local copy: the bucket is the truth, and only what is new is read."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import anyio.to_thread
 import pytest
+from msgspec.structs import replace
 
 from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
-from bulkfetch.manifest import ManifestWriter, verify_chain
+from bulkfetch.manifest import ManifestWriter, decode_row, verify_chain
 from bulkfetch.models import Counts, ObjectMeta, Outcome, Row, RunResult
 
 pytestmark = pytest.mark.anyio
@@ -136,10 +138,10 @@ async def test_another_machine_knows_what_is_stored(bucket, opened, tmp_path):
     assert sorted(stored) == ["id-1", "id-2", "id-3"]
     assert not second.adopting
     assert sorted(bucket.kept)[:4] == [
+        f".bulkfetch/rows/{first.run}/0000000001.jsonl",
+        f".bulkfetch/rows/{first.run}/0000000002.jsonl",
         f"manifests/{first.run}.json",
         f"manifests/{first.run}.rows-0000000001-0000000002.jsonl",
-        f"manifests/{first.run}/0000000001.jsonl",
-        f"manifests/{first.run}/0000000002.jsonl",
     ]
 
 
@@ -164,7 +166,7 @@ async def test_a_row_is_in_the_bucket_when_append_returns(bucket, opened, tmp_pa
     async with opened(tmp_path) as manifest:
         await manifest.append([row(1)])
 
-        assert b"id-1" in bucket.kept[f"manifests/{manifest.run}/0000000001.jsonl"]
+        assert b"id-1" in bucket.kept[f".bulkfetch/rows/{manifest.run}/0000000001.jsonl"]
 
 
 async def test_only_what_is_new_is_read(bucket, opened, tmp_path):
@@ -209,10 +211,43 @@ async def test_a_missing_segment_is_damage(bucket, opened, tmp_path):
     async with opened(tmp_path / "a") as manifest:
         for number in range(3):
             await manifest.append([row(number)])
-    del bucket.kept[f"manifests/{manifest.run}/0000000002.jsonl"]
+    del bucket.kept[f".bulkfetch/rows/{manifest.run}/0000000002.jsonl"]
     with pytest.raises(FatalError, match="segments are missing"):
         async with opened(tmp_path / "b"):
             pass
+
+
+async def test_who_reads_the_manifests_alone_reads_each_row_once(bucket, opened, tmp_path, small_packs):
+    """`manifests/*.jsonl` holds no row twice, and all of a run once it has its summary. The recipe in README.md adds
+    the rows of runs without one: those at work, and those that died."""
+    async with opened(tmp_path / "a") as ended:
+        await appended(ended, range(8))
+        await ended.finish(summary(8))
+    async with opened(tmp_path / "a") as died:
+        await appended(died, range(10, 15))
+    async with opened(tmp_path / "a") as dead_at_once:
+        await appended(dead_at_once, range(20, 21))
+    packs = [key for key in bucket.kept if re.fullmatch(r"manifests/[^/]*\.jsonl", key)]
+    lines = b"".join(bucket.kept[key] for key in packs).splitlines()
+    assert sorted(map(told, lines)) == sorted(f"id-{number}" for number in [*range(8), *range(10, 13)])
+
+    readme = Path(__file__).parents[3] / "README.md"
+    (recipe,) = re.findall(r"```sh\n([^`]*awk[^`]*)```", await anyio.Path(readme).read_text())
+    for key, data in bucket.kept.items():
+        path = anyio.Path(tmp_path / "copy" / key)
+        await path.parent.mkdir(parents=True, exist_ok=True)
+        await path.write_bytes(data)
+    script = "\n".join(line for line in recipe.splitlines() if not line.startswith("aws "))
+    done = await anyio.run_process(["sh", "-euc", script], cwd=tmp_path / "copy")
+    lines = (await anyio.Path(tmp_path / "copy" / "rows.jsonl").read_bytes()).splitlines()
+    assert done.stderr == b""
+    assert [told(line) for line in lines if ended.run.encode() in line] == [f"id-{number}" for number in range(8)]
+    numbers = [*range(8), *range(10, 15), 20]
+    assert sorted(map(told, lines)) == sorted(f"id-{number}" for number in numbers)
+
+
+def told(line: bytes) -> str:
+    return decode_row(line).invoice_id
 
 
 @pytest.fixture
@@ -224,7 +259,7 @@ def small_packs(monkeypatch):
 async def appended(manifest: ManifestWriter, numbers: Iterable[int]) -> None:
     """A segment for each."""
     for number in numbers:
-        await manifest.append([row(number)])
+        await manifest.append([replace(row(number), run=manifest.run)])
 
 
 async def test_a_start_lists_packs_instead_of_segments(bucket, opened, tmp_path, small_packs):
@@ -243,9 +278,10 @@ async def test_a_start_lists_packs_instead_of_segments(bucket, opened, tmp_path,
     of_ended, of_died = f"manifests/{ended.run}", f"manifests/{died.run}"
     packs = [f"{of_ended}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6), (7, 8))]
     packs += [f"{of_died}.rows-{first:010}-{last:010}.jsonl" for first, last in ((1, 3), (4, 6))]
-    loose = [f"{of_died}/0000000007.jsonl", f"{of_died}/0000000008.jsonl"]
+    loose = [f".bulkfetch/rows/{died.run}/{number:010}.jsonl" for number in (7, 8)]
     assert sorted(bucket.reads) == sorted([f"{of_ended}.json", *packs, *loose])
-    assert sorted(bucket.listed) == sorted([*bucket.reads, f"{of_ended}/", f"{of_died}/"])
+    folders = [f".bulkfetch/rows/{run}/" for run in (ended.run, died.run)]
+    assert sorted(bucket.listed) == sorted([*bucket.reads, *folders])
 
 
 async def test_a_pack_holds_what_its_segments_do(bucket, opened, tmp_path, monkeypatch):
@@ -358,11 +394,10 @@ async def test_passing_trouble_and_lost_answers_lose_nothing(bucket, opened, tmp
         await manifest.append([row(2)])
         await manifest.finish(summary(2))
 
-    parts = {key.removeprefix(f"manifests/{manifest.run}"): data for key, data in bucket.kept.items()}
-    assert {name: data.count(b"\n") for name, data in parts.items() if name.endswith(".jsonl")} == {
-        "/0000000001.jsonl": 1,
-        "/0000000002.jsonl": 1,
-        ".rows-0000000001-0000000002.jsonl": 2,
+    assert {key: data.count(b"\n") for key, data in bucket.kept.items() if key.endswith(".jsonl")} == {
+        f".bulkfetch/rows/{manifest.run}/0000000001.jsonl": 1,
+        f".bulkfetch/rows/{manifest.run}/0000000002.jsonl": 1,
+        f"manifests/{manifest.run}.rows-0000000001-0000000002.jsonl": 2,
     }
 
 
@@ -408,7 +443,7 @@ async def test_nothing_follows_a_segment_that_could_not_be_put(bucket, opened, t
             await manifest.append([row(3)])
         with pytest.raises(FatalError, match=str(error)):
             await manifest.finish(summary(1))
-    assert list(bucket.kept) == [f"manifests/{manifest.run}/0000000001.jsonl"]
+    assert list(bucket.kept) == [f".bulkfetch/rows/{manifest.run}/0000000001.jsonl"]
     assert not list((tmp_path / "manifests").glob("*.json"))
     async with opened(tmp_path) as again:
         assert again.adopting
@@ -453,7 +488,7 @@ async def test_haste_does_not_harm_what_the_bucket_takes(bucket, opened, tmp_pat
         await manifest.append([row(1)])
         await manifest.finish(summary(1))
     assert f"manifests/{manifest.run}.json" in bucket.kept
-    assert f"manifests/{manifest.run}/0000000001.jsonl" in bucket.kept
+    assert f".bulkfetch/rows/{manifest.run}/0000000001.jsonl" in bucket.kept
 
 
 async def _refused(act, argument):
