@@ -88,7 +88,7 @@ class LineSplitter:
             lines = [line.removeprefix(b"\n") for line in data.split(b"\r")]
         else:
             lines = data.replace(b"\r", b"\n").split(b"\n")
-        return [line.removeprefix(_UTF8_BOM) for line in lines] if _UTF8_BOM in data else lines
+        return [_without_boms(line) for line in lines] if _UTF8_BOM in data else lines
 
 
 def _line_end(data: bytes) -> bytes | None:
@@ -129,3 +129,9 @@ def _is_beyond_ascii(line: bytes) -> bool:
 def unreadable(name: str, problem: str) -> UsageError:
     """The error for an input that as a whole cannot be used."""
     return UsageError(f"source {printable(name, 200)}: {problem}")
+
+
+def _without_boms(line: bytes) -> bytes:
+    while line.startswith(_UTF8_BOM):
+        line = line.removeprefix(_UTF8_BOM)
+    return line

@@ -72,8 +72,7 @@ class TextParser:
             self.not_rows["comment"] += 1
             return None
         try:
-            # Byte order marks are left between lists that were put together.
-            text = line.decode().lstrip("\ufeff").strip()
+            text = line.decode().strip()
         except UnicodeDecodeError as error:
             return rejected(line, Reason.INVALID_ID, not_utf8(error), number)
         if not text:
