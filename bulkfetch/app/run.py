@@ -115,10 +115,11 @@ async def _archive(
                     pool.tally,
                     opened.source,
                     origins,
-                    verdict=verdict_on(pool.tally, opened.source, stop.cause, shortfall),
+                    finished=pool.finished,
+                    verdict=verdict_on(pool.tally, opened.source, stop.cause, shortfall, finished=pool.finished),
                     destination=store.name,
                     began=began,
-                    finished=utc_now(),
+                    ended=utc_now(),
                     seconds=anyio.current_time() - started,
                 )
             )

@@ -10,7 +10,8 @@ import anyio
 from bulkfetch.app.open_origins import Origins
 from bulkfetch.errors import ExitCode
 from bulkfetch.interfaces import Source
-from bulkfetch.models import RunResult, utc_iso
+from bulkfetch.models import NO_LINES, RequestCounts, RunResult, utc_iso
+from bulkfetch.net.requests import Requests
 from bulkfetch.pipeline.tally import Tally
 
 
@@ -23,37 +24,52 @@ def _versions() -> Mapping[str, str]:
     }
 
 
+def _counted(requests: Requests) -> RequestCounts:
+    return RequestCounts(
+        sent=requests.sent,
+        answered=requests.answered,
+        refused=requests.refused,
+        failed=requests.failed,
+        abandoned=requests.abandoned,
+    )
+
+
 async def run_result(
     tally: Tally,
     source: Source,
     origins: Origins,
     *,
+    finished: bool,
     verdict: tuple[ExitCode, str | None],
     destination: str,
     began: datetime,
-    finished: datetime,
+    ended: datetime,
     seconds: float,
 ) -> RunResult:
-    """The result of a run that came to `verdict`; `seconds` is its length by a clock that nobody sets."""
+    """The result of a run that came to `verdict`.
+
+    Args:
+        finished: the input was read to its end, and every row has an outcome.
+        seconds: the run's length by a clock that nobody sets.
+    """
     exit_code, stopped_by = verdict
     digest = source.digest()
-    api, links = origins.api_gate, origins.download_gate
     return RunResult(
         exit_code=exit_code,
-        complete=exit_code in (ExitCode.COMPLETE, ExitCode.FAILED, ExitCode.FAILED_RETRYABLE),
+        finished=finished,
+        complete=finished and exit_code is ExitCode.COMPLETE,
         stopped_by=stopped_by,
         started_at=utc_iso(began),
-        finished_at=utc_iso(finished),
+        finished_at=utc_iso(ended),
         seconds=round(seconds, 3),
         counts=tally.counts(source),
         reasons=dict(tally.reasons),
         bytes_stored=tally.bytes_stored,
         requests={
-            "links": api.requests.sent,
-            "links_refused": api.requests.refused,
-            "downloads": links.requests.sent,
-            "downloads_refused": links.requests.refused,
+            "links": _counted(origins.api_gate.requests),
+            "downloads": _counted(origins.download_gate.requests),
         },
+        skipped_lines=dict(getattr(source, "skipped_lines", NO_LINES)),
         source=source.name,
         input_sha256=digest[0] if digest else None,
         input_bytes=digest[1] if digest else None,

@@ -44,14 +44,17 @@ async def _dead(queue: Queue) -> int:
 
 
 def verdict_on(
-    tally: Tally, source: Source, cause: BulkfetchError | None, shortfall: str | None
+    tally: Tally, source: Source, cause: BulkfetchError | None, shortfall: str | None, *, finished: bool
 ) -> tuple[ExitCode, str | None]:
-    """The exit code and, where the run did not simply finish, why it ended."""
+    """The exit code and, where the run did not simply finish, why it ended. `finished` says that the input was read to
+    its end, and every row has an outcome."""
     counts = tally.counts(source)
     if not counts.balanced():
         return ExitCode.BUG, f"the counts do not add up: {counts}"
     if isinstance(cause, FatalError | Interrupted):
         return cause.exit_code, str(cause)
+    if not finished:
+        return ExitCode.BUG, "rows of the input have no outcome, and nothing stopped the run"
     if tally.retryable_failures:
         return ExitCode.FAILED_RETRYABLE, shortfall
     if counts.failed or counts.rejected or shortfall:

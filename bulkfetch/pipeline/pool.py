@@ -34,7 +34,8 @@ class Pool:
     the store says that the object is durable, the row joins the next group, and the group is acknowledged. A failure on
     that way comes back to a worker, and so does an object that was there before.
 
-    Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
+    Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more;
+    `_read_to_end`.
 
     Args:
         in_hand: the count of what is on its way, which `recorder` keeps, too.
@@ -76,6 +77,15 @@ class Pool:
         self._drain = drain
         self._rendezvous = Rendezvous[Job]()
         self._crew: TaskGroup | None = None
+        self._read_to_end = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the input was read to its end, and every row has an outcome."""
+        counts = self.tally.counts(self._source)
+        # What a queue gets back is handed out again, and was accounted for when its end was reached.
+        handed_back = 0 if self._source.capabilities.comes_again else self._source.returned
+        return self._read_to_end and counts.balanced() and not handed_back
 
     @property
     def tally(self) -> Tally:
@@ -145,6 +155,7 @@ class Pool:
             await self._in_hand.none()
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
+            self._read_to_end = True
         except FatalError as error:
             self._stop.request(error)
 

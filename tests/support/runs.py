@@ -22,7 +22,7 @@ def begin(root: Path, run: str) -> bytes:
     return data
 
 
-def finish(root: Path, run: str, *, complete: bool = True, seconds: int = 60, source: str = "ids.txt") -> Summary:
+def finish(root: Path, run: str, *, finished: bool = True, seconds: int = 60, source: str = "ids.txt") -> Summary:
     """Write the manifest and the summary of a run that ended after `seconds`."""
     data = begin(root, run)
     ended = datetime.fromisoformat(started_at(run)) + timedelta(seconds=seconds)
@@ -30,7 +30,7 @@ def finish(root: Path, run: str, *, complete: bool = True, seconds: int = 60, so
         root,
         run,
         RunResult(
-            exit_code=0, complete=complete, stopped_by=None, started_at=started_at(run),
+            exit_code=0, finished=finished, complete=finished, stopped_by=None, started_at=started_at(run),
             finished_at=utc_iso(ended), seconds=seconds,
             counts=Counts(read=2, failed=2), reasons={}, bytes_stored=0, requests={}, source=source,
             input_sha256=None, input_bytes=None, destination="dest", versions={},
