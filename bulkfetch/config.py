@@ -118,12 +118,14 @@ class Destination(Section, frozen=True, kw_only=True):
 
 
 class Limits(Section, frozen=True, kw_only=True):
-    """What bounds a run: `max_size` in bytes, `max_outage` in seconds, `max_failed_ratio` a share of 1."""
+    """What bounds a run: sizes (`max_size`, `quarantine`) in bytes, `max_outage` in seconds, `max_failed_ratio` a share
+    of 1."""
 
     workers: Annotated[int, Meta(ge=1, le=1024)] = 32
     max_size: Size = Size(100 * 1024**2)
     max_outage: Duration = 900.0
     max_failed_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    quarantine: Size = Size(1024**3)
 
 
 class Retry(Section, frozen=True, kw_only=True):

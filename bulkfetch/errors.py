@@ -27,7 +27,7 @@ at the edge, and never chained into a message.
 """
 
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -83,13 +83,22 @@ class InvoiceError(BulkfetchError):
     """One invoice could not be fetched; `reason` and `http_status` go into its manifest row.
 
     `hold` says that a whole body arrived but must not be archived: the store keeps its bytes aside in quarantine.
+    `size` in bytes and `sha256` (hex) are of a whole body that was refused, where there was one.
     """
+
+    size: int | None = None
+    sha256: str | None = None
 
     def __init__(self, reason: Reason, message: str, *, http_status: int | None = None, hold: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.http_status = http_status
         self.hold = hold
+
+    def about(self, size: int, sha256: str) -> Self:
+        """This error, with size and SHA-256 of the body that was refused."""
+        self.size, self.sha256 = size, sha256
+        return self
 
 
 class TransientError(InvoiceError):

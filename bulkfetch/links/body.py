@@ -109,14 +109,16 @@ class HttpBody:
         for promise in self._promised:
             found = self._md5 if promise.algorithm == "md5" else self._check
             if promise.digest != found.digest():
-                raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
+                message = f"the bytes do not match the server's {promise.field}"
+                raise TransientError(Reason.DIGEST_MISMATCH, message).about(self.size, self.sha256)
         flaw = self._check.flaw()
         if flaw is not None:
             message = f"{flaw} (content type {self.content_type})"
             # An empty body that comes twice proves nothing: a connection that broke looks the same.
             if self._check.size and self.sha256 == self._last_bad_sha256:
-                raise PermanentError(Reason.NOT_PDF, f"{message}; the same bytes came twice", hold=True)
-            raise BadBody(Reason.NOT_PDF, message, sha256=self.sha256)
+                twice = PermanentError(Reason.NOT_PDF, f"{message}; the same bytes came twice", hold=True)
+                raise twice.about(self.size, self.sha256)
+            raise BadBody(Reason.NOT_PDF, message, sha256=self.sha256).about(self.size, self.sha256)
 
 
 class Arrival:

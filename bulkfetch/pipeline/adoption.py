@@ -40,7 +40,7 @@ class Adoption:
         if owner not in (None, job.delivery.invoice_id):
             raise PermanentError(
                 Reason.CONFLICT, f"{printable(job.key, 120)} is the object of invoice {printable(owner, 120)}"
-            )
+            ).about(found.size, found.sha256)
         return self._rows.stored(job, found)
 
     async def instead_of_conflict(self, job: Job, error: PermanentError) -> PutResult | None:

@@ -46,13 +46,15 @@ class RowWriter:
         )
 
     def failed(self, job: Job, error: InvoiceError) -> Row:
-        """The invoice was given up in this run."""
+        """The invoice was given up in this run. Size and SHA-256 are of the bytes that were refused, if any were."""
         return self._of_job(
             job,
             Outcome.FAILED,
             reason=error.reason,
             retryable=isinstance(error, TransientError),
             key=job.key,
+            size=error.size,
+            sha256=error.sha256,
             http_status=error.http_status,
             message=printable(str(error)),
         )

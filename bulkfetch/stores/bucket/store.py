@@ -32,6 +32,7 @@ from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
 from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
+from bulkfetch.stores.quarantine import Quarantine
 from bulkfetch.tasks import ungrouped
 from bulkfetch.text import printable
 
@@ -109,23 +110,24 @@ class BucketStore:
         bucket: Bucket,
         *,
         gate: Gate,
-        run: str,
         spool: Path,
+        quarantine: Quarantine | None = None,
         utc_now: Callable[[], datetime],
         answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
-        """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on.
+        """The store in `bucket`. A probe shows first that it can be written, read and relied on.
 
         `spool` is a local directory: bodies of more than 8 MiB wait there for their upload, and so does what no longer
-        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`. An upload may take
-        longer than other answers, by what its size needs at 128 KiB a second.
+        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/`, within the bounds that
+        `quarantine` sets (None takes its defaults). An upload may take longer than other answers, by what its size
+        needs at 128 KiB a second.
 
         Raises:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
             await probe(bucket, answer_seconds)
-            kept = await to_thread.run_sync(Spool, spool, run)
+            kept = await to_thread.run_sync(Spool, spool, quarantine)
             async with json_session(connections=_LOOKS) as session:
                 yield cls(bucket, kept, session, gate=gate, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
@@ -145,7 +147,7 @@ class BucketStore:
         key_path(key)
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
-        async with self._spool.receive(key, body) as content:
+        async with self._spool.receive(body) as content:
             # Half an upload is worth nothing, and its time is bounded.
             with await self._gate.enter(), CancelScope(shield=True):
                 result = await self._publish(key, content, body, retention, {} if put_before is None else put_before)
@@ -247,12 +249,12 @@ class BucketStore:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
         if put_before.get(there) == found.size:
             return found, there
-        kept = await self._spool.keep(key, content)
+        kept = await self._spool.keep(content, sha256)
+        where = f"in {printable(str(kept), 250)} on the machine of this run" if kept else "not kept"
         raise PermanentError(
             Reason.CONFLICT,
-            f"{printable(key, 120)} is an object with SHA-256 {there[:12]}; the new bytes ({sha256[:12]}) are in "
-            f"{printable(str(kept), 250)} on the machine of this run",
-        )
+            f"{printable(key, 120)} is an object with SHA-256 {there[:12]}; the new bytes ({sha256[:12]}) are {where}",
+        ).about(content.size, sha256)
 
     async def _digest(self, key: str) -> str:
         check = PdfCheck()

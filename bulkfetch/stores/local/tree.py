@@ -12,6 +12,7 @@ from bulkfetch.errors import FatalError, PermanentError, Reason
 from bulkfetch.keys import STATE, KeyPath
 from bulkfetch.stores.local.directories import Directories
 from bulkfetch.stores.local.temp_files import OBJECT_MODE, TempFile, TempFiles
+from bulkfetch.stores.quarantine import QUARANTINE, Quarantine
 from bulkfetch.text import printable
 
 BLOCK = 1024 * 1024
@@ -40,7 +41,7 @@ def is_case_blind(root: Path) -> bool:
 class Tree:
     """A root directory, by descriptor, with this run's temporary files and quarantine in its private directory."""
 
-    def __init__(self, root: Path, run: str) -> None:
+    def __init__(self, root: Path, run: str, quarantine: Quarantine) -> None:
         root = root.absolute()
         make_directory(root, 0o750)
         with ExitStack() as opened:
@@ -58,7 +59,7 @@ class Tree:
         self.name = str(root)
         self.case_blind = is_case_blind(root)
         self._uri = root.as_uri()
-        self._quarantine = (STATE, "quarantine", run)
+        self._quarantine = quarantine
 
     def close(self) -> None:
         """Give the descriptors up, and say that the run is over."""
@@ -89,18 +90,19 @@ class Tree:
         """Drop `temp`, since something is under `path` already: the same content, which is made durable.
 
         Raises:
-            PermanentError: `conflict`: the content differs. What is there stays, `temp` is kept in quarantine.
+            PermanentError: `conflict`: the content differs. What is there stays, `temp` goes into quarantine.
         """
         with self.temp_files.dropping(temp), self.directories() as directories:
             found = self._digest(path, directories)
             if found != sha256:
-                kept = self.quarantine(temp, path)
+                size = os.fstat(temp.fd).st_size
+                kept = self.quarantine(temp, sha256, size)
                 there = f"an object with SHA-256 {found[:12]}" if found else "something that is no regular file"
                 raise PermanentError(
                     Reason.CONFLICT,
                     f"{printable('/'.join(path), 120)} is {there}; the new bytes "
-                    f"({sha256[:12]}) are in {printable(kept, 200)}",
-                )
+                    f"({sha256[:12]}) are {f'in {kept}' if kept else 'not kept'}",
+                ).about(size, sha256)
             _raise_first(directories.sync())
 
     def secure(self, path: KeyPath) -> None:
@@ -113,16 +115,16 @@ class Tree:
                 os.close(fd)
             _raise_first(directories.sync())
 
-    def quarantine(self, temp: TempFile, path: KeyPath) -> str:
-        """Keep `temp` aside, durably, and return where, relative to the root."""
-        temp.sync()
-        with self.directories() as directories:
-            for kept in ((*self._quarantine, *path), (*self._quarantine, temp.name)):
-                directories.make(self._quarantine, 0o700)
-                if self.publish(temp, kept, directories):
-                    _raise_first(directories.sync())
-                    return "/".join(kept)
-        raise FileExistsError(None, "no free name in quarantine")
+    def quarantine(self, temp: TempFile, sha256: str, size: int) -> str | None:
+        """Keep `temp` aside, durably, and return where, relative to the root; None if it was not kept."""
+        path = (STATE, QUARANTINE, sha256)
+        with self._quarantine.no_harm(), self.directories() as directories:
+            if self._quarantine.admits(directories.make(path[:-1], 0o700), sha256, size):
+                temp.sync()
+                self.publish(temp, path, directories)
+                _raise_first(directories.sync())
+                return "/".join(path)
+        return None
 
     def _digest(self, path: KeyPath, directories: Directories) -> str | None:
         """SHA-256 of the object at `path`, which is durable then; None where it is no regular file."""
