@@ -1,5 +1,6 @@
 """What happens during a run, as values. Whoever wants to show, log or count it is a `Listener`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -28,10 +29,10 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class RowRecorded:
-    """A manifest row is durable."""
+class RowsRecorded:
+    """Manifest rows that became durable together, in their order; never none."""
 
-    row: Row
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class RunFinished:
 
 Event = (
     RunStarted
-    | RowRecorded
+    | RowsRecorded
     | RetryScheduled
     | OriginDown
     | OriginUp

@@ -12,6 +12,9 @@ from bulkfetch.errors import Reason
 NO_FIELDS: Mapping[str, str] = {}
 NO_LINES: Mapping[str, int] = {}
 
+ROW_VERSION = 1
+"""The version of the manifest's rows."""
+
 
 class Delivery(msgspec.Struct, frozen=True):
     """One invoice to fetch, as a source handed it out.
@@ -169,13 +172,13 @@ class Outcome(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One manifest row, version 1: what finally became of one input row.
+    """One manifest row: what finally became of one input row.
 
     `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
     Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.
     """
 
-    v: int = 1
+    v: int = ROW_VERSION
     run: str
     invoice_id: str
     outcome: Outcome
@@ -199,6 +202,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     line: int | None = None
     fields: Mapping[str, str] = NO_FIELDS
+
+
+class SkippedRow(Row, frozen=True, kw_only=True, omit_defaults=True):
+    """A row that needed no fetching. It leaves out whatever the row of the stored object says already: a nightly list
+    is mostly made of such rows."""
+
+    v: int
 
 
 class Counts(msgspec.Struct, kw_only=True):

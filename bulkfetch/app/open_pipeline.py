@@ -42,7 +42,7 @@ def open_pipeline(
     """
     shared = source.capabilities.shared
     in_hand, canary = InHand(), Canary(max_failed_ratio=max_failed_ratio, others_may_take=shared)
-    rows = RowWriter(run, utc_now, store.uri)
+    rows = RowWriter(run, utc_now)
     recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand)
     looks = Looks(head=store.head, stored=store.cheap_head, unrecorded=adopting or (shared and store.cheap_head))
     return Pool(

@@ -1,17 +1,19 @@
 """Events as log lines for people, and as JSON for machines."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import IntEnum
 
 from bulkfetch.cli.output import as_json, emit, human_bytes
-from bulkfetch.events import Event, Note, OriginDown, OriginUp, RetryScheduled, RowRecorded, RunStarted, RunStopping
+from bulkfetch.events import Event, Note, OriginDown, OriginUp, RetryScheduled, RowsRecorded, RunStarted, RunStopping
 from bulkfetch.models import Outcome, Row, utc_iso
 from bulkfetch.text import printable
 
 SHOWN_FAILURES = 20
 """How many failures are told one by one, unless more is asked for."""
+
+_FAILURES = frozenset({Outcome.FAILED, Outcome.REJECTED})
 
 
 class Level(IntEnum):
@@ -28,13 +30,18 @@ def threshold(verbosity: int) -> Level:
     return {-1: Level.ERROR, 0: Level.WARNING, 1: Level.INFO}.get(verbosity, Level.DEBUG)
 
 
+Told = Event | Row
+"""What a log line is about. Rows become durable many at a time, and each has a line of its own."""
+
+
 class JsonRowsListener:
     """Writes each manifest row to stdout, as one line of JSON."""
 
     def __call__(self, event: Event) -> None:
         """Write the row, if `event` is one."""
-        if type(event) is RowRecorded:
-            emit(sys.stdout, as_json(event.row))
+        if type(event) is RowsRecorded:
+            for row in event.rows:
+                emit(sys.stdout, as_json(row))
 
 
 class LogListener:
@@ -50,17 +57,15 @@ class LogListener:
 
     def __call__(self, event: Event) -> None:
         """Tell `event`, if it matters enough."""
-        level = level_of(event)
-        if level is None or level < self._least:
-            return
-        if isinstance(event, RowRecorded) and self._failures_left is not None:
-            self._failures_left -= 1
-            if self._failures_left < -1:
-                return
-            if self._failures_left == -1:
-                self._write(level, "more rows failed; from here on they are only counted, and the manifest names each")
-                return
-        self._write(level, sentence(event))
+        for level, told in _lines(event, self._least):
+            if isinstance(told, Row) and self._failures_left is not None:
+                self._failures_left -= 1
+                if self._failures_left < -1:
+                    continue
+                if self._failures_left == -1:
+                    self._write(level, "more rows failed; from here on they are only counted; the manifest names each")
+                    continue
+            self._write(level, sentence(told))
 
 
 class JsonLogListener:
@@ -71,9 +76,9 @@ class JsonLogListener:
 
     def __call__(self, event: Event) -> None:
         """Tell `event`, if it matters enough."""
-        level = level_of(event)
-        if level is not None and level >= self._least:
-            emit(sys.stderr, as_json(log_record(level, type(event).__name__, sentence(event)) | _details(event)))
+        for level, told in _lines(event, self._least):
+            name = "RowRecorded" if isinstance(told, Row) else type(told).__name__
+            emit(sys.stderr, as_json(log_record(level, name, sentence(told)) | _details(told)))
 
 
 def log_record(level: Level, name: str, message: str) -> dict[str, object]:
@@ -81,15 +86,15 @@ def log_record(level: Level, name: str, message: str) -> dict[str, object]:
     return {"time": utc_iso(datetime.now(UTC)), "level": level.name.lower(), "event": name, "message": message}
 
 
-def _details(event: Event) -> dict[str, object]:
-    match event:
-        case RowRecorded(row=row):
+def _details(told: Told) -> dict[str, object]:
+    match told:
+        case Row():
             return {
-                "invoice_id": printable(row.invoice_id),
-                "outcome": row.outcome,
-                "reason": row.reason,
-                "http_status": row.http_status,
-                "line": row.line,
+                "invoice_id": printable(told.invoice_id),
+                "outcome": told.outcome,
+                "reason": told.reason,
+                "http_status": told.http_status,
+                "line": told.line,
             }
         case RetryScheduled(invoice_id=invoice_id, reason=reason, wait=wait):
             return {"invoice_id": printable(invoice_id), "reason": reason, "wait": wait}
@@ -101,11 +106,26 @@ def _details(event: Event) -> dict[str, object]:
             return {}
 
 
+def _lines(event: Event, least: Level) -> Iterator[tuple[Level, Told]]:
+    """What is told of `event`, by lines of level `least` and above."""
+    if type(event) is RowsRecorded:
+        if least is Level.DEBUG:
+            yield from ((_level_of_row(row), row) for row in event.rows)
+        elif least <= Level.WARNING:
+            yield from ((Level.WARNING, row) for row in event.rows if row.outcome in _FAILURES)
+        return
+    level = level_of(event)
+    if level is not None and level >= least:
+        yield level, event
+
+
+def _level_of_row(row: Row) -> Level:
+    return Level.WARNING if row.outcome in _FAILURES else Level.DEBUG
+
+
 def level_of(event: Event) -> Level | None:
-    """How much `event` matters; None for an event that is not told."""
+    """How much `event` matters; None for an event that is not told, or whose rows are told each by itself."""
     match event:
-        case RowRecorded(row=row):
-            return Level.WARNING if row.outcome in (Outcome.FAILED, Outcome.REJECTED) else Level.DEBUG
         case RunStarted() | RunStopping() | RetryScheduled() | OriginDown() | OriginUp():
             return Level.INFO
         case Note(level=level):
@@ -114,13 +134,13 @@ def level_of(event: Event) -> Level | None:
             return None
 
 
-def sentence(event: Event) -> str:
-    """`event` in words, safe to print."""
-    match event:
+def sentence(told: Told) -> str:
+    """`told` in words, safe to print."""
+    match told:
         case RunStarted(run=run, source=source, destination=destination):
             return printable(f"run {run}: {source} to {destination}")
-        case RowRecorded(row=row):
-            return _row_sentence(row)
+        case Row():
+            return _row_sentence(told)
         case RetryScheduled(invoice_id=invoice_id, reason=reason, message=message, wait=wait):
             return printable(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
         case OriginDown(origin=origin, seconds=seconds, reason=reason):

@@ -24,7 +24,7 @@ from bulkfetch.events import (
     OriginDown,
     OriginUp,
     RetryScheduled,
-    RowRecorded,
+    RowsRecorded,
     RunStarted,
 )
 from bulkfetch.models import Outcome, utc_iso
@@ -53,8 +53,8 @@ class ProgressListener:
     def __call__(self, event: Event) -> None:
         """Count `event`."""
         match event:
-            case RowRecorded(row=row):
-                self._done[row.outcome] += 1
+            case RowsRecorded(rows=rows):
+                self._done.update(row.outcome for row in rows)
             case RetryScheduled():
                 self._retries += 1
             case RunStarted(total=total) | Estimated(total=total):

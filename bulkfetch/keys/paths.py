@@ -9,6 +9,8 @@ MANIFESTS = "manifests"
 STATE = ".bulkfetch"
 """The folder of an archive that holds everything else that is no object: lock, ledger, temporary files, quarantine."""
 
+_NO_NAMES = frozenset({"", ".", ".."})
+
 KeyPath = tuple[str, ...]
 """A key's components; the last is the file's name."""
 
@@ -21,10 +23,13 @@ def key_path(key: str) -> KeyPath:
             name.
     """
     path = tuple(key.split("/"))
-    try:
-        usable = b"\0" not in key.encode() and not {"", ".", ".."}.intersection(path) and path[0] != STATE
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
+    if "\0" in key or path[0] == STATE or not _NO_NAMES.isdisjoint(path) or not _can_be_written(key):
         raise PermanentError(Reason.INVALID_ID, f"{printable(key, 200)!r} cannot be a key")
     return path
+
+
+def _can_be_written(key: str) -> bool:
+    try:
+        return key.isascii() or bool(key.encode())
+    except UnicodeEncodeError:
+        return False

@@ -6,10 +6,9 @@ from pathlib import Path
 import msgspec
 
 from bulkfetch.errors import DamagedManifest, UsageError
-from bulkfetch.models import Row
+from bulkfetch.models import ROW_VERSION, Row
 from bulkfetch.text import printable
 
-ROW_VERSION = 1
 BLOCK_BYTES = 1 << 20
 
 _encoder = msgspec.json.Encoder()
@@ -24,7 +23,7 @@ _version_decoder = msgspec.json.Decoder(_Versioned)
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
-    """One line of JSON for each of `rows`, with every key."""
+    """One line of JSON for each of `rows`, with every key; a `SkippedRow` has only those that say something."""
     return _encoder.encode_lines(rows)
 
 

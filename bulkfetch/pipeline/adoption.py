@@ -33,8 +33,8 @@ class Adoption:
         Raises:
             PermanentError: `conflict`: it is another invoice's.
         """
-        if entry := await self._recorded_meanwhile(job, found):
-            return self._rows.already_stored(job.delivery, entry)
+        if await self._recorded_meanwhile(job, found):
+            return self._rows.already_stored(job.delivery)
         # Two invoices with the same bytes under the same key are one too few, whatever the template.
         owner = await self._history.owner(job.key)
         if owner not in (None, job.delivery.invoice_id):
@@ -51,11 +51,11 @@ class Adoption:
             return None
         return await self._store.adopt(job.key)
 
-    async def _recorded_meanwhile(self, job: Job, found: PutResult) -> Entry | None:
-        """The row of another run for the object, if there is one. A row for an object that was lost and fetched anew is
-        about other bytes, and does not count."""
+    async def _recorded_meanwhile(self, job: Job, found: PutResult) -> bool:
+        """Whether another run has a row for the object. A row for an object that was lost and fetched anew is about
+        other bytes, and does not count."""
         if not self._shared:
-            return None
+            return False
         await self._history.refresh()
         entry = (await self._history.stored([job.delivery.invoice_id])).get(job.delivery.invoice_id)
-        return entry if entry == Entry(found.key, found.size, found.sha256) else None
+        return entry == Entry(found.key, found.size, found.sha256)

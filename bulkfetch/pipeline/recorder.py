@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 
 from bulkfetch.errors import BulkfetchError, FatalError
-from bulkfetch.events import Listener, RowRecorded
+from bulkfetch.events import Listener, RowsRecorded
 from bulkfetch.interfaces import Manifest, Source
 from bulkfetch.models import InputRow, Row
 from bulkfetch.pipeline.canary import Canary, Pair
@@ -147,8 +147,9 @@ class Recorder:
 
     async def _append(self, pairs: Sequence[Pair]) -> None:
         """Make the rows durable, then count, tell and acknowledge them."""
+        rows = [row for _, row in pairs]
         try:
-            await self._manifest.append([row for _, row in pairs])
+            await self._manifest.append(rows)
         except FatalError as error:
             self._stop.request(error)
             await self.release([input_row for input_row, _ in pairs])
@@ -156,15 +157,11 @@ class Recorder:
         except BaseException as error:
             await self.release([input_row for input_row, _ in pairs], error)
             raise
-        for _, row in pairs:
-            self.tally.add(row)
-        await self._tell(self._acknowledge, pairs)
+        self.tally.add(rows)
+        await self._tell(self._source.ack, pairs)
+        self._notify(RowsRecorded(rows))
         if not self._canary.passed:
             self._canary.recorded(pairs)
-
-    async def _acknowledge(self, input_row: InputRow, row: Row) -> None:
-        await self._source.ack(input_row, row)
-        self._notify(RowRecorded(row))
 
     async def _tell(self, tell: Callable[..., Coroutine[Any, Any, None]], each: Sequence[tuple[object, ...]]) -> None:
         """Call `tell` with each tuple of arguments in `each`. Where the source waits for a server, all calls run at the

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from bulkfetch.errors import InvoiceError, PermanentError, Reason, TransientError
-from bulkfetch.models import Delivery, Entry, InputRow, Malformed, Outcome, PutResult, Row, utc_iso
+from bulkfetch.models import ROW_VERSION, Delivery, InputRow, Malformed, Outcome, PutResult, Row, SkippedRow, utc_iso
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.triage import Sorted
 from bulkfetch.text import printable
@@ -13,10 +13,9 @@ from bulkfetch.text import printable
 class RowWriter:
     """Words what happened to an input row as its manifest row."""
 
-    def __init__(self, run: str, utc_now: Callable[[], datetime], uri: Callable[[str], str]) -> None:
+    def __init__(self, run: str, utc_now: Callable[[], datetime]) -> None:
         self._run = run
         self._utc_now = utc_now
-        self._uri = uri
 
     def known(self, known: Sorted) -> list[tuple[InputRow, Row]]:
         """What needs no fetching, each input row with its manifest row; all of one moment."""
@@ -25,7 +24,7 @@ class RowWriter:
             *((row, self.malformed(row, now)) for row in known.malformed),
             *((delivery, self.unusable(delivery, error, now)) for delivery, error in known.unusable),
             *((delivery, self.duplicate(delivery, line, now)) for delivery, line in known.duplicates),
-            *((delivery, self.already_stored(delivery, entry, now)) for delivery, entry in known.stored),
+            *((delivery, self.already_stored(delivery, now)) for delivery, _ in known.stored),
         ]
 
     def stored(self, job: Job, result: PutResult) -> Row:
@@ -59,29 +58,15 @@ class RowWriter:
             message=printable(str(error)),
         )
 
-    def already_stored(self, delivery: Delivery, entry: Entry, now: str = "") -> Row:
+    def already_stored(self, delivery: Delivery, now: str = "") -> Row:
         """An earlier run stored it, and the object is in its place. `now` is the moment, if it is known already (below,
         too)."""
-        now = now or self._now()
-        return Row(
-            run=self._run,
-            invoice_id=delivery.invoice_id,
-            outcome=Outcome.SKIPPED,
-            reason=Reason.ALREADY_STORED,
-            key=entry.key,
-            uri=self._uri(entry.key),
-            size=entry.size,
-            sha256=entry.sha256,
-            started_at=now,
-            finished_at=now,
-            line=delivery.line,
-            fields=delivery.fields,
-        )
+        return self._skipped(delivery, Reason.ALREADY_STORED, now)
 
     def duplicate(self, delivery: Delivery, first_line: int | None, now: str = "") -> Row:
         """The ID came before in this input."""
         where = "earlier in this input" if first_line is None else f"of line {first_line}"
-        return self._at_once(delivery, Outcome.SKIPPED, Reason.DUPLICATE, now, f"duplicate {where}")
+        return self._skipped(delivery, Reason.DUPLICATE, now, f"duplicate {where}")
 
     def unusable(self, delivery: Delivery, error: PermanentError, now: str = "") -> Row:
         """The row's other columns do not give it a key."""
@@ -91,6 +76,20 @@ class RowWriter:
         """The row names no usable invoice."""
         delivery = Delivery(row.raw, row.line)
         return self._at_once(delivery, Outcome.REJECTED, row.reason, now, printable(row.message))
+
+    def _skipped(self, delivery: Delivery, reason: Reason, now: str, message: str | None = None) -> Row:
+        now = now or self._now()
+        return SkippedRow(
+            v=ROW_VERSION,
+            run=self._run,
+            invoice_id=delivery.invoice_id,
+            outcome=Outcome.SKIPPED,
+            reason=reason,
+            message=message,
+            started_at=now,
+            finished_at=now,
+            line=delivery.line,
+        )
 
     def _of_job(self, job: Job, outcome: Outcome, **columns: object) -> Row:
         effort, finished = job.effort, self._utc_now()

@@ -1,6 +1,7 @@
 """What became of a run's rows, in numbers."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from bulkfetch.interfaces import Source
 from bulkfetch.models import Counts, Outcome, Row
@@ -35,20 +36,18 @@ class Tally:
             rejected=self.rejected,
         )
 
-    def add(self, row: Row) -> None:
-        """Count one row."""
-        if row.reason is not None:
-            self.reasons[row.reason] += 1
-        match row.outcome:
-            case Outcome.STORED:
-                self.stored += 1
-                self.bytes_stored += row.size or 0
-                self.answered += 1
-            case Outcome.SKIPPED:
-                self.skipped += 1
-            case Outcome.REJECTED:
-                self.rejected += 1
-            case Outcome.FAILED:
-                self.failed += 1
-                self.retryable_failures += row.retryable
-                self.answered += not row.retryable
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count `rows`."""
+        self.reasons.update(row.reason for row in rows if row.reason is not None)
+        outcomes = Counter(row.outcome for row in rows)
+        self.stored += outcomes[Outcome.STORED]
+        self.skipped += outcomes[Outcome.SKIPPED]
+        self.failed += outcomes[Outcome.FAILED]
+        self.rejected += outcomes[Outcome.REJECTED]
+        if outcomes[Outcome.STORED] or outcomes[Outcome.FAILED]:
+            for row in rows:
+                if row.outcome is Outcome.STORED:
+                    self.bytes_stored += row.size or 0
+                elif row.outcome is Outcome.FAILED:
+                    self.retryable_failures += row.retryable
+        self.answered = self.stored + self.failed - self.retryable_failures

@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from bulkfetch.events import Event, Origin, OriginDown, OriginUp, RowRecorded, RunFinished, RunStarted, RunStopping
+from bulkfetch.events import Event, Origin, OriginDown, OriginUp, RowsRecorded, RunFinished, RunStarted, RunStopping
 from bulkfetch.models import Outcome
 from bulkfetch.service.sd_notify import Notifier
 from bulkfetch.tasks import running
@@ -38,8 +38,8 @@ class Health:
     def __call__(self, event: Event) -> None:
         """Take note of `event`."""
         match event:
-            case RowRecorded(row=row):
-                self._rows[row.outcome] += 1
+            case RowsRecorded(rows=rows):
+                self._rows.update(row.outcome for row in rows)
             case RunStarted():
                 self.started = True
                 self._turn(State.READY)

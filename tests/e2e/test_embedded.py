@@ -15,7 +15,7 @@ from support.program import assert_sound, ids_of, objects, sandbox, summary, wri
 from bulkfetch.app import archive
 from bulkfetch.config import Api, Config, Destination, Limits
 from bulkfetch.errors import ExitCode, UsageError
-from bulkfetch.events import RowRecorded
+from bulkfetch.events import RowsRecorded
 from bulkfetch.models import Secret
 from bulkfetch.pipeline.stop import Interrupted, Stop
 
@@ -128,7 +128,11 @@ def test_two_runs_at_a_time(tmp_path):
         times = {"one": [], "two": []}
 
         def listener(name):
-            return lambda event: times[name].append(time.monotonic()) if isinstance(event, RowRecorded) else None
+            def listen(event):
+                if isinstance(event, RowsRecorded):
+                    times[name] += [time.monotonic()] * len(event.rows)
+
+            return listen
 
         joins = [embedded(configured(name), source, listeners=[listener(name)]) for name in times]
         assert [join().counts.stored for join in joins] == [60, 60]
@@ -147,9 +151,9 @@ def test_a_stop_of_the_hosts_own(tmp_path):
             rows = []
 
             def listen(event):
-                if isinstance(event, RowRecorded):
-                    rows.append(event.row)
-                    if len(rows) == 5:
+                if isinstance(event, RowsRecorded):
+                    rows.extend(event.rows)
+                    if len(rows) >= 5:
                         stop.request(Interrupted("the host closes"))
 
             token = Secret("sandbox")
@@ -174,8 +178,9 @@ def test_a_cancelled_host_task_ends_the_run_in_order(tmp_path):
             with anyio.CancelScope() as scope:
 
                 def listen(event):
-                    rows.append(event)
-                    if sum(isinstance(event, RowRecorded) for event in rows) == 5:
+                    if isinstance(event, RowsRecorded):
+                        rows.extend(event.rows)
+                    if len(rows) >= 5:
                         scope.cancel()
 
                 await archive(configured(workers=8), source, token=Secret("sandbox"), listeners=[listen])
@@ -184,7 +189,7 @@ def test_a_cancelled_host_task_ends_the_run_in_order(tmp_path):
         threads = threading.active_count()
         anyio.run(cancelled)
         assert threading.active_count() == threads
-        stored = {event.row.key for event in rows if isinstance(event, RowRecorded)}
+        stored = {row.key for row in rows}
         assert stored == objects(root).keys()
         assert 5 <= len(stored) < 60
         assert list((root / ".bulkfetch" / "tmp").glob("*")) == []

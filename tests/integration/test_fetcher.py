@@ -159,7 +159,7 @@ async def test_when_a_download_is_given_up(tmp_path, answer, reason, tries, retr
         made.files.on("/", answer)
         error, job = await made.fetch()
         assert isinstance(error, InvoiceError)
-        row = RowWriter("run-1", lambda: datetime.now(UTC), str).failed(job, error)
+        row = RowWriter("run-1", lambda: datetime.now(UTC)).failed(job, error)
         assert (row.outcome, row.reason, row.retryable) == (Outcome.FAILED, reason, retryable)
         assert (row.attempts, row.links) == (tries, tries)
         assert len(made.files.requests) == tries

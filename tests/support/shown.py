@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bulkfetch.errors import Reason
-from bulkfetch.events import RowRecorded
+from bulkfetch.events import RowsRecorded
 from bulkfetch.models import NO_LINES, Counts, Outcome, RequestCounts, Row, Summary
 
 HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\r\n[bold]"
@@ -11,22 +11,21 @@ HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\r\n[bold]"
 
 def recorded(
     outcome: str, invoice_id: str = "inv_1", reason: Reason | None = None, message: str | None = None
-) -> RowRecorded:
+) -> RowsRecorded:
     """A row of line 7 with that outcome, just recorded."""
-    return RowRecorded(
-        Row(
-            run="r1",
-            invoice_id=invoice_id,
-            outcome=Outcome(outcome),
-            reason=reason,
-            message=message,
-            started_at="2026-01-01T00:00:00.000Z",
-            finished_at="2026-01-01T00:00:01.000Z",
-            line=7,
-            key="inv_1.pdf",
-            size=2048,
-        )
+    row = Row(
+        run="r1",
+        invoice_id=invoice_id,
+        outcome=Outcome(outcome),
+        reason=reason,
+        message=message,
+        started_at="2026-01-01T00:00:00.000Z",
+        finished_at="2026-01-01T00:00:01.000Z",
+        line=7,
+        key="inv_1.pdf",
+        size=2048,
     )
+    return RowsRecorded([row])
 
 
 def summary(

@@ -22,7 +22,7 @@ from bulkfetch.events import (
     OriginDown,
     OriginUp,
     RetryScheduled,
-    RowRecorded,
+    RowsRecorded,
     RunFinished,
     RunStarted,
     RunStopping,
@@ -135,7 +135,7 @@ def test_rows_on_stdout_are_the_manifest_rows(capsys):
         listener(event)
     out, err = capsys.readouterr()
     rows = [msgspec.json.decode(line, type=Row) for line in out.splitlines()]
-    assert rows == [event.row for event in EVERY if isinstance(event, RowRecorded)]
+    assert rows == [row for event in EVERY if isinstance(event, RowsRecorded) for row in event.rows]
     assert err == ""
 
 
@@ -144,14 +144,13 @@ def test_rows_on_stdout_are_the_manifest_rows(capsys):
 def test_nothing_foreign_steers_a_terminal(text):
     """Whatever the text of an event, its line holds no control character, and its JSON is printable ASCII."""
     events: list[Event] = [
-        recorded("failed", text, Reason.NOT_FOUND, text),
         RetryScheduled(text, Reason.TIMEOUT, text, 1.0),
         OriginDown(text, 1.0, text),
         RunStopping(text),
         Note("error", text),
     ]
-    for event in events:
-        assert not {unicodedata.category(char) for char in sentence(event)} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    for told in [recorded("failed", text, Reason.NOT_FOUND, text).rows[0], *events]:
+        assert not {unicodedata.category(char) for char in sentence(told)} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     encoded = as_json({"text": text})
     assert encoded.isascii()
     assert encoded.isprintable()
@@ -163,10 +162,10 @@ def test_a_reader_that_leaves_does_not_end_the_run():
     script = """
 import sys
 from bulkfetch.cli.log import JsonRowsListener
-from bulkfetch.events import RowRecorded
+from bulkfetch.events import RowsRecorded
 from bulkfetch.models import Outcome, Row
 listener = JsonRowsListener()
-event = RowRecorded(Row(run="r", invoice_id="i", outcome=Outcome.STORED, started_at="", finished_at=""))
+event = RowsRecorded([Row(run="r", invoice_id="i", outcome=Outcome.STORED, started_at="", finished_at="")])
 for _ in range(100):
     listener(event)
 print("done", file=sys.stderr)

@@ -5,7 +5,7 @@ import pytest
 from support.doubles import GivenQueue, GivenSource, RecordingManifest
 
 from bulkfetch.errors import Aborted, FatalError, Reason
-from bulkfetch.events import RowRecorded
+from bulkfetch.events import RowsRecorded
 from bulkfetch.models import Delivery, Outcome, Row
 from bulkfetch.pipeline.canary import Canary
 from bulkfetch.pipeline.in_hand import InHand
@@ -106,7 +106,7 @@ async def test_a_row_is_counted_told_and_acknowledged_once_it_is_durable():
         await settled(bench)
         assert bench.durable == {1}
         assert (bench.recorder.tally.stored, dict(bench.source.acked)) == (1, {1: 1})
-        assert [type(event) for event in bench.told] == [RowRecorded]
+        assert [type(event) for event in bench.told] == [RowsRecorded]
         assert bench.in_hand.awaiting_row == 0
 
 

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from bulkfetch.errors import FatalError, Reason, UsageError
-from bulkfetch.events import OriginDown, OriginUp, RowRecorded, RunStarted, RunStopping
+from bulkfetch.events import OriginDown, OriginUp, RowsRecorded, RunStarted, RunStopping
 from bulkfetch.models import Outcome, Row
 from bulkfetch.service import health as health_module
 from bulkfetch.service.health import Health, supervised
@@ -25,9 +25,9 @@ QUEUE_BACK = OriginUp("queue")
 KINDS = ["path", "abstract"]
 
 
-def recorded(outcome: Outcome, reason: Reason | None = None) -> RowRecorded:
-    return RowRecorded(
-        Row(run="run", invoice_id="INV-SECRET", outcome=outcome, reason=reason, started_at="", finished_at="")
+def recorded(outcome: Outcome, reason: Reason | None = None) -> RowsRecorded:
+    return RowsRecorded(
+        [Row(run="run", invoice_id="INV-SECRET", outcome=outcome, reason=reason, started_at="", finished_at="")]
     )
 
 
