@@ -51,6 +51,8 @@ class Reason(StrEnum):
     ALREADY_STORED = "already_stored"
     ADOPTED = "adopted"
     DUPLICATE = "duplicate"
+    ACCEPTED = "accepted"
+    WITHDRAWN = "withdrawn"
 
     NOT_FOUND = "not_found"
     INVALID_REQUEST = "invalid_request"
@@ -72,6 +74,9 @@ class Reason(StrEnum):
     STORE_ERROR = "store_error"
     INVALID_ID = "invalid_id"
     INVALID_ROW = "invalid_row"
+    NOT_READY = "not_ready"
+    WRONG_DOCUMENT = "wrong_document"
+    INTERNAL_ERROR = "internal_error"
     POISON = "poison"
 
 

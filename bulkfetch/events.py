@@ -36,6 +36,13 @@ class RowsRecorded:
 
 
 @dataclass(frozen=True, slots=True)
+class RowCorrected:
+    """A correction row is durable: it takes the place of a row that was recorded before."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
 class RetryScheduled:
     """A try failed and the invoice is tried again after `wait` seconds."""
 
@@ -101,6 +108,7 @@ class RunFinished:
 Event = (
     RunStarted
     | RowsRecorded
+    | RowCorrected
     | RetryScheduled
     | OriginDown
     | OriginUp

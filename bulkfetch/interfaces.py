@@ -1,6 +1,6 @@
 """The seams: what the pipeline asks of each part. An implementation passes the contract suite of its Protocol."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -215,6 +215,15 @@ class Manifest(Protocol):
 
         Raises:
             FatalError: the manifest cannot be written; none of `rows` counts as recorded.
+        """
+        ...
+
+    async def find(self, ids: Collection[str]) -> Sequence[tuple[int, Row]]:
+        """The durable rows of this run about any of `ids`, in order, each with its position (0 for the first); a
+        correction row comes in the place, and under the position, of the row that it corrects.
+
+        Raises:
+            FatalError: the manifest cannot be read.
         """
         ...
 

@@ -176,6 +176,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
     Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.
+
+    `corrects`, which only a correction row has, is the position (0 for the first) of an earlier row in the same
+    manifest, with the same ID and line. This row takes its place: the object that it named is the invoice's no more.
+    A correction row is `stored` or `failed`, and its `finished_at` is not before that of the row it corrects.
     """
 
     v: int = ROW_VERSION
@@ -202,6 +206,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     line: int | None = None
     fields: Mapping[str, str] = NO_FIELDS
+    corrects: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class SkippedRow(Row, frozen=True, kw_only=True, omit_defaults=True):
@@ -241,7 +246,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `finished` says that the input was read to its end and every row has an outcome; `complete` says that, and that the
     exit code is 0: nothing is missing. Times are UTC ISO 8601, `seconds` is the run's length. `requests` has the kinds
-    "links" and "downloads". `skipped_lines` counts the input's lines that are no rows, by their kind.
+    "links" and "downloads". `skipped_lines` counts the input's lines that are no rows, by their kind. `corrected`
+    counts the correction rows: `counts` has each input row once, by what finally became of it.
     """
 
     kind: str = "run"
@@ -253,6 +259,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     seconds: float
     counts: Counts
+    corrected: int = 0
     reasons: Mapping[str, int]
     bytes_stored: int
     requests: Mapping[str, RequestCounts]

@@ -63,6 +63,7 @@ async def run_result(
         finished_at=utc_iso(ended),
         seconds=round(seconds, 3),
         counts=tally.counts(source),
+        corrected=tally.corrected,
         reasons=dict(tally.reasons),
         bytes_stored=tally.bytes_stored,
         requests={

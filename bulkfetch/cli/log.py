@@ -6,7 +6,17 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from bulkfetch.cli.output import as_json, emit, human_bytes
-from bulkfetch.events import Event, Note, OriginDown, OriginUp, RetryScheduled, RowsRecorded, RunStarted, RunStopping
+from bulkfetch.events import (
+    Event,
+    Note,
+    OriginDown,
+    OriginUp,
+    RetryScheduled,
+    RowCorrected,
+    RowsRecorded,
+    RunStarted,
+    RunStopping,
+)
 from bulkfetch.models import Outcome, Row, utc_iso
 from bulkfetch.text import printable
 
@@ -42,6 +52,8 @@ class JsonRowsListener:
         if type(event) is RowsRecorded:
             for row in event.rows:
                 emit(sys.stdout, as_json(row))
+        elif type(event) is RowCorrected:
+            emit(sys.stdout, as_json(event.row))
 
 
 class LogListener:
@@ -88,6 +100,8 @@ def log_record(level: Level, name: str, message: str) -> dict[str, object]:
 
 def _details(told: Told) -> dict[str, object]:
     match told:
+        case RowCorrected(row=row):
+            return _details(row)
         case Row():
             return {
                 "invoice_id": printable(told.invoice_id),
@@ -126,6 +140,8 @@ def _level_of_row(row: Row) -> Level:
 def level_of(event: Event) -> Level | None:
     """How much `event` matters; None for an event that is not told, or whose rows are told each by itself."""
     match event:
+        case RowCorrected(row=row):
+            return Level.WARNING if row.outcome is Outcome.FAILED else Level.INFO
         case RunStarted() | RunStopping() | RetryScheduled() | OriginDown() | OriginUp():
             return Level.INFO
         case Note(level=level):
@@ -141,6 +157,8 @@ def sentence(told: Told) -> str:
             return printable(f"run {run}: {source} to {destination}")
         case Row():
             return _row_sentence(told)
+        case RowCorrected(row=row):
+            return f"corrected: {_row_sentence(row)}"
         case RetryScheduled(invoice_id=invoice_id, reason=reason, message=message, wait=wait):
             return printable(f"{invoice_id}: {reason}: {message}; again in {wait:.1f} s")
         case OriginDown(origin=origin, seconds=seconds, reason=reason):

@@ -17,7 +17,7 @@ SHOWN_REASONS = 5
 
 _REASONS_OF: Mapping[Outcome, frozenset[Reason]] = {
     Outcome.STORED: frozenset({Reason.ADOPTED}),
-    Outcome.SKIPPED: frozenset({Reason.ALREADY_STORED, Reason.DUPLICATE}),
+    Outcome.SKIPPED: frozenset({Reason.ALREADY_STORED, Reason.DUPLICATE, Reason.ACCEPTED}),
     Outcome.REJECTED: frozenset({Reason.INVALID_ID, Reason.INVALID_ROW, Reason.POISON}),
 }
 _REASONS_ELSEWHERE = frozenset[str]().union(*_REASONS_OF.values())

@@ -4,11 +4,13 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Self
+
+from msgspec import UNSET
 
 from bulkfetch.durable import disk_errors, make_directory
 from bulkfetch.errors import DamagedManifest, FatalError, UsageError
@@ -21,6 +23,7 @@ from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.lock import ArchiveLock, Holder
 from bulkfetch.manifest.queue_total import distinct_since_drain
 from bulkfetch.manifest.row_file import RowFile, heal
+from bulkfetch.manifest.rows import read_rows
 from bulkfetch.manifest.runs import (
     check_run_id,
     list_runs,
@@ -150,6 +153,18 @@ class OpenRun:
                 # The rows are safe in the manifest. The ledger must have no gap, so it takes in no later row either,
                 # until it reads the manifests again.
                 self._indexing = False
+
+    def find(self, ids: Collection[str]) -> Sequence[tuple[int, Row]]:
+        """See `interfaces.Manifest.find`. Reads all rows of this run."""
+        found: dict[int, Row] = {}
+        position = 0
+        with disk_errors(f"read the manifest {self._row_file.path}"):
+            for rows, _ in read_rows(self._row_file.path, 0, self._row_file.size):
+                for at, row in enumerate(rows, position):
+                    if row.invoice_id in ids:
+                        found[at if row.corrects is UNSET else row.corrects] = row
+                position += len(rows)
+        return sorted(found.items())
 
     def refresh(self, asked: float) -> None:
         """Bring the ledger up to date with what others had recorded at `asked` (monotonic seconds).

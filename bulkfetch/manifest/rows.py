@@ -23,7 +23,8 @@ _version_decoder = msgspec.json.Decoder(_Versioned)
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
-    """One line of JSON for each of `rows`, with every key; a `SkippedRow` has only those that say something."""
+    """One line of JSON for each of `rows`, with every key; only a correction row has `corrects`, and a `SkippedRow` has
+    only the keys that say something."""
     return _encoder.encode_lines(rows)
 
 

@@ -1,7 +1,7 @@
 """The manifest of an archive, for a run on the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -106,6 +106,10 @@ class ManifestWriter:
             await group.done.wait()
         if group.error is not None:
             raise FatalError(str(group.error)) from group.error
+
+    async def find(self, ids: Collection[str]) -> Sequence[tuple[int, Row]]:
+        """See `interfaces.Manifest.find`."""
+        return await self._loop.run_in_executor(self._thread, self._open_run.find, ids)
 
     async def distinct_since_drain(self, source: str, rows: int) -> int:
         """How many different invoices the workers of the queue `source` have written rows for since it was last

@@ -141,6 +141,7 @@ class Pool:
                 break
             await self._in_hand.change()
         await self._recorder.release([job.delivery for job in left])
+        await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
         self._recorder.close()
 

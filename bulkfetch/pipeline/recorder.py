@@ -22,8 +22,8 @@ HELD_BACK_SECONDS = 2.0
 class Recorder:
     """One task for the whole run: it appends the rows that have gathered while the last append went on.
 
-    Mutable: the rows that wait, the futures of those who wait for them, and whether more may come. All change on the
-    event loop, without awaiting.
+    Mutable: the rows that wait, the futures of those who wait for them (`_known` is of the last `record`), and whether
+    more may come. All change on the event loop, without awaiting.
 
     Args:
         in_hand: told how many of the rows given to `add` are done with: recorded, held back, or released.
@@ -50,6 +50,7 @@ class Recorder:
         self._judged: list[Pair] = []
         self._of_jobs = 0
         self._told: list[asyncio.Future[None]] = []
+        self._known: asyncio.Future[None] | None = None
         self._wanted: asyncio.Future[None] | None = None
         self._closed = False
         self.ended = False
@@ -62,16 +63,24 @@ class Recorder:
         self._wake()
 
     async def record(self, pairs: Sequence[Pair]) -> None:
-        """Record rows that need no fetching. On return all of `pairs` are recorded or held back, or released if the
-        manifest cannot be written."""
+        """Record rows that need no fetching, while the next ones are sorted. On return those of the call before are
+        recorded or held back, or released if the manifest cannot be written: no more than two batches wait."""
         if not pairs:
             return
         self._waiting += pairs
-        done = asyncio.get_running_loop().create_future()
-        self._told.append(done)
+        before, self._known = self._known, asyncio.get_running_loop().create_future()
+        self._told.append(self._known)
         self._wake()
-        with anyio.CancelScope(shield=True):
-            await done
+        await self._settled(before)
+
+    async def caught_up(self) -> None:
+        """Wait until the rows of the last `record` are recorded, held back or released."""
+        await self._settled(self._known)
+
+    async def _settled(self, known: asyncio.Future[None] | None) -> None:
+        if known is not None and not self.ended:
+            with anyio.CancelScope(shield=True):
+                await known
 
     async def run(self) -> None:
         """Record what comes until `close`. No cancellation reaches it: what is an object gets its row."""
@@ -81,6 +90,7 @@ class Recorder:
                     await self._commit()
             finally:
                 self.ended = True
+                _wake_all(self._told)
 
     def stop_waiting(self) -> None:
         """Have no more patience with a manifest in trouble: see `Manifest.stop_waiting`."""
@@ -141,8 +151,7 @@ class Recorder:
             if self._canary.held_back and self._canary.over:
                 await self.resolve_held_back()
         finally:
-            for done in told:
-                done.set_result(None)
+            _wake_all(told)
             self._in_hand.recorded(of_jobs)
 
     async def _append(self, pairs: Sequence[Pair]) -> None:
@@ -173,3 +182,8 @@ class Recorder:
         async with anyio.create_task_group() as tasks:
             for arguments in each:
                 tasks.start_soon(tell, *arguments)
+
+
+def _wake_all(waiters: Sequence[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        waiter.set_result(None)

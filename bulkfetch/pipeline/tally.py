@@ -11,11 +11,12 @@ class Tally:
     """The sum of the rows that were recorded.
 
     `reasons` are counted by the manifest's words. `answered` counts the invoices of which something is known for good:
-    they are stored, or no retry would mend their failure.
+    they are stored, or no retry would mend their failure. `corrected` counts the correction rows: each moves its input
+    row from one outcome to another, and adds none.
     """
 
     def __init__(self) -> None:
-        self.stored = self.skipped = self.failed = self.rejected = 0
+        self.stored = self.skipped = self.failed = self.rejected = self.corrected = 0
         self.reasons: Counter[str] = Counter()
         self.bytes_stored = 0
         self.retryable_failures = 0
@@ -38,16 +39,24 @@ class Tally:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Count `rows`."""
-        self.reasons.update(row.reason for row in rows if row.reason is not None)
+        self._count(rows, 1)
+
+    def correct(self, row: Row, correction: Row) -> None:
+        """Count `correction`, which takes the place of `row`."""
+        self._count([row], -1)
+        self._count([correction], 1)
+        self.corrected += 1
+
+    def _count(self, rows: Sequence[Row], by: int) -> None:
+        for reason, number in Counter(row.reason for row in rows if row.reason is not None).items():
+            self.reasons[reason] += by * number
         outcomes = Counter(row.outcome for row in rows)
-        self.stored += outcomes[Outcome.STORED]
-        self.skipped += outcomes[Outcome.SKIPPED]
-        self.failed += outcomes[Outcome.FAILED]
-        self.rejected += outcomes[Outcome.REJECTED]
-        if outcomes[Outcome.STORED] or outcomes[Outcome.FAILED]:
-            for row in rows:
-                if row.outcome is Outcome.STORED:
-                    self.bytes_stored += row.size or 0
-                elif row.outcome is Outcome.FAILED:
-                    self.retryable_failures += row.retryable
+        self.stored += by * outcomes[Outcome.STORED]
+        self.skipped += by * outcomes[Outcome.SKIPPED]
+        self.failed += by * outcomes[Outcome.FAILED]
+        self.rejected += by * outcomes[Outcome.REJECTED]
+        if outcomes[Outcome.STORED]:
+            self.bytes_stored += by * sum(row.size or 0 for row in rows if row.outcome is Outcome.STORED)
+        if outcomes[Outcome.FAILED]:
+            self.retryable_failures += by * sum(row.retryable for row in rows if row.outcome is Outcome.FAILED)
         self.answered = self.stored + self.failed - self.retryable_failures

@@ -1,7 +1,7 @@
 """The doubles behave as the real ones do; those of `Source` pass its contract suite."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import anyio
@@ -66,6 +66,10 @@ class Refusing:
     async def append(self, rows: Sequence[Row]) -> None:
         await anyio.lowlevel.checkpoint()
         raise FatalError("no space left")
+
+    async def find(self, ids: Collection[str]) -> Sequence[tuple[int, Row]]:
+        """None was kept."""
+        return []
 
     def stop_waiting(self) -> None:
         self.stopped_waiting = True

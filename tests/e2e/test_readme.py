@@ -9,8 +9,11 @@ from pathlib import Path
 import duckdb
 import pytest
 from support.program import bulkfetch, environment, ids_of, objects, sandbox, write_ids
+from support.rows import NOW
 
-from bulkfetch.models import Row
+from bulkfetch.errors import Reason
+from bulkfetch.manifest import encode_rows
+from bulkfetch.models import Outcome, Row
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +40,16 @@ def drafts_and_all(tmp_path, dest):
     with sandbox(invoices=20) as served:
         args = ("--to", dest, "--api-url", served.api_url)
         assert bulkfetch("run", write_ids(tmp_path / "ids.txt", [missing[0], *stored]), *args).returncode == 0
-    return missing[1:]
+    return [*missing[1:], corrected(dest)]
+
+
+def corrected(dest):
+    """Plant the manifest of a run that took back what it had stored; returns the ID."""
+    common = {"run": "r", "invoice_id": "zzz", "line": 7, "started_at": NOW, "finished_at": NOW}
+    taken_back = Row(outcome=Outcome.STORED, **common)
+    correction = Row(outcome=Outcome.FAILED, reason=Reason.UNPROCESSABLE, corrects=0, **common)
+    (dest / "manifests" / "29990101T000000Z-000000.jsonl").write_bytes(encode_rows([taken_back, correction]))
+    return "zzz"
 
 
 @pytest.fixture
@@ -119,7 +131,7 @@ def test_the_recipe_for_duckdb(tmp_path):
     ]
     assert list(types) == list(Row.__struct_fields__)
     assert (types["version_id"], types["size"], types["finished_at"]) == ("VARCHAR", "BIGINT", "TIMESTAMP")
-    assert rows == 20 + 20 - len(missing)
+    assert rows == 20 + 20 - len(missing) + 3
 
 
 def test_the_recipe_for_pandas(tmp_path):

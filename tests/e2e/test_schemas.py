@@ -8,9 +8,12 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from support.bucket_archive import PREFIX, content, machine
 from support.program import bulkfetch, ids_of, sandbox, write_ids
+from support.rows import NOW
 
+from bulkfetch.cli.log import JsonLogListener, JsonRowsListener, Level
 from bulkfetch.errors import ExitCode, Reason
-from bulkfetch.models import Counts, DeadLetter, RequestCounts, Row, Summary
+from bulkfetch.events import RowCorrected
+from bulkfetch.models import Counts, DeadLetter, Outcome, RequestCounts, Row, Summary
 
 SCHEMAS = {
     path.name.removesuffix(".schema.json"): json.loads(path.read_text("utf-8"))
@@ -116,6 +119,19 @@ def test_what_a_queue_says(nats, tmp_path):
     check(done, dest)
     (dead_letter,) = lines(bulkfetch("queue", "dead", "--queue", queue, "--json").stdout)
     assert_told_exactly("dead-letter", dead_letter)
+
+
+def test_what_is_said_of_a_correction(capsys):
+    """The row, and the line of the log, of a correction, which a sound API never makes necessary."""
+    row = Row(**about(), outcome=Outcome.FAILED, reason=Reason.WRONG_DOCUMENT, message="it was another's", corrects=3)
+    for listener, name in ((JsonRowsListener(), "row"), (JsonLogListener(Level.INFO), "log-event")):
+        listener(RowCorrected(row))
+        out, err = capsys.readouterr()
+        assert_told_exactly(name, json.loads(out or err))
+
+
+def about():
+    return {"run": "20260101T000000Z-0000aa", "invoice_id": "1", "started_at": NOW, "finished_at": NOW}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

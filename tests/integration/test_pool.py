@@ -143,7 +143,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
     source, server, stop = source(durable, tick), Server(tick, fatal_at), Stop()
 
     def notify(event):
-        server.served = server.served or getattr(getattr(event, "row", None), "outcome", "") == Outcome.STORED
+        server.served = server.served or any(row.outcome is Outcome.STORED for row in getattr(event, "rows", ()))
         tick()
 
     async with (

@@ -3,7 +3,7 @@ it does is checked in tests/contract."""
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
 import anyio
 from msgspec.structs import replace
@@ -158,6 +158,10 @@ class RecordingManifest:
         """Append them to `inner`, and then keep their lines."""
         await self._inner.append(rows)
         self._durable.update(row.line for row in rows)
+
+    async def find(self, ids: Collection[str]) -> Sequence[tuple[int, Row]]:
+        """What `inner` finds."""
+        return await self._inner.find(ids)
 
     def stop_waiting(self) -> None:
         """Pass it on."""

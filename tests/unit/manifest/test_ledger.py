@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError
-from bulkfetch.manifest import LedgerIndex, encode_rows
+from bulkfetch.manifest import LedgerIndex, decode_row, encode_rows
 from bulkfetch.models import Entry, Outcome, Reason, Row
 
 RUN = "20250101T000000Z-000001"
@@ -187,5 +187,8 @@ def test_any_text_is_found_again(tmp_path_factory, ids):
 
 
 def test_a_row_knows_all_its_keys():
-    """No key of a row is left out of its line, whatever its value."""
-    assert set(msgspec.json.decode(encode_rows([row("a")]))) == set(Row.__struct_fields__)
+    """No key of a row is left out of its line, whatever its value, but `corrects`, which only a correction row has."""
+    plain, correction = row("a"), msgspec.structs.replace(row("a"), corrects=0)
+    assert set(msgspec.json.decode(encode_rows([plain]))) == {*Row.__struct_fields__} - {"corrects"}
+    assert set(msgspec.json.decode(encode_rows([correction]))) == {*Row.__struct_fields__}
+    assert [decode_row(encode_rows([each])) for each in (plain, correction)] == [plain, correction]
