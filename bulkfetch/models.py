@@ -246,7 +246,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `finished` says that the input was read to its end and every row has an outcome; `complete` says that, and that the
     exit code is 0: nothing is missing. Times are UTC ISO 8601, `seconds` is the run's length. `requests` has the kinds
-    "links" and "downloads". `skipped_lines` counts the input's lines that are no rows, by their kind. `corrected`
+    "links" and "downloads". `not_rows` counts the input's lines that are no rows, by their kind. `corrected`
     counts the correction rows: `counts` has each input row once, by what finally became of it.
     """
 
@@ -263,7 +263,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     reasons: Mapping[str, int]
     bytes_stored: int
     requests: Mapping[str, RequestCounts]
-    skipped_lines: Mapping[str, int] = NO_LINES
+    not_rows: Mapping[str, int] = NO_LINES
     source: str
     input_sha256: str | None
     input_bytes: int | None

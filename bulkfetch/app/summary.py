@@ -70,7 +70,7 @@ async def run_result(
             "links": _counted(origins.api_gate.requests),
             "downloads": _counted(origins.download_gate.requests),
         },
-        skipped_lines=dict(getattr(source, "skipped_lines", NO_LINES)),
+        not_rows=dict(getattr(source, "not_rows", NO_LINES)),
         source=source.name,
         input_sha256=digest[0] if digest else None,
         input_bytes=digest[1] if digest else None,

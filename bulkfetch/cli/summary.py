@@ -48,8 +48,8 @@ def summary_text(summary: Summary) -> Text:
         text.append(f"{number:>{width},}", style=OUTCOME_STYLE[outcome] if number else "dim")
         text.append(f"   {_explanation(summary, outcome)}".rstrip() + "\n", style="dim")
     text.append("\n")
-    if any(summary.skipped_lines.values()):
-        text.append(f"  no rows     {_lines(summary.skipped_lines)}\n")
+    if any(summary.not_rows.values()):
+        text.append(f"  no rows     {_lines(summary.not_rows)}\n")
     if summary.requests:
         made = " · ".join(f"{kind} {_made(counts)}" for kind, counts in summary.requests.items())
         text.append(f"  requests    {printable(made)}\n")
@@ -84,14 +84,14 @@ def _reached(summary: Summary) -> str:
 
 
 def _made(counts: RequestCounts) -> str:
-    """ "1,200 (3 refused, 1 failed)": what was not simply answered is named."""
+    """How many were sent, and what was not simply answered, such as "1,200 (3 refused, 1 failed)"."""
     other = [f"{number:,} {word}" for word in ("refused", "failed", "abandoned") if (number := getattr(counts, word))]
     return f"{counts.sent:,}" + (f" ({', '.join(other)})" if other else "")
 
 
-def _lines(skipped: Mapping[str, int]) -> str:
-    """ "2 blank · 1 repeated header": the input's lines that are no rows."""
-    return printable(" · ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in skipped.items() if number))
+def _lines(not_rows: Mapping[str, int]) -> str:
+    """The input's lines that are no rows, such as "2 blank · 1 header"."""
+    return printable(" · ".join(f"{number:,} {kind}" for kind, number in not_rows.items() if number))
 
 
 def _explanation(summary: Summary, outcome: Outcome) -> str:

@@ -53,7 +53,7 @@ def summary(
             "links": RequestCounts(sent=12, answered=9, refused=3),
             "downloads": RequestCounts(sent=9, answered=9),
         },
-        skipped_lines=lines,
+        not_rows=lines,
         source="ids.csv",
         input_sha256=None,
         input_bytes=None,

@@ -29,8 +29,8 @@ def test_failures_are_broken_down_the_most_frequent_first():
 
 def test_lines_that_are_no_rows_are_told_apart():
     """Blank lines, comments and the like are counted beside the rows; kinds that did not come are left out."""
-    lines = {"blank": 1200, "comment": 0, "repeated_header": 1}
-    assert "  no rows     1,200 blank · 1 repeated header\n" in summary_text(summary(lines=lines, stored=1)).plain
+    lines = {"blank": 1200, "comment": 0, "header": 1}
+    assert "  no rows     1,200 blank · 1 header\n" in summary_text(summary(lines=lines, stored=1)).plain
 
 
 AGAIN = "run the same command again"
