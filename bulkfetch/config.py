@@ -76,6 +76,15 @@ AddressOrNone = Annotated[
 ]
 
 
+TimeOfDayOrNone = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(([01][0-9]|2[0-3]):[0-5][0-9])?\Z",
+        extra={"allowed": "a time of day as HH:MM, such as 06:00"},
+    ),
+]
+
+
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of the configuration file. "", [] and 0 mean "not set", for TOML has no null."""
 
@@ -92,21 +101,26 @@ class Api(Section, frozen=True, kw_only=True):
 
 
 class SourceConfig(Section, frozen=True, kw_only=True):
-    """The input: how it is read, how many rows it must have, and when a queue is done with; `idle` in seconds."""
+    """The input: how it is read, how many rows it must have, how many of them are fetched at most, and when a queue is
+    done with; `idle` in seconds."""
 
     format: Literal["auto", "txt", "csv", "jsonl"] = "auto"
     column: str = ""
     date_format: str = ""
     expect: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=0)] = 0
     until_empty: bool = False
     idle: DurationOrNone = 10.0
 
 
 class Destination(Section, frozen=True, kw_only=True):
-    """The archive: where it is, the template of an object's key, and how a bucket is reached and locked."""
+    """The archive: where it is, who may be at work on it (`wait_lock` in seconds), the template of an object's key, and
+    how a bucket is reached and locked."""
 
     url: str = ""
     key: Annotated[str, Meta(min_length=1)] = "{id}.pdf"
+    share: bool = False
+    wait_lock: DurationOrNone = 0.0
     endpoint: UrlOrNone = ""
     region: str = ""
     path_style: bool = True
@@ -118,13 +132,15 @@ class Destination(Section, frozen=True, kw_only=True):
 
 
 class Limits(Section, frozen=True, kw_only=True):
-    """What bounds a run: sizes (`max_size`, `quarantine`) in bytes, `max_outage` in seconds, `max_failed_ratio` a share
-    of 1."""
+    """What bounds a run: sizes (`max_size`, `quarantine`) in bytes, `max_outage` and `max_duration` in seconds,
+    `max_failed_ratio` a share of 1, `until` a local time."""
 
     workers: Annotated[int, Meta(ge=1, le=1024)] = 32
     max_size: Size = Size(100 * 1024**2)
     max_outage: Duration = 900.0
     max_failed_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    max_duration: DurationOrNone = 0.0
+    until: TimeOfDayOrNone = ""
     quarantine: Size = Size(1024**3)
 
 

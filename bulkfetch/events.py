@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal, Protocol
 
 from bulkfetch.errors import Reason
@@ -20,12 +21,16 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run is about to read its source; `total` is the number of rows expected, None if unknown."""
+    """The run is about to read its source; `total` is the number of rows expected, None if unknown.
+
+    `rows` is the local file that holds each row, as a line of JSON, when its `RowsRecorded` comes.
+    """
 
     run: str
     source: str
     destination: str
     total: int | None
+    rows: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

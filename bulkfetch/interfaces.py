@@ -140,9 +140,50 @@ class Downloader(Protocol):
         ...
 
 
-Committed = Callable[[PutResult | BulkfetchError], None]
-"""Told once, on the event loop, what became of a body that a store has taken: its object, now durable, or why there is
-none: TransientError, PermanentError (`conflict`), FatalError."""
+class Taken(Protocol):
+    """A verified body whose name something else has. It waits for one of `put`, `keep` and `drop`."""
+
+    key: str
+    """The name, as it is spelt there: only a disk that is blind to case can have it in another spelling."""
+
+    exact: bool
+    """Whether the last part of `key` is spelt as it was asked for."""
+
+    found: PutResult | None
+    """The object there, durable and `adopted`; None where it is no object, but a folder or a link."""
+
+    same: bool
+    """Whether the object there has the content of this body, or of an earlier one of the same invoice."""
+
+    size: int
+    """Of the body that waits, in bytes."""
+
+    sha256: str
+    """Of the body that waits."""
+
+    async def put(self, key: str, committed: "Committed") -> None:
+        """Put the body under `key` in place of the name that is taken; else as `Store.put`.
+
+        Raises:
+            InvoiceError, FatalError: as `Store.put`.
+        """
+        ...
+
+    async def keep(self) -> str | None:
+        """Keep the body aside for a person to look at, durably; where, for a message. None if it was not kept."""
+        ...
+
+    async def drop(self) -> None:
+        """Give the body up."""
+        ...
+
+
+Landed = PutResult | Taken | BulkfetchError
+"""What became of a body: its object, now durable; or it waits, since the name is taken; or why there is no object:
+TransientError, FatalError."""
+
+Committed = Callable[[Landed], None]
+"""Told once, on the event loop, what became of a body that a store has taken."""
 
 
 class Store(Protocol):
@@ -150,9 +191,6 @@ class Store(Protocol):
 
     name: str
     """The destination as shown and recorded: a path or URL without credentials."""
-
-    case_blind: bool
-    """Whether keys that differ only in case are one name there."""
 
     cheap_head: bool
     """Whether a run can afford `head` for every object that the manifests name; else it takes their word."""
@@ -170,9 +208,10 @@ class Store(Protocol):
 
         `committed` is called after `put` has returned. From the body's end until then no cancellation is heeded.
 
-        An object of which `committed` is told is durable under `key`. An object that exists is never replaced: with
-        the same content it is adopted, with other content the new bytes are kept aside. `fields` are the input's other
-        columns. A store may find in them for how long the object is to be kept.
+        An object of which `committed` is told is durable under `key`; where a disk blind to case has a folder of it in
+        another spelling, under that. An object that exists is never replaced: `committed` is told that the name is
+        taken, and whoever knows whose it is decides what becomes of the body. `fields` are the input's other columns. A
+        store may find in them for how long the object is to be kept.
 
         `put_before` belongs to one invoice, and the caller keeps it from one put to the next. A store that may lose the
         answer to a put notes in it the SHA-256 and size of each body. An object with one of these digests is then the
@@ -190,7 +229,16 @@ class Store(Protocol):
 
     async def adopt(self, key: str) -> PutResult | None:
         """Take over an object that this run did not put: read it, hash it, check that it is a whole PDF, and make it
-        durable. None if there is no such object under `key`.
+        durable. None if there is no such object under exactly `key`.
+        """
+        ...
+
+    async def set_aside(self, key: str) -> bool:
+        """Move what is under `key` to quarantine, durably, since it is another invoice's; `key` is free then. False if
+        it cannot be moved (Object Lock): it stays, and `key` is taken for good.
+
+        Raises:
+            FatalError: the store is unusable.
         """
         ...
 
@@ -235,6 +283,9 @@ class Manifest(Protocol):
 
 class History(Protocol):
     """Knows, in memory that does not grow with the archive, what earlier runs stored and what this run has seen."""
+
+    alone: bool
+    """Whether no other run can record anything at the same time."""
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Those of `ids` that a manifest row names as stored, with what it says of the object."""

@@ -97,7 +97,7 @@ class ObjectMeta(msgspec.Struct, frozen=True):
 class PutResult:
     """A durable object: what is under `key` has exactly this `size` (bytes) and `sha256` (lower-case hex).
 
-    `adopted` says that the object was there before, with the same content, and was left untouched. What a bucket with
+    `adopted` says that the object was there before, and was left untouched. What a bucket with
     versions and Object Lock says of it: `version_id`, `lock_mode`, and `retain_until` (ISO 8601), as read back.
     """
 
@@ -246,8 +246,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `finished` says that the input was read to its end and every row has an outcome; `complete` says that, and that the
     exit code is 0: nothing is missing. Times are UTC ISO 8601, `seconds` is the run's length. `requests` has the kinds
-    "links" and "downloads". `not_rows` counts the input's lines that are no rows, by their kind. `corrected`
-    counts the correction rows: `counts` has each input row once, by what finally became of it.
+    "links" and "downloads". `not_rows` counts the input's lines that are no rows, by their kind. `corrected` counts the
+    correction rows: `counts` has each input row once, by what finally became of it. `names_taken` counts the objects
+    that were stored under a key with a digest because something else had the plain name.
     """
 
     kind: str = "run"
@@ -262,6 +263,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     corrected: int = 0
     reasons: Mapping[str, int]
     bytes_stored: int
+    names_taken: int = 0
     requests: Mapping[str, RequestCounts]
     not_rows: Mapping[str, int] = NO_LINES
     source: str
@@ -274,13 +276,15 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(RunResult, frozen=True, kw_only=True):
     """A run's sealed record, written last: a run that has one ended in order.
 
-    `manifest` names the run's rows below `manifests/`; `manifest_sha256` is the SHA-256 of them all, in hex. `previous`
-    and `previous_sha256` name and seal the summary before this one, which makes a chain of hashes. `beside` maps the
-    names of summaries by runs at work at the same time, which no other summary follows, to their SHA-256.
+    `shared` says that others could be at work on the archive at the same time. `manifest` names the run's rows below
+    `manifests/`; `manifest_sha256` is the SHA-256 of them all, in hex. `previous` and `previous_sha256` name and seal
+    the summary before this one, which makes a chain of hashes. `beside` maps the names of summaries by runs at work at
+    the same time, which no other summary follows, to their SHA-256.
     """
 
     v: int = 1
     run: str
+    shared: bool = False
     manifest: str
     manifest_rows: int
     manifest_sha256: str

@@ -8,6 +8,7 @@ import pytest
 from blockbuster import BlockBuster
 from hypothesis import settings
 from support.disks import as_nobody, btrfs, mount  # noqa: F401 - fixtures
+from support.folding import folding  # noqa: F401 - a fixture
 from support.ministack import ministack, ministack_python, pytest_runtest_protocol  # noqa: F401 - fixtures, and a hook
 from support.nats_server import nats  # noqa: F401 - a fixture
 from support.seaweed import seaweed  # noqa: F401 - a fixture

@@ -10,8 +10,9 @@ from random import Random
 
 import anyio
 
+from bulkfetch.app.open_manifest import open_manifest
 from bulkfetch.config import Config, Destination
-from bulkfetch.errors import ArchiveLocked, UsageError
+from bulkfetch.errors import UsageError
 from bulkfetch.events import Listener, Note, Origin
 from bulkfetch.interfaces import Store
 from bulkfetch.keys import STATE
@@ -26,8 +27,6 @@ from bulkfetch.stores.bucket.store import BucketStore
 from bulkfetch.stores.quarantine import QUARANTINE, Quarantine
 
 SPOOL = "spool"
-WORKERS_HERE = 64
-"""The most workers of a queue that write into one bucket from one machine."""
 
 SMALL_OBJECT = timedelta(seconds=30)
 """The time for a request that carries a part of the manifest: a silent store is noticed sooner than by an upload."""
@@ -92,8 +91,8 @@ async def open_archive(
 ) -> AsyncIterator[tuple[ManifestWriter, Store]]:
     """The manifest of a new run, and the store. The manifest comes first: it holds the archive's lock.
 
-    `environ` holds the credentials for a bucket. With `shared` the lock is held together with the other workers of a
-    queue.
+    `environ` holds the credentials for a bucket. With `shared` the lock is held together with others that share
+    the archive.
 
     Raises:
         ArchiveLocked: another run holds the archive.
@@ -109,7 +108,9 @@ async def open_archive(
         # The time that a request may take belongs to a client, so the manifest has a client of its own.
         objects = BucketObjects(await connect(bucket_settings(settings), environ, patience=SMALL_OBJECT))
     async with AsyncExitStack() as stack:
-        manifest, root = await _open_manifest(stack, root, objects, shared=shared)
+        manifest, root = await open_manifest(
+            stack, root, objects, shared=shared, patience=settings.wait_lock, clock=utc_now, notify=notify
+        )
         store = _open_store(config, bucket, manifest.run, root / SPOOL, rng=rng, notify=notify)
         yield manifest, await stack.enter_async_context(store)
 
@@ -128,22 +129,6 @@ async def readable_manifests(settings: Destination, scratch: Path, environ: Mapp
     bucket = await connect(bucket_settings(settings), environ, patience=SMALL_OBJECT)
     await anyio.to_thread.run_sync(Mirror(BucketObjects(bucket), scratch).pull)
     return scratch
-
-
-async def _open_manifest(
-    stack: AsyncExitStack, root: Path, objects: BucketObjects | None, *, shared: bool
-) -> tuple[ManifestWriter, Path]:
-    """The manifest and its directory. Each worker on this machine has its own copy of a bucket's manifests."""
-    own_copies = shared and objects is not None
-    for number in range(1, WORKERS_HERE + 1):
-        place = root.with_name(f"{root.name}-{number}") if number > 1 else root
-        opening = ManifestWriter.open(place, clock=utc_now, objects=objects, shared=shared)
-        try:
-            return await stack.enter_async_context(opening), place
-        except ArchiveLocked:
-            if not own_copies or number == WORKERS_HERE:
-                raise
-    raise AssertionError  # the last round returns or raises
 
 
 @asynccontextmanager

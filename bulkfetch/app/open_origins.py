@@ -1,7 +1,7 @@
 """Opens the two origins of a run, the billing API and the download host; `check` needs them as well."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +18,10 @@ from bulkfetch.links.minter import ApiMinter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
 from bulkfetch.net.addresses import is_local, refuse_in_the_clear
+from bulkfetch.net.doubts import Doubts
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.link_rules import LinkRules
-from bulkfetch.net.sessions import download_session, json_session
+from bulkfetch.net.sessions import download_session, json_session, last_look
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class Origins:
     downloader: HttpDownloader
     api_gate: Gate
     download_gate: Gate
+    doubts: Doubts
+    last_look: Callable[[], Awaitable[None]]
+    """Closes every kept connection; on return `doubts` is complete."""
 
 
 @asynccontextmanager
@@ -57,11 +61,11 @@ async def open_origins(
     rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
-    download_gate = gate(Origin.DOWNLOAD_HOST)
+    download_gate, doubts = gate(Origin.DOWNLOAD_HOST), Doubts()
     async with (
         _api_gate(gate, config, queue) as api_gate,
-        json_session(connections=limits.workers) as api,
-        download_session(connections=limits.workers, rules=rules) as links,
+        json_session(connections=limits.workers, doubts=doubts) as api,
+        download_session(connections=limits.workers, rules=rules, doubts=doubts) as links,
     ):
         yield Origins(
             ApiMinter(
@@ -88,6 +92,8 @@ async def open_origins(
             ),
             api_gate,
             download_gate,
+            doubts,
+            partial(last_look, api, links),
         )
 
 

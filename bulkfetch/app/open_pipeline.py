@@ -1,16 +1,22 @@
 """Puts the pipeline together: shared by a run and by the tests of it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+
+import anyio
 
 from bulkfetch.events import Listener
 from bulkfetch.interfaces import History, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
+from bulkfetch.net.doubts import Doubts
 from bulkfetch.pipeline.adoption import Adoption
 from bulkfetch.pipeline.canary import Canary
+from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.pool import Pool
+from bulkfetch.pipeline.quota import Quota
+from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
@@ -34,14 +40,22 @@ def open_pipeline(
     drain: float,
     max_failed_ratio: float,
     adopting: bool,
+    doubts: Doubts | None = None,
+    last_look: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
+    shared: bool,
+    limit: int = 0,
 ) -> Pool:
     """The pool that moves the rows of `source` into `manifest`, as the run `run`.
 
     Args:
         adopting: look for objects without a row before fetching (after a run that died).
+        doubts: the invoices whose answers cannot be trusted.
+        last_look: closes every kept connection; on return `doubts` is complete.
+        shared: other runs are at work on the archive at the same time.
+        limit: how many invoices are fetched at most; 0 sets no limit.
     """
-    shared = source.capabilities.shared
-    in_hand, canary = InHand(), Canary(max_failed_ratio=max_failed_ratio, others_may_take=shared)
+    in_hand = InHand()
+    canary = Canary(max_failed_ratio=max_failed_ratio, others_may_take=source.capabilities.shared)
     rows = RowWriter(run, utc_now)
     recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand)
     looks = Looks(head=store.head, stored=store.cheap_head, unrecorded=adopting or (shared and store.cheap_head))
@@ -49,14 +63,27 @@ def open_pipeline(
         source=source,
         triage=Triage(history=history, keys=keys, repeats=source.capabilities.repeats, looks=looks),
         fetcher=fetcher,
-        adoption=Adoption(store=store, history=history, rows=rows, keys=keys, shared=shared),
+        adoption=Adoption(store=store, history=history, rows=rows, keys=keys),
         rows=rows,
         recorder=recorder,
         second_pass=(
             BackToTheQueue(source, lambda: recorder.tally.answered) if source.capabilities.comes_again else AtTheEnd()
         ),
+        recheck=Recheck(
+            doubts=doubts or Doubts(),
+            last_look=last_look,
+            fetcher=fetcher,
+            store=store,
+            history=history,
+            keys=keys,
+            rows=rows,
+            corrections=Corrections(manifest, recorder.tally, notify),
+            utc_now=utc_now,
+            workers=workers,
+        ),
         canary=canary,
         in_hand=in_hand,
+        quota=Quota(limit),
         stop=stop,
         notify=notify,
         utc_now=utc_now,

@@ -69,7 +69,7 @@ async def _push(
     pushed = Pushed(manifests_only=is_bucket(skip_done))
     archive = msgspec.structs.replace(config.destination, url=skip_done)
     async with (
-        open_triage(archive, environ, date_format=config.source.date_format) as triage,
+        open_triage(archive, environ, date_format=config.source.date_format) as (triage, _),
         open_queue(url, environ, notify=notify, create=True) as queue,
     ):
         async for batch in rows.batches():

@@ -14,6 +14,7 @@ from bulkfetch.app.open_input import Input, open_input
 from bulkfetch.app.open_origins import Origins, open_origins, token_source
 from bulkfetch.app.open_pipeline import open_pipeline
 from bulkfetch.app.summary import run_result
+from bulkfetch.app.time_limits import stop_in_time
 from bulkfetch.app.verdict import find_shortfall, verdict_on
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError
@@ -62,11 +63,12 @@ async def archive(
         for listener in listeners:
             listener(event)
 
+    entered = anyio.current_time()
     async with open_input(config, source, environ=environ, notify=notify) as opened:
         keys = KeyTemplate.parse(config.destination.key, config.source.date_format)
         tokens = token_source(config, token, notify)
         await tokens.current()
-        return await _archive(config, opened, keys, tokens, environ, stop or Stop(), notify)
+        return await _archive(config, opened, keys, tokens, environ, stop or Stop(), notify, entered)
 
 
 async def _archive(
@@ -77,12 +79,14 @@ async def _archive(
     environ: Mapping[str, str],
     stop: Stop,
     notify: Listener,
+    entered: float,
 ) -> Summary:
     rng = Random()
+    shared = opened.queue is not None or config.destination.share
     async with (
-        open_archive(config, environ, rng=rng, notify=notify, shared=opened.queue is not None) as (manifest, store),
+        open_archive(config, environ, rng=rng, notify=notify, shared=shared) as (manifest, store),
         open_origins(config, tokens, rng=rng, notify=notify, queue=opened.queue) as origins,
-        running(partial(_tell_of_stop, stop, notify)),
+        running(partial(_tell_of_stop, stop, notify), partial(stop_in_time, config.limits, stop, began=entered)),
     ):
         pool = open_pipeline(
             manifest.run,
@@ -91,7 +95,7 @@ async def _archive(
             history=manifest.history,
             store=store,
             fetcher=_fetcher(config, origins, store, rng=rng, stop=stop, notify=notify),
-            keys=keys.for_blind_disk() if store.case_blind else keys,
+            keys=keys,
             stop=stop,
             notify=notify,
             utc_now=utc_now,
@@ -99,9 +103,15 @@ async def _archive(
             drain=config.timeouts.drain,
             max_failed_ratio=config.limits.max_failed_ratio,
             adopting=manifest.adopting,
+            doubts=origins.doubts,
+            last_look=origins.last_look,
+            shared=shared,
+            limit=config.source.limit,
         )
+        origins.doubts.ids.update(manifest.doubted)
+        origins.doubts.told = manifest.note_doubts
         began, started = utc_now(), anyio.current_time()
-        notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate()))
+        notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate(), manifest.rows))
         await pool.run()
         async with running(partial(_bound_the_end, manifest, stop, config.timeouts.drain)):
             try:
@@ -115,8 +125,7 @@ async def _archive(
                     pool.tally,
                     opened.source,
                     origins,
-                    finished=pool.finished,
-                    verdict=verdict_on(pool.tally, opened.source, stop.cause, shortfall, finished=pool.finished),
+                    verdict=verdict_on(pool.tally, opened.source, stop.cause, shortfall),
                     destination=store.name,
                     began=began,
                     ended=utc_now(),

@@ -1,17 +1,19 @@
 """An input's rows, sorted as a run would sort them, where none is at work: shared by `plan` and `queue push`."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import anyio
+from anyio import TemporaryDirectory, to_thread
 
-from bulkfetch.app.open_archive import is_bucket, local_root, readable_manifests
+from bulkfetch.app.open_archive import is_bucket, readable_manifests
+from bulkfetch.app.planned_names import PlannedNames
 from bulkfetch.config import Destination
 from bulkfetch.keys import KeyTemplate
+from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.history import SnapshotHistory
+from bulkfetch.manifest.open_run import must_adopt
 from bulkfetch.pipeline.triage import Looks, Sorted, Triage
 from bulkfetch.stores.local.heads import LocalHeads
 from bulkfetch.stores.local.tree import is_case_blind
@@ -51,8 +53,11 @@ class InputCounts:
 
 
 @asynccontextmanager
-async def open_triage(archive: Destination, environ: Mapping[str, str], *, date_format: str) -> AsyncIterator[Triage]:
-    """The triage of a run into `archive`, changing nothing there. An `archive` without a URL holds nothing.
+async def open_triage(
+    archive: Destination, environ: Mapping[str, str], *, date_format: str
+) -> AsyncIterator[tuple[Triage, PlannedNames]]:
+    """The triage of a run into `archive`, and the names that it would give, changing nothing there. An `archive`
+    without a URL holds nothing.
 
     A directory is looked at as a run does. Of a bucket, whose credentials `environ` holds, only the manifests are read,
     as by a run. `date_format` is how the input writes dates.
@@ -62,14 +67,18 @@ async def open_triage(archive: Destination, environ: Mapping[str, str], *, date_
         FatalError: a manifest is damaged, or the bucket cannot be read.
     """
     keys = KeyTemplate.parse(archive.key, date_format)
-    with TemporaryDirectory(prefix="bulkfetch-") as name:
+    async with TemporaryDirectory(prefix="bulkfetch-") as name:
         scratch = Path(name)
         root = await readable_manifests(archive, scratch, environ) if archive.url else scratch / _NO_ARCHIVE
-        looks = None
+        looks, spelt = None, None
         async with SnapshotHistory.open(root, seen=scratch / "seen") as history:
             if archive.url and not is_bucket(archive.url):
-                if await anyio.to_thread.run_sync(is_case_blind, root):
-                    keys = keys.for_blind_disk()
-                heads = LocalHeads(local_root(archive.url))
-                looks = Looks(head=heads.head, stored=True, unrecorded=False)
-            yield Triage(history=history, keys=keys, repeats=False, looks=looks)
+                blind = await to_thread.run_sync(is_case_blind, root)
+                heads = LocalHeads(root, blind=blind)
+                spelt = heads.spelt if blind else None
+                adopting = await to_thread.run_sync(must_adopt, root)
+                looks = Looks(head=heads.head, stored=True, unrecorded=adopting, whole=heads.whole)
+            triage = Triage(history=history, keys=keys, repeats=False, looks=looks)
+            seen = await to_thread.run_sync(SeenIds, scratch / "names")
+            with closing(seen):
+                yield triage, PlannedNames(keys, history, seen, spelt=spelt)

@@ -39,20 +39,15 @@ async def run_result(
     source: Source,
     origins: Origins,
     *,
-    finished: bool,
     verdict: tuple[ExitCode, str | None],
     destination: str,
     began: datetime,
     ended: datetime,
     seconds: float,
 ) -> RunResult:
-    """The result of a run that came to `verdict`.
-
-    Args:
-        finished: the input was read to its end, and every row has an outcome.
-        seconds: the run's length by a clock that nobody sets.
-    """
+    """The result of a run that came to `verdict`; `seconds` is its length by a clock that nobody sets."""
     exit_code, stopped_by = verdict
+    finished = tally.finished(source)
     digest = source.digest()
     return RunResult(
         exit_code=exit_code,
@@ -66,6 +61,7 @@ async def run_result(
         corrected=tally.corrected,
         reasons=dict(tally.reasons),
         bytes_stored=tally.bytes_stored,
+        names_taken=tally.names_taken,
         requests={
             "links": _counted(origins.api_gate.requests),
             "downloads": _counted(origins.download_gate.requests),

@@ -44,16 +44,15 @@ async def _dead(queue: Queue) -> int:
 
 
 def verdict_on(
-    tally: Tally, source: Source, cause: BulkfetchError | None, shortfall: str | None, *, finished: bool
+    tally: Tally, source: Source, cause: BulkfetchError | None, shortfall: str | None
 ) -> tuple[ExitCode, str | None]:
-    """The exit code and, where the run did not simply finish, why it ended. `finished` says that the input was read to
-    its end, and every row has an outcome."""
+    """The exit code and, where the run did not simply finish, why it ended."""
     counts = tally.counts(source)
     if not counts.balanced():
         return ExitCode.BUG, f"the counts do not add up: {counts}"
     if isinstance(cause, FatalError | Interrupted):
         return cause.exit_code, str(cause)
-    if not finished:
+    if not tally.finished(source):
         return ExitCode.BUG, "rows of the input have no outcome, and nothing stopped the run"
     if tally.retryable_failures:
         return ExitCode.FAILED_RETRYABLE, shortfall

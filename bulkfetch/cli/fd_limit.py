@@ -11,12 +11,13 @@ _OWN = 64  # manifest, ledger, lock, input, directories, the interpreter's own
 def raise_fd_limit(workers: int) -> None:
     """Raise the process's soft limit of open files to what a run of so many `workers` can need.
 
-    That is two connections for each worker, and a temporary file for every invoice in hand.
+    That is two connections for each worker, as many that are being closed, and a temporary file for every invoice in
+    hand.
 
     Raises:
         UsageError: the hard limit is below that.
     """
-    needed = 2 * workers + (workers + MOST_AWAITING) + _OWN
+    needed = 4 * workers + (workers + MOST_AWAITING) + _OWN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return

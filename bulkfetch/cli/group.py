@@ -3,27 +3,24 @@
 import difflib
 import gc
 import importlib
-import os
 import platform
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
 
 import bulkfetch
+from bulkfetch.cli.streams import lost_output, open_standard_streams
+from bulkfetch.cli.system import insist_on_utf8, refused_by_system
 from bulkfetch.errors import BulkfetchError, ExitCode, FatalError, TransientError, first_error
 from bulkfetch.text import printable
 
 GC_THRESHOLD = 20_000
 """How many objects may be made, less those freed, between two searches for garbage in cycles. Python: 700 or 2,000."""
-
-READER_GONE = 128 + getattr(signal, "SIGPIPE", 13)
-"""The exit code where stdout's reader left: what a shell reports for a program that SIGPIPE ended."""
 
 
 class CommandGroup(click.Group):
@@ -71,10 +68,10 @@ class CommandGroup(click.Group):
         code: int
         # Imports and jobs leave hardly a cycle behind, so looking for garbage in them often is work for nothing.
         gc.set_threshold(GC_THRESHOLD)
-        _open_standard_streams()
+        insist_on_utf8()
+        open_standard_streams()
         try:
             result = super().main(*args, **{**extra, "standalone_mode": False})
-            sys.stdout.flush()
             code = result if isinstance(result, int) else ExitCode.COMPLETE
         except click.ClickException as error:
             error.show()
@@ -83,18 +80,9 @@ class CommandGroup(click.Group):
             code = ExitCode.SIGINT
         except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
             code = _reported(error)
+        if lost := lost_output(sys.stdout):
+            click.echo(f"bulkfetch: warning: not all output could be written to stdout: {lost}", err=True)
         sys.exit(code)
-
-
-def _open_standard_streams() -> None:
-    """Open closed standard streams to nowhere: else the next file opened, a manifest say, would take their place."""
-    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(fd)
-        except OSError:
-            # The system gives the lowest free descriptor, which is the missing one.
-            opened = os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - as the stream it stands for
 
 
 @contextmanager
@@ -114,8 +102,9 @@ def _reported(error: Exception) -> int:
         if isinstance(error, TransientError):  # of a broker, before or after all invoices
             return ExitCode.STOPPED
         return error.exit_code if isinstance(error, FatalError) else ExitCode.BUG
-    if isinstance(error, BrokenPipeError) and not _stdout_open():
-        return READER_GONE
+    if refusal := refused_by_system(error):
+        click.echo(f"bulkfetch: error: {refusal} (at {_place(error)})", err=True)
+        return ExitCode.STOPPED
     # Not the exception's text: it may hold a link or the token.
     click.echo(f"bulkfetch: a bug in bulkfetch: {type(error).__name__} at {_place(error)}", err=True)
     click.echo(
@@ -124,24 +113,6 @@ def _reported(error: Exception) -> int:
         err=True,
     )
     return ExitCode.BUG
-
-
-def _stdout_open() -> bool:
-    try:
-        # Only a write tells; a flush alone finds the buffer empty, for the failed write has emptied it.
-        sys.stdout.write("\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        silence(sys.stdout)
-        return False
-    return True
-
-
-def silence(stream: TextIO) -> None:
-    """Redirect `stream`, whose reader has gone, to nowhere: then the rest of its buffer cannot fail again at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 def _place(error: BaseException) -> str:

@@ -44,18 +44,6 @@ Told = Event | Row
 """What a log line is about. Rows become durable many at a time, and each has a line of its own."""
 
 
-class JsonRowsListener:
-    """Writes each manifest row to stdout, as one line of JSON."""
-
-    def __call__(self, event: Event) -> None:
-        """Write the row, if `event` is one."""
-        if type(event) is RowsRecorded:
-            for row in event.rows:
-                emit(sys.stdout, as_json(row))
-        elif type(event) is RowCorrected:
-            emit(sys.stdout, as_json(event.row))
-
-
 class LogListener:
     """Tells events of level `least` and above, each as text and with its level, to `write`.
 

@@ -9,7 +9,6 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from bulkfetch.cli.group import silence
 from bulkfetch.models import Outcome
 from bulkfetch.text import printable
 
@@ -25,12 +24,9 @@ OUTCOME_STYLE: Mapping[Outcome, str] = {
 
 
 def emit(stream: TextIO, line: str) -> None:
-    """Write `line` at once. A reader who has left, or a full disk, is no error: no run depends on its output."""
-    try:
-        stream.write(line + "\n")
-        stream.flush()
-    except OSError:
-        silence(stream)
+    """Write `line` at once."""
+    stream.write(line + "\n")
+    stream.flush()
 
 
 def as_json(value: object) -> str:
@@ -66,6 +62,7 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
     numbers = {
         "rows": plan.read,
         "to fetch": plan.to_fetch,
+        **({"to adopt": plan.to_adopt} if plan.to_adopt else {}),
         "already stored": plan.already_stored,
         "duplicates": plan.duplicates,
         "rejected": plan.rejected,
@@ -75,6 +72,15 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         print_manifests_only()
     if plan.seconds_at_rate is not None:
         emit(sys.stdout, f"{'takes at least':<15} {human_seconds(plan.seconds_at_rate)}, at the rate that is set")
+    if plan.names_taken:
+        emit(sys.stdout, f"{'names taken':<15} {plan.names_taken:,}, so a hash is added")
+    if plan.moved:
+        emit(sys.stdout, f"{'stay in place':<15} {plan.moved:,} that are stored would get another key today")
+    if plan.keys:
+        emit(sys.stdout, "\nfirst keys")
+    for planned in plan.keys:
+        note = f"  ({printable(planned.note)})" if planned.note else ""
+        emit(sys.stdout, f"  {printable(planned.invoice_id)}  {printable(planned.key, 1000)}{note}")
     print_problems(plan.problems)
 
 

@@ -13,8 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bulkfetch.cli.group import silence
-from bulkfetch.cli.log import JsonLogListener, JsonRowsListener, Level, LogListener, threshold
+from bulkfetch.cli.log import JsonLogListener, Level, LogListener, threshold
 from bulkfetch.cli.output import OUTCOME_STYLE, emit, human_seconds
 from bulkfetch.events import (
     Backlog,
@@ -132,7 +131,7 @@ def _line(text: str, style: str = "") -> Text:
 def display(*, log_format: str, verbosity: int, rows_to_stdout: bool) -> Iterator[list[Listener]]:
     """The listeners that suit the terminal and the flags. The progress display is erased at the end."""
     with ExitStack() as stack:
-        listeners: list[Listener] = [JsonRowsListener()] if rows_to_stdout else []
+        listeners: list[Listener] = []
         console = Console(stderr=True, highlight=False)
         if log_format == "json":
             listeners.append(JsonLogListener(threshold(verbosity)))
@@ -165,9 +164,6 @@ def _stamped(level: Level, line: str) -> None:
 
 def _above(console: Console) -> Callable[[Level, str], None]:
     def write(level: Level, line: str) -> None:
-        try:
-            console.print(Text(line, style=_LEVEL_STYLE[level]), soft_wrap=True)
-        except OSError:
-            silence(sys.stderr)
+        console.print(Text(line, style=_LEVEL_STYLE[level]), soft_wrap=True)
 
     return write

@@ -15,9 +15,12 @@ from bulkfetch.cli.options import config_flags, configuration, destination, take
 @config_flags(
     "destination.url",
     "destination.key",
+    "destination.share",
+    "destination.wait_lock",
     "source.format",
     "source.column",
     "source.expect",
+    "source.limit",
     "source.until_empty",
     "source.idle",
     "api.url",
@@ -26,6 +29,8 @@ from bulkfetch.cli.options import config_flags, configuration, destination, take
     "limits.workers",
     "limits.max_size",
     "limits.max_failed_ratio",
+    "limits.max_duration",
+    "limits.until",
     "retry.attempts",
     "timeouts.drain",
     "service.health_addr",
@@ -63,18 +68,31 @@ def command(
     import anyio
 
     from bulkfetch.cli.fd_limit import raise_fd_limit
+    from bulkfetch.cli.json_rows import JsonRows
     from bulkfetch.cli.progress import display
-    from bulkfetch.cli.summary import print_summary
+    from bulkfetch.cli.streams import relayed_stderr, wait_for_readers
+    from bulkfetch.cli.summary import print_loss, print_summary
     from bulkfetch.cli.supervised_run import run_supervised
+    from bulkfetch.pipeline.stop import Stop
 
     raise_fd_limit(config.limits.workers)
     # What is imported by now stays: no need to look through it again and again.
     gc.freeze()
-    with display(log_format=log_format, verbosity=-1 if quiet else verbose, rows_to_stdout=as_json) as listeners:
-        run = partial(
-            run_supervised, config, source, token=take_token(os.environ), environ=os.environ, listeners=listeners
-        )
-        summary = anyio.run(run)
-    if not quiet or summary.exit_code:
-        print_summary(summary, log_format)
+    stop, rows = Stop(), JsonRows()
+    with relayed_stderr() as all_told:
+        try:
+            with display(log_format=log_format, verbosity=-1 if quiet else verbose, rows_to_stdout=as_json) as watching:
+                listeners = [*watching, *([rows] if as_json else [])]
+                token = take_token(os.environ)
+                run = partial(
+                    run_supervised, config, source, token=token, environ=os.environ, stop=stop, listeners=listeners
+                )
+                summary = anyio.run(run)
+            wait_for_readers(lambda: rows.idle, stop.deadline(config.timeouts.drain))
+            if as_json and (loss := rows.loss()):
+                print_loss(loss, log_format)
+            if not quiet or summary.exit_code:
+                print_summary(summary, log_format)
+        finally:
+            wait_for_readers(all_told, stop.deadline(config.timeouts.drain))
     return summary.exit_code

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.text import Text
 
-from bulkfetch.cli.group import silence
 from bulkfetch.cli.log import Level, log_record
 from bulkfetch.cli.output import OUTCOME_STYLE, as_json, emit, human_bytes, human_seconds
 from bulkfetch.errors import ExitCode, Reason
@@ -23,6 +22,14 @@ _REASONS_OF: Mapping[Outcome, frozenset[Reason]] = {
 _REASONS_ELSEWHERE = frozenset[str]().union(*_REASONS_OF.values())
 
 
+def print_loss(loss: str, log_format: str) -> None:
+    """Say on stderr what did not reach stdout."""
+    if log_format == "json":
+        emit(sys.stderr, as_json(log_record(Level.WARNING, "OutputLost", loss)))
+    else:
+        emit(sys.stderr, f"bulkfetch: warning: {loss}")
+
+
 def print_summary(summary: Summary, log_format: str) -> None:
     """Print the end of a run on stderr: a block for people, or one JSON object."""
     if log_format == "json":
@@ -30,10 +37,7 @@ def print_summary(summary: Summary, log_format: str) -> None:
         record = log_record(level, "Summary", printable(_headline(summary)[0]))
         emit(sys.stderr, as_json(record | {"summary": summary}))
         return
-    try:
-        Console(stderr=True, highlight=False).print(summary_text(summary), soft_wrap=True)
-    except OSError:
-        silence(sys.stderr)
+    Console(stderr=True, highlight=False).print(summary_text(summary), soft_wrap=True)
 
 
 def summary_text(summary: Summary) -> Text:
@@ -53,6 +57,8 @@ def summary_text(summary: Summary) -> Text:
     if summary.requests:
         made = " · ".join(f"{kind} {_made(counts)}" for kind, counts in summary.requests.items())
         text.append(f"  requests    {printable(made)}\n")
+    if summary.names_taken:
+        text.append(f"  names       {summary.names_taken:,} were taken, so a hash was added: see the rows' messages\n")
     if summary.manifest:
         path = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
         text.append(f"  manifest    {printable(path, limit=2000)}\n")

@@ -13,7 +13,8 @@ from bulkfetch.models import Secret, Summary
 from bulkfetch.pipeline.stop import Interrupted, Stop
 from bulkfetch.service.health import Health, supervised
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = {signal.SIGINT: ExitCode.SIGINT, signal.SIGTERM: ExitCode.SIGTERM, signal.SIGHUP: ExitCode.SIGTERM}
+"""What ends a run, and the exit code for it: a terminal that is closed (SIGHUP) asks for what SIGTERM does."""
 
 
 async def run_supervised(
@@ -22,17 +23,18 @@ async def run_supervised(
     *,
     token: Secret | None,
     environ: MutableMapping[str, str],
+    stop: Stop,
     listeners: Sequence[Listener],
 ) -> Summary:
     """Archive what `source` names, as `archive` does, on the main thread's event loop.
 
-    SIGINT and SIGTERM stop the run. The service manager that `environ` names is kept informed, and whoever asks at
-    `service.health_addr`. `environ` loses the variables that name the service manager.
+    SIGINT, SIGTERM and SIGHUP request `stop`. The service manager that `environ` names is kept informed, and whoever
+    asks at `service.health_addr`. `environ` loses the variables that name the service manager.
 
     Raises:
         UsageError, FatalError: as in `archive`; also if `service.health_addr` cannot be bound.
     """
-    stop, health = Stop(), Health()
+    health = Health()
     async with supervised(health, config.service.health_addr, environ):
         with stopping_on_signals(stop) as heeding:
             return await archive(
@@ -42,28 +44,34 @@ async def run_supervised(
 
 @contextmanager
 def stopping_on_signals(stop: Stop) -> Iterator[Listener]:
-    """A listener that lets SIGINT and SIGTERM request `stop` while a run is at work; a second signal forces it.
+    """A listener that lets SIGINT, SIGTERM and SIGHUP request `stop` while a run is at work; a second one forces it.
 
-    Before the run has started, and after its summary, there is nothing to bring to an end in order: there, the signals
-    do what they do to any program.
+    Before the run has started there is nothing to bring to an end in order: there, the signals do what they do to any
+    program. A run that has its summary only closes: the first signal then changes nothing, and the next one ends the
+    process. SIGHUP stays ignored where it is: nohup has seen to that.
     """
     loop = asyncio.get_running_loop()
+    finished = False
+    ours = [signum for signum in _SIGNALS if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN]
 
     def heed(signum: signal.Signals) -> None:
+        if finished:
+            leave()
         if stop.requested.is_set():
             stop.force()
-        stop.request(Interrupted(f"interrupted by {signum.name}", ExitCode(128 + signum)))
+        stop.request(Interrupted(f"interrupted by {signum.name}", _SIGNALS[signum]))
 
     def leave() -> None:
-        for signum in _SIGNALS:
+        for signum in ours:
             loop.remove_signal_handler(signum)
 
     def listen(event: Event) -> None:
+        nonlocal finished
         if isinstance(event, RunStarted):
-            for signum in _SIGNALS:
+            for signum in ours:
                 loop.add_signal_handler(signum, heed, signum)
         elif isinstance(event, RunFinished):
-            leave()
+            finished = True
 
     try:
         yield listen

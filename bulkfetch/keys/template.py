@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from bulkfetch.keys import names
@@ -41,7 +41,6 @@ class KeyTemplate:
     _places: tuple[Place, ...]
     _limit: int
     _around_id: tuple[str, str] | None
-    _blind: bool = False
 
     @classmethod
     def parse(cls, template: str, date_format: str = "") -> Self:
@@ -73,13 +72,6 @@ class KeyTemplate:
             _around_id=_around_id(segments, limit),
         )
 
-    def for_blind_disk(self) -> Self:
-        """The same template for a disk on which names that differ only in case are one name.
-
-        A name that such a disk could take for another one's carries a digest, so that two IDs never meet there.
-        """
-        return replace(self, _blind=True, _around_id=None)
-
     def key_for(self, invoice_id: str, fields: Mapping[str, str]) -> str:
         """The key of `invoice_id`: in NFC, at most 1000 bytes of UTF-8, segments of at most 255.
 
@@ -91,8 +83,7 @@ class KeyTemplate:
         if self._around_id and _is_always_harmless(invoice_id):
             before, after = self._around_id
             return f"{before}{invoice_id}{after}"
-        key = self._key(invoice_id, fields, marked=False)
-        return self._key(invoice_id, fields, marked=True) if self._blind and names.fold(key) != key else key
+        return self._key(invoice_id, fields, marked=False)
 
     def alternative(self, invoice_id: str, fields: Mapping[str, str]) -> str:
         """The key to take where another invoice has the one of `key_for`: with a digest in any case. Two IDs never have
@@ -102,6 +93,22 @@ class KeyTemplate:
             PermanentError: as `key_for`.
         """
         return self._key(invoice_id, fields, marked=True)
+
+    def gives(self, key: str, invoice_id: str, fields: Mapping[str, str]) -> bool:
+        """Whether `key` is one of `key_for` and `alternative`, in whatever spelling.
+
+        Raises:
+            PermanentError: as `key_for`.
+        """
+        if self._around_id:
+            before, after = self._around_id
+            if key == f"{before}{invoice_id}{after}":
+                return True
+        # Nearly every key is simply what is written in the row, which is far quicker to compare than to make safe.
+        elif key == self._form.format(*[place.of(invoice_id, fields) for place in self._places]):
+            return True
+        made = (self.key_for(invoice_id, fields), self.alternative(invoice_id, fields))
+        return names.fold(key) in map(names.fold, made)
 
     def check_columns(self, present: Iterable[str]) -> None:
         """Let an input pass whose columns, that of the ID left out, are `present`.

@@ -21,6 +21,7 @@ from bulkfetch.events import Origin
 from bulkfetch.links.body import Arrival, BodyLimits, HttpBody, check_size
 from bulkfetch.links.digests import promised_digests
 from bulkfetch.models import Link
+from bulkfetch.net.asking import ask
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.http_errors import NEVER_MENDED, http_errors, transient_status
@@ -90,7 +91,9 @@ class HttpDownloader:
         for _hop in range(1 + MAX_REDIRECTS):
             headers = self._headers_for(url)
             with _HTTP_ERRORS, self._deadlines.within(self._limits.connect + self._limits.first_byte):
-                response = await self._session.get(url, headers=headers, allow_redirects=False, timeout=self._timeout)
+                response = await ask(
+                    self._session, "GET", url, about=link.invoice_id, headers=headers, times=self._timeout
+                )
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 break

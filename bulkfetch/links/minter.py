@@ -25,6 +25,7 @@ from bulkfetch.events import Origin
 from bulkfetch.links.answers import error_detail, link_in, read_answer, refuses_seconds_valid, target_host
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
+from bulkfetch.net.asking import ask
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.http_errors import NEVER_MENDED, fatal_if_certificate, http_errors, transient_status
@@ -115,8 +116,8 @@ class ApiMinter:
             try:
                 with _HTTP_ERRORS, self._deadlines.within(self._seconds):
                     minted_at = self._time()
-                    response = await self._session.put(
-                        url, headers=headers, allow_redirects=False, timeout=self._timeout
+                    response = await ask(
+                        self._session, "PUT", url, about=invoice_id, headers=headers, times=self._timeout
                     )
                     try:
                         body = await read_answer(response)

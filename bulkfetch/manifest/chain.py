@@ -14,7 +14,7 @@ import msgspec
 
 from bulkfetch.durable import disk_errors, replace_file
 from bulkfetch.errors import FatalError, UsageError
-from bulkfetch.keys import MANIFESTS, STATE
+from bulkfetch.keys import MANIFESTS
 from bulkfetch.manifest.rows import refuse_newer
 from bulkfetch.manifest.runs import Run, list_runs
 from bulkfetch.models import RunResult, Summary
@@ -47,7 +47,9 @@ def read_summary(path: Path) -> Summary:
         return _decode_summary(path.read_bytes(), path.name)
 
 
-def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, rows: int, sha256: str) -> Summary:
+def write_summary(
+    root: Path, run: str, result: RunResult, *, manifest: str, rows: int, sha256: str, shared: bool = False
+) -> Summary:
     """Write the summary of `run` durably, behind the summaries before it, and return it.
 
     `manifest` is the name of the run's rows, `rows` their number, and `sha256` the hex digest of them all.
@@ -61,6 +63,7 @@ def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, row
         sealed = Summary(
             **msgspec.structs.asdict(result),
             run=run,
+            shared=shared,
             manifest=manifest,
             manifest_rows=rows,
             manifest_sha256=sha256,
@@ -69,7 +72,8 @@ def write_summary(root: Path, run: str, result: RunResult, *, manifest: str, row
             beside=heads,
         )
         path = root / MANIFESTS / f"{run}.json"
-        replace_file(path, _encode_summary(sealed), temporary=root / STATE / f"{path.name}.part")
+        # Beside it, not below .bulkfetch: the manifests may have a file system of their own.
+        replace_file(path, _encode_summary(sealed), temporary=path.with_name(f".{path.name}.part"))
     return sealed
 
 

@@ -27,6 +27,7 @@ class RunHistory:
         self._open_run = open_run
         self._thread = thread
         self._loop = asyncio.get_running_loop()
+        self.alone = open_run.alone
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """See `interfaces.History.stored`.
@@ -67,6 +68,8 @@ class SnapshotHistory:
     What has been stored since it was opened is known after `refresh`. Not for two tasks at once.
     """
 
+    alone = False
+
     def __init__(self, ledger: LedgerIndex, seen: SeenIds) -> None:
         self._ledger = ledger
         self._seen = seen
@@ -97,6 +100,10 @@ class SnapshotHistory:
         """See `interfaces.History.owner`."""
         return await to_thread.run_sync(self._ledger.owner, key)
 
+    async def owners(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """`owner` for each of `keys` that has one."""
+        return await to_thread.run_sync(self._owners, keys)
+
     async def find_repeats(self, rows: Sequence[tuple[str, int | None]]) -> Mapping[int, int | None]:
         """See `interfaces.History.find_repeats`.
 
@@ -112,3 +119,7 @@ class SnapshotHistory:
             FatalError: a manifest is damaged, or cannot be read.
         """
         await to_thread.run_sync(self._ledger.refresh)
+
+    def _owners(self, keys: Sequence[str]) -> Mapping[str, str]:
+        found = ((key, self._ledger.owner(key)) for key in keys)
+        return {key: owner for key, owner in found if owner is not None}

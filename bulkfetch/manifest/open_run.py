@@ -18,6 +18,7 @@ from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.manifest.chain import read_summary, write_summary
+from bulkfetch.manifest.doubt_file import DoubtFile
 from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.lock import ArchiveLock, Holder
@@ -36,8 +37,9 @@ from bulkfetch.models import Row, RunResult, Summary, utc_iso
 class OpenRun:
     """The archive's lock, the run's own row file, the ledger and the list of IDs seen, open together.
 
-    `adopting` says that there may be objects without a row. Mutable are `_indexing`, whether the ledger still takes in
-    the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
+    `adopting` says that there may be objects without a row, `alone` that no other run can record anything at the same
+    time; `doubted` are the invoices that earlier runs left in doubt. Mutable are `_indexing`, whether the ledger still
+    takes in the rows of this run, and `_refreshed`, since when (monotonic seconds) the ledger knows the rows of others.
     """
 
     def __init__(
@@ -45,19 +47,28 @@ class OpenRun:
         root: Path,
         run: str,
         *,
+        shared: bool,
         mirror: Mirror | None,
         adopting: bool,
+        alone: bool,
         row_file: RowFile,
         ledger: LedgerIndex,
         seen: SeenIds,
         held: ExitStack,
         began: str,
+        doubts: DoubtFile,
+        doubted: set[str],
     ) -> None:
         self.run = run
+        self.rows = row_file.path
         self.adopting = adopting
+        self.alone = alone
+        self.doubts = doubts
+        self.doubted = doubted
         self.ledger = ledger
         self.seen = seen
         self._root = root
+        self._shared = shared
         self._mirror = mirror
         self._row_file = row_file
         self._held = held
@@ -101,7 +112,8 @@ class OpenRun:
             now = clock()
             run = run or new_run_id(now, after=max((run.id for run in list_runs(root)), default=None))
             lock.sign(Holder(pid=os.getpid(), host=socket.gethostname(), started_at=utc_iso(now), run=run))
-            if lock.alone:
+            alone = lock.alone
+            if alone:
                 _heal_all(root)
             # The workers of a queue look for each invoice's object anyway: another worker may have just stored it.
             adopting = not shared and (must_adopt(root) or (mirror is not None and mirror.holds_foreign()))
@@ -112,16 +124,22 @@ class OpenRun:
             row_file = stack.enter_context(closing(RowFile(root / MANIFESTS / f"{run}.jsonl")))
             if mirror is not None:
                 mirror.begin(run)
+            doubts = DoubtFile(state, run)
+            doubted = doubts.take_over() if alone else set[str]()
             return cls(
                 root,
                 run,
+                shared=shared,
                 mirror=mirror,
                 adopting=adopting,
+                alone=not shared and mirror is None,
                 row_file=row_file,
                 ledger=ledger,
                 seen=seen,
                 held=stack.pop_all(),
                 began=utc_iso(now),
+                doubts=doubts,
+                doubted=doubted,
             )
 
     def stop_waiting(self) -> None:
@@ -207,6 +225,7 @@ class OpenRun:
             result,
             manifest=self._mirror.name if self._mirror else self._row_file.path.name,
             rows=self._row_file.rows,
+            shared=self._shared,
             sha256=self._row_file.sha256(),
         )
         if self._mirror is not None:
@@ -253,9 +272,9 @@ def must_adopt(root: Path) -> bool:
             return True
         try:
             summary = read_summary(run.summary)
-            # A queue's worker looks only for the invoices it is given, and other workers may still be busy when it
+            # A run beside others looks only for the invoices it is given, and the others may still be busy when it
             # ends: its summary does not say that no object lacks its row.
-            if summary.finished and "://" not in summary.source:
+            if summary.finished and not summary.shared:
                 return False
         except UsageError:
             raise

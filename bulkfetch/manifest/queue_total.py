@@ -30,7 +30,8 @@ def distinct_since_drain(root: Path, own: str, source: str, *, began: str, idle:
                 continue
             end = run.manifest.stat().st_size if run.summary else whole_size(run.manifest)
             for rows, _ in read_rows(run.manifest, 0, end):
-                ids = [(row.invoice_id, None) for row in rows if row.finished_at > after]
+                # A queue has no lines: with one, a row is that of a file's run, at work beside the workers.
+                ids = [(row.invoice_id, None) for row in rows if row.finished_at > after and row.line is None]
                 counted += len(ids) - len(seen.find_repeats(ids))
     return counted
 

@@ -1,13 +1,15 @@
 """Which runs an archive has had: their IDs and their files."""
 
+import os
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bulkfetch.durable import disk_errors
-from bulkfetch.errors import UsageError
+from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.keys import MANIFESTS
 from bulkfetch.models import utc_iso
 from bulkfetch.text import printable
@@ -29,14 +31,17 @@ def new_run_id(now: datetime, *, after: str | None = None) -> str:
     """A fresh run ID that sorts behind `after`, even if the clock was set back in between."""
     moment = now.astimezone(UTC).replace(microsecond=0)
     if after is not None:
-        last = datetime.strptime(after.partition("-")[0], _STAMP).replace(tzinfo=UTC)
-        moment = max(moment, last + timedelta(seconds=1))
+        moment = max(moment, _moment(after) + timedelta(seconds=1))
     return f"{moment:{_STAMP}}-{secrets.token_hex(3)}"
 
 
 def started_at(run: str) -> str:
     """When the run with the ID `run` began, UTC ISO 8601, to the second."""
-    return utc_iso(datetime.strptime(run.partition("-")[0], _STAMP).replace(tzinfo=UTC))
+    return utc_iso(_moment(run))
+
+
+def _moment(run: str) -> datetime:
+    return datetime.strptime(run.partition("-")[0], _STAMP).replace(tzinfo=UTC)
 
 
 def check_run_id(run: str) -> str:
@@ -45,17 +50,22 @@ def check_run_id(run: str) -> str:
     Raises:
         UsageError: it is none.
     """
-    if not RUN_ID.fullmatch(run):
+    if not _is_run_id(run):
         raise UsageError(f"{printable(run)} is not a run ID (such as 20250131T235959Z-0a1b2c)")
     return run
 
 
 def list_runs(root: Path) -> list[Run]:
-    """The runs of the archive in `root`, oldest first; none where there is no archive."""
+    """The runs of the archive in `root`, oldest first; none where there is no archive.
+
+    Raises:
+        FatalError: the directory cannot be read, or something in a manifest's place is no file.
+    """
     directory = root / MANIFESTS
     with disk_errors(f"list {directory}"):
         try:
-            names = {path.name for path in directory.iterdir()}
+            with os.scandir(directory) as entries:
+                names = {entry.name: entry for entry in entries}
         except FileNotFoundError:
             return []
     ids = {stem for stem, dot, suffix in (name.partition(".") for name in names) if dot and suffix in ("jsonl", "json")}
@@ -66,8 +76,31 @@ def list_runs(root: Path) -> list[Run]:
             summary=directory / f"{run}.json" if f"{run}.json" in names else None,
         )
         for run in sorted(ids)
-        if RUN_ID.fullmatch(run)
+        if _is_run_id(run) and _are_files(directory, names, run)
     ]
+
+
+def _is_run_id(name: str) -> bool:
+    """Whether `name` is a run ID, its moment one of the calendar, with another one behind it."""
+    try:
+        return bool(RUN_ID.fullmatch(name)) and _moment(name) + timedelta(seconds=1) > _moment(name)
+    except (ValueError, OverflowError):
+        return False
+
+
+def _are_files(directory: Path, names: Mapping[str, os.DirEntry[str]], run: str) -> bool:
+    """True: a named pipe in a manifest's place, for one, would be waited for without end.
+
+    Raises:
+        FatalError: one of the names of `run` is something else than a file.
+    """
+    for name in (f"{run}.jsonl", f"{run}.json"):
+        with disk_errors(f"look at {directory / name}"):
+            if name in names and not names[name].is_file():
+                raise FatalError(
+                    f"{printable(str(directory / name))} is no file: see what it is, and move it elsewhere"
+                )
+    return True
 
 
 def unfinished_runs(root: Path) -> list[Run]:

@@ -37,15 +37,18 @@ class _Group:
 class ManifestWriter:
     """A run's hold on an archive, in a directory or a bucket. Keeps the contract of `interfaces.Manifest`.
 
-    `run` is the run's ID, `history` what earlier runs stored. `adopting` says that there may be objects without a row,
-    left by a run that died or put there by somebody else: whoever fetches looks for them before fetching.
+    `run` is the run's ID, `rows` the local file of its rows, `history` what earlier runs stored. `adopting` says that
+    there may be objects without a row, left by a run that died or put there by somebody else: whoever fetches looks for
+    them before fetching. `doubted` are the invoices that earlier runs left in doubt.
 
     One thread does all the blocking work, in the order in which it was asked for.
     """
 
     def __init__(self, open_run: OpenRun, thread: ThreadPoolExecutor, *, linger: float) -> None:
         self.run = open_run.run
+        self.rows = open_run.rows
         self.adopting = open_run.adopting
+        self.doubted = open_run.doubted
         self.history = RunHistory(open_run, thread)
         self._open_run = open_run
         self._thread = thread
@@ -54,6 +57,8 @@ class ManifestWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = _Group()
         self._committing = False
+        self._doubts: Collection[str] | None = None
+        self._noting = False
 
     @classmethod
     @asynccontextmanager
@@ -110,6 +115,22 @@ class ManifestWriter:
     async def find(self, ids: Collection[str]) -> Sequence[tuple[int, Row]]:
         """See `interfaces.Manifest.find`."""
         return await self._loop.run_in_executor(self._thread, self._open_run.find, ids)
+
+    def note_doubts(self, ids: Collection[str]) -> None:
+        """Have the invoices in doubt, which are `ids` from here on, outlive this process. Returns at once; what changes
+        while they are written is written together."""
+        self._doubts = frozenset(ids)
+        if not self._noting:
+            self._noting = True
+            noted = self._loop.run_in_executor(self._thread, self._open_run.doubts.write, self._doubts)
+            self._doubts = None
+            noted.add_done_callback(self._noted)
+
+    def _noted(self, done: asyncio.Future[None]) -> None:
+        self._noting = False
+        # A disk that fails is told by the rows, which are worth more.
+        if not done.cancelled() and done.exception() is None and self._doubts is not None:
+            self.note_doubts(self._doubts)
 
     async def distinct_since_drain(self, source: str, rows: int) -> int:
         """How many different invoices the workers of the queue `source` have written rows for since it was last

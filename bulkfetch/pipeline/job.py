@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from bulkfetch.errors import BulkfetchError
-from bulkfetch.models import Delivery, PutResult
+from bulkfetch.interfaces import Taken
+from bulkfetch.models import Delivery
 from bulkfetch.retrying import Effort
 
 
@@ -11,20 +12,24 @@ from bulkfetch.retrying import Effort
 class Job:
     """A delivery on its way to its row, with the key its object will have.
 
-    Mutable are `final`, `landed`, `in_memory` and what is in `effort`. The job is in one place at a time: with a
-    worker, with the store, or among the jobs that were put off.
+    Mutable are `key`, `yielded`, `note`, `final`, `landed`, `in_memory` and what is in `effort`. The job is in one
+    place at a time: with a worker, with the store, or among the jobs that were put off.
 
     Args:
         adopt: look for an object without a row before fetching.
+        yielded: something else has the plain name, so `key` is the alternative one.
+        note: what the row's message says of an object that is stored.
         final: a failure is the last word; the invoice is not put off again.
         in_memory: bytes of its body that are in memory until the store says what became of it.
-        landed: what the store said after it had taken the body: an object that was there before, or why there is none.
+        landed: what the store said after it had taken the body: its name is taken, or why there is no object.
     """
 
     delivery: Delivery
     key: str
     adopt: bool = False
+    yielded: bool = False
+    note: str | None = None
     final: bool = False
     in_memory: int = 0
-    landed: PutResult | BulkfetchError | None = None
+    landed: Taken | BulkfetchError | None = None
     effort: Effort = field(default_factory=Effort)

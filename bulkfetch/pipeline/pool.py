@@ -11,13 +11,15 @@ from anyio.abc import TaskGroup
 
 from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, TransientError
 from bulkfetch.events import Estimated, Listener
-from bulkfetch.interfaces import Source
+from bulkfetch.interfaces import Landed, Source, Taken
 from bulkfetch.models import InputRow, PutResult, Row
 from bulkfetch.pipeline.adoption import Adoption
 from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.quota import Quota
+from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
@@ -32,10 +34,9 @@ class Pool:
 
     A worker holds an invoice from the request for its link to the last byte of the body. The rest happens by callback:
     the store says that the object is durable, the row joins the next group, and the group is acknowledged. A failure on
-    that way comes back to a worker, and so does an object that was there before.
+    that way comes back to a worker, and so does a body whose name is taken.
 
-    Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more;
-    `_read_to_end`.
+    Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
 
     Args:
         in_hand: the count of what is on its way, which `recorder` keeps, too.
@@ -53,8 +54,10 @@ class Pool:
         rows: RowWriter,
         recorder: Recorder,
         second_pass: SecondPass,
+        recheck: Recheck,
         canary: Canary,
         in_hand: InHand,
+        quota: Quota,
         stop: Stop,
         notify: Listener,
         utc_now: Callable[[], datetime],
@@ -68,8 +71,10 @@ class Pool:
         self._rows = rows
         self._recorder = recorder
         self._second_pass = second_pass
+        self._recheck = recheck
         self._canary = canary
         self._in_hand = in_hand
+        self._quota = quota
         self._stop = stop
         self._notify = notify
         self._utc_now = utc_now
@@ -77,15 +82,6 @@ class Pool:
         self._drain = drain
         self._rendezvous = Rendezvous[Job]()
         self._crew: TaskGroup | None = None
-        self._read_to_end = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the input was read to its end, and every row has an outcome."""
-        counts = self.tally.counts(self._source)
-        # What a queue gets back is handed out again, and was accounted for when its end was reached.
-        handed_back = 0 if self._source.capabilities.comes_again else self._source.returned
-        return self._read_to_end and counts.balanced() and not handed_back
 
     @property
     def tally(self) -> Tally:
@@ -101,6 +97,7 @@ class Pool:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, producing, working, name="stop")
             tasks.start_soon(self._recorder.run, name="recorder")
+            tasks.start_soon(self._watch_doubts, name="doubts")
             tasks.start_soon(self._recorder.watch_canary, lambda: self._in_hand.invoices > 0, name="canary")
             try:
                 with working:
@@ -133,14 +130,14 @@ class Pool:
 
     async def _come_to_rest(self) -> None:
         """Bring every body that was read to its row, and hand back the invoices that are still put off."""
-        left = self._second_pass.take()
         while True:
             for job in self._rendezvous.take_returned():
                 await self._process(job)
             if not self._in_hand.awaiting_row or self._recorder.ended:
                 break
             await self._in_hand.change()
-        await self._recorder.release([job.delivery for job in left])
+        # What came back may have been put off just now.
+        await self._recorder.release([job.delivery for job in self._second_pass.take()])
         await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
         self._recorder.close()
@@ -148,15 +145,30 @@ class Pool:
     async def _produce(self) -> None:
         estimate = None
         try:
-            async for batch in self._source.batches():
-                if estimate != (estimate := self._source.estimate()):
-                    self._notify(Estimated(estimate))
-                await self._take(batch)
+            with anyio.CancelScope() as reading:
+                async for batch in self._source.batches():
+                    if estimate != (estimate := self._source.estimate()):
+                        self._notify(Estimated(estimate))
+                    await self._take(batch)
+                    if self._recheck.due:
+                        await self._in_hand.none()
+                        await self._recheck.run()
+                    if self._quota.exceeded:
+                        reading.cancel()
             # What was put off is tried once more when everything else is done: the trouble may have passed.
             await self._in_hand.none()
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
-            self._read_to_end = True
+            await self._recheck.finish()
+            self.tally.read_to_end = not self._quota.exceeded
+            if self._quota.exceeded:
+                self._stop.request(self._quota.cause())
+        except FatalError as error:
+            self._stop.request(error)
+
+    async def _watch_doubts(self) -> None:
+        try:
+            await self._recheck.watch()
         except FatalError as error:
             self._stop.request(error)
 
@@ -168,12 +180,14 @@ class Pool:
         except BaseException as error:
             await self._recorder.release(batch, error)
             raise
+        within, over = self._quota.admit(jobs)
+        await self._recorder.release([job.delivery for job in over])
         try:
             await self._recorder.record(known)
         except BaseException:
-            await self._recorder.release([job.delivery for job in jobs])
+            await self._recorder.release([job.delivery for job in within])
             raise
-        await self._hand_out(jobs)
+        await self._hand_out(within)
 
     async def _hand_out(self, jobs: Sequence[Job]) -> None:
         waiting = deque(jobs)
@@ -219,9 +233,10 @@ class Pool:
         try:
             if landed is None:
                 job.effort.begin(self._utc_now(), asyncio.get_running_loop().time())
-                landed = await self._adoption.look(job) if job.adopt else None
-            if isinstance(landed, PutResult):
-                return await self._adoption.row(job, landed)
+                if job.adopt and (row := await self._adoption.look(job)):
+                    return row
+            elif not isinstance(landed, BulkfetchError):
+                return await self._settle(job, landed)
             await self._fetch(job, landed)
         except TransientError as error:
             if error.second_pass and not job.final and await self._second_pass.put_off(job):
@@ -229,8 +244,20 @@ class Pool:
                 return None
             return self._rows.failed(job, error)
         except PermanentError as error:
-            return await self._refused(job, error)
+            return self._rows.failed(job, error)
         return None
+
+    async def _settle(self, job: Job, taken: Taken) -> Row | None:
+        """The row for `job`, whose name is taken; None if its body is in the store's hands under another name."""
+        job.in_memory = 0
+        try:
+            row = await self._adoption.settle(job, taken, partial(self._committed, job))
+        except TransientError as error:
+            await self._fetch(job, error)
+            return None
+        if row is None:
+            self._in_hand.passed_on()
+        return row
 
     async def _fetch(self, job: Job, failed: BulkfetchError | None) -> None:
         """Bring the body of `job` into the store's hands; `failed` is why the store did not keep the last one.
@@ -241,9 +268,11 @@ class Pool:
         """
         if failed is not None and not isinstance(failed, TransientError):
             raise failed
-        if self._stop.requested.is_set():
+        # Without a crew the run comes to rest, after a cancellation that nobody announced as a stop, too.
+        if self._stop.requested.is_set() or self._crew is None:
             raise Aborted("the run is ending")
         fresh = not (job.final or self._second_pass.was_put_off(job.delivery.invoice_id))
+        self._adoption.expect(job)
         committed = partial(self._committed, job)
         if failed is None:
             size = await self._fetcher.fetch(job, committed, fresh=fresh)
@@ -252,24 +281,15 @@ class Pool:
         job.in_memory = size
         self._in_hand.passed_on(size)
 
-    def _committed(self, job: Job, landed: PutResult | BulkfetchError) -> None:
+    def _committed(self, job: Job, landed: Landed) -> None:
         """Take what the store says of the body that it was given."""
         self._in_hand.written(job.in_memory)
-        if isinstance(landed, PutResult) and not landed.adopted:
+        if isinstance(landed, PutResult):
             self._end(job, self._rows.stored(job, landed))
             return
         self._in_hand.came_back()
         job.landed = landed
         self._rendezvous.put_back(job)
-
-    async def _refused(self, job: Job, error: PermanentError) -> Row:
-        found = await self._adoption.instead_of_conflict(job, error)
-        if found is None:
-            return self._rows.failed(job, error)
-        try:
-            return await self._adoption.row(job, found)
-        except PermanentError as conflict:
-            return self._rows.failed(job, conflict)
 
     def _end(self, job: Job, row: Row) -> None:
         self._second_pass.forget(job.delivery.invoice_id)

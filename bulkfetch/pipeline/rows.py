@@ -4,7 +4,18 @@ from collections.abc import Callable
 from datetime import datetime
 
 from bulkfetch.errors import InvoiceError, PermanentError, Reason, TransientError
-from bulkfetch.models import ROW_VERSION, Delivery, InputRow, Malformed, Outcome, PutResult, Row, SkippedRow, utc_iso
+from bulkfetch.models import (
+    ROW_VERSION,
+    Delivery,
+    Entry,
+    InputRow,
+    Malformed,
+    Outcome,
+    PutResult,
+    Row,
+    SkippedRow,
+    utc_iso,
+)
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.triage import Sorted
 from bulkfetch.text import printable
@@ -24,7 +35,10 @@ class RowWriter:
             *((row, self.malformed(row, now)) for row in known.malformed),
             *((delivery, self.unusable(delivery, error, now)) for delivery, error in known.unusable),
             *((delivery, self.duplicate(delivery, line, now)) for delivery, line in known.duplicates),
-            *((delivery, self.already_stored(delivery, now)) for delivery, _ in known.stored),
+            *(
+                (delivery, self.already_stored(delivery, now, _moved(entry, known.moved.get(delivery.invoice_id))))
+                for delivery, entry in known.stored
+            ),
         ]
 
     def stored(self, job: Job, result: PutResult) -> Row:
@@ -42,6 +56,7 @@ class RowWriter:
             version_id=result.version_id,
             lock_mode=result.lock_mode,
             retain_until=result.retain_until,
+            message=job.note,
         )
 
     def failed(self, job: Job, error: InvoiceError) -> Row:
@@ -58,10 +73,10 @@ class RowWriter:
             message=printable(str(error)),
         )
 
-    def already_stored(self, delivery: Delivery, now: str = "") -> Row:
+    def already_stored(self, delivery: Delivery, now: str = "", message: str | None = None) -> Row:
         """An earlier run stored it, and the object is in its place. `now` is the moment, if it is known already (below,
         too)."""
-        return self._skipped(delivery, Reason.ALREADY_STORED, now)
+        return self._skipped(delivery, Reason.ALREADY_STORED, now, message)
 
     def duplicate(self, delivery: Delivery, first_line: int | None, now: str = "") -> Row:
         """The ID came before in this input."""
@@ -120,3 +135,8 @@ class RowWriter:
             fields=delivery.fields,
             **columns,  # type: ignore[arg-type]  # each caller names Row's own columns
         )
+
+
+def _moved(entry: Entry, key: str | None) -> str | None:
+    """What is said of an object that would have another `key` today."""
+    return f"stays under {printable(entry.key, 220)}; its key would now be {printable(key, 220)}" if key else None

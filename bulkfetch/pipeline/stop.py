@@ -1,5 +1,7 @@
 """The request to end a run early."""
 
+import time
+
 import anyio
 
 from bulkfetch.errors import Aborted, BulkfetchError, ExitCode
@@ -18,6 +20,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.cause: BulkfetchError | None = None
+        self._since = 0.0
         self.requested = anyio.Event()
         self.forced = anyio.Event()
 
@@ -25,8 +28,15 @@ class Stop:
         """Take no more work, and finish what is in hand within the drain."""
         if self.cause is None:
             self.cause = cause
+            self._since = time.monotonic()
             self.requested.set()
 
     def force(self) -> None:
         """Hand back at once what is in hand. `request` comes first."""
         self.forced.set()
+
+    def deadline(self, drain: float) -> float | None:
+        """The moment (monotonic seconds) by which a run with `drain` seconds shall have ended; None is never."""
+        if self.forced.is_set():
+            return self._since
+        return self._since + drain if self.requested.is_set() else None

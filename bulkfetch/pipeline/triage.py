@@ -9,6 +9,7 @@ from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Delivery, Entry, InputRow, Malformed, ObjectMeta
 
 Head = Callable[[Sequence[str]], Awaitable[Sequence[ObjectMeta | None]]]
+Whole = Callable[[Sequence[str]], Awaitable[Sequence[bool]]]
 
 
 @dataclass(slots=True)
@@ -16,7 +17,8 @@ class Sorted:
     """A batch of input rows by what is to become of them, each list in the input's order.
 
     `duplicates` carry the line where their ID came first; `to_fetch` the key, and whether an object without a row may
-    lie there already.
+    lie there already. `moved` has for invoices among `stored` the key that they would have today, where that is another
+    one: the template was changed since, or a column.
     """
 
     malformed: list[Malformed] = field(default_factory=list)
@@ -24,6 +26,7 @@ class Sorted:
     duplicates: list[tuple[Delivery, int | None]] = field(default_factory=list)
     stored: list[tuple[Delivery, Entry]] = field(default_factory=list)
     to_fetch: list[tuple[Delivery, str, bool]] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,13 @@ class Looks:
 
     `head` is `Store.head`. `stored`: look for the objects that the manifests name. `unrecorded`: before fetching, look
     under every key for an object without a row. For a row that was handed out before, this is done in any case.
+    `whole` tells of such objects whether each is a whole PDF, where that is not found out later.
     """
 
     head: Head
     stored: bool
     unrecorded: bool
+    whole: Whole | None = None
 
 
 class Triage:
@@ -52,9 +57,15 @@ class Triage:
         self._keys = keys
         self._repeats = repeats
         self._looks = looks
+        # The rows of a queue come from anybody, each with columns of its own.
+        self._unchecked = bool(keys.columns) and not repeats
 
     async def sort(self, batch: Sequence[InputRow]) -> Sorted:
-        """What is to become of each row of `batch`."""
+        """What is to become of each row of `batch`.
+
+        Raises:
+            UsageError: no row of the first batch has a column that the key needs.
+        """
         result = Sorted()
         deliveries: list[Delivery] = []
         for row in batch:
@@ -62,6 +73,9 @@ class Triage:
                 result.malformed.append(row)
             else:
                 deliveries.append(row)
+        if self._unchecked and deliveries:
+            self._unchecked = False
+            self._keys.check_columns(dict.fromkeys(name for delivery in deliveries for name in delivery.fields))
         repeated = await self._repeated(deliveries)
         stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
         for index, delivery in enumerate(deliveries):
@@ -69,6 +83,8 @@ class Triage:
                 result.duplicates.append((delivery, repeated[index]))
             elif entry := stored.get(delivery.invoice_id):
                 result.stored.append((delivery, entry))
+                if key := self._moved(delivery, entry):
+                    result.moved[delivery.invoice_id] = key
             else:
                 try:
                     key = self._keys.key_for(delivery.invoice_id, delivery.fields)
@@ -79,6 +95,15 @@ class Triage:
         if there := await self._unrecorded(result.to_fetch):
             result.to_fetch = [(delivery, key, key in there) for delivery, key, _ in result.to_fetch]
         return result
+
+    def _moved(self, delivery: Delivery, entry: Entry) -> str | None:
+        """The key that `delivery`, stored as `entry`, would have today; None if it is that of `entry`."""
+        try:
+            if self._keys.gives(entry.key, delivery.invoice_id, delivery.fields):
+                return None
+            return self._keys.key_for(delivery.invoice_id, delivery.fields)
+        except PermanentError:
+            return None
 
     async def _repeated(self, deliveries: Sequence[Delivery]) -> Mapping[int, int | None]:
         """Which of `deliveries` are duplicates, by their index."""
@@ -107,4 +132,7 @@ class Triage:
             return set()
         looked = [key for delivery, key, _ in to_fetch if self._looks.unrecorded or delivery.redelivered]
         found = await self._looks.head(looked) if looked else []
-        return {key for key, meta in zip(looked, found, strict=True) if meta is not None}
+        there = [key for key, meta in zip(looked, found, strict=True) if meta is not None]
+        if self._looks.whole is None or not there:
+            return set(there)
+        return {key for key, whole in zip(there, await self._looks.whole(there), strict=True) if whole}

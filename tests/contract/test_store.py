@@ -306,3 +306,15 @@ async def test_a_body_in_the_stores_hands_ends_in_its_object(open_store: OpenSto
         await landing(told)
         assert await stored(store, "INV-1.pdf") == data
     assert [each.size for each in told if isinstance(each, PutResult)] == [size]
+
+
+async def test_what_is_set_aside_gives_its_name_free(open_store: OpenStore) -> None:
+    """The object is gone from its key, which another body may have; where nothing is, nothing happens."""
+    async with open_store() as store:
+        for round_ in range(2):
+            await put(store, "2025/INV-1.pdf", chunked(content(1000, b"%d" % round_)))
+            assert await store.set_aside("2025/INV-1.pdf")
+            assert await store.head(["2025/INV-1.pdf"]) == [None]
+        assert await store.set_aside("2025/INV-1.pdf")
+        result = await put(store, "2025/INV-1.pdf", chunked(content(1000, b"right")))
+        assert (result.adopted, await stored(store, "2025/INV-1.pdf")) == (False, content(1000, b"right"))

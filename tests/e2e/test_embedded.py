@@ -10,7 +10,7 @@ from functools import partial
 
 import anyio
 import pytest
-from support.program import assert_sound, ids_of, objects, sandbox, summary, write_ids
+from support.program import assert_sound, ids_of, objects, sandbox, summary, until, write_ids
 
 from bulkfetch.app import archive
 from bulkfetch.config import Api, Config, Destination, Limits
@@ -96,9 +96,9 @@ def test_a_run_in_a_thread_leaves_its_host_as_it_was(tmp_path, host):
     with prepared(tmp_path) as (served, source, configured):
         running = host()
         told = embedded(configured(), source)()
-        assert host() == running
+        until(lambda: host() == running)
         assert len(served.stats.gets) == 60
-    assert host() == before
+    until(lambda: host() == before)
     assert (told.exit_code, told.counts.stored) == (ExitCode.COMPLETE, 60)
     assert told == summary(tmp_path / "archive")
     assert len(objects(tmp_path / "archive")) == 60
@@ -188,7 +188,8 @@ def test_a_cancelled_host_task_ends_the_run_in_order(tmp_path):
 
         threads = threading.active_count()
         anyio.run(cancelled)
-        assert threading.active_count() == threads
+        # Idle threads are told to end, and not waited for: on a busy machine they take a moment.
+        until(lambda: threading.active_count() == threads)
         stored = {row.key for row in rows}
         assert stored == objects(root).keys()
         assert 5 <= len(stored) < 60

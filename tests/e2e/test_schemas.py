@@ -10,9 +10,10 @@ from support.bucket_archive import PREFIX, content, machine
 from support.program import bulkfetch, ids_of, sandbox, write_ids
 from support.rows import NOW
 
-from bulkfetch.cli.log import JsonLogListener, JsonRowsListener, Level
+from bulkfetch.cli.log import JsonLogListener, Level
 from bulkfetch.errors import ExitCode, Reason
 from bulkfetch.events import RowCorrected
+from bulkfetch.manifest import encode_rows
 from bulkfetch.models import Counts, DeadLetter, Outcome, RequestCounts, Row, Summary
 
 SCHEMAS = {
@@ -124,10 +125,9 @@ def test_what_a_queue_says(nats, tmp_path):
 def test_what_is_said_of_a_correction(capsys):
     """The row, and the line of the log, of a correction, which a sound API never makes necessary."""
     row = Row(**about(), outcome=Outcome.FAILED, reason=Reason.WRONG_DOCUMENT, message="it was another's", corrects=3)
-    for listener, name in ((JsonRowsListener(), "row"), (JsonLogListener(Level.INFO), "log-event")):
-        listener(RowCorrected(row))
-        out, err = capsys.readouterr()
-        assert_told_exactly(name, json.loads(out or err))
+    assert_told_exactly("row", json.loads(encode_rows([row])))
+    JsonLogListener(Level.INFO)(RowCorrected(row))
+    assert_told_exactly("log-event", json.loads(capsys.readouterr().err))
 
 
 def about():

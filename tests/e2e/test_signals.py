@@ -40,7 +40,7 @@ def ended(process, signum, *, within=DRAIN + MARGIN):
     return process.returncode, err.decode()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_an_interrupted_run_is_whole_and_the_next_completes_it(tmp_path, signum, code):
     """What is in hand is finished, the summary is written; the next run fetches only what has no row."""
     with sandbox(invoices=200, faults={"latency": 0.1}) as served:
@@ -154,3 +154,18 @@ def test_sigterm_while_standard_input_is_idle(tmp_path):
             assert process.wait(DRAIN + MARGIN) == 143
     told = summary(dest)
     assert (told.counts.stored, told.complete, told.input_sha256) == (20, False, None)
+
+
+def test_nohup_is_respected(tmp_path):
+    """A run whose SIGHUP is ignored outlives its terminal."""
+    with sandbox(invoices=100, faults={"latency": 0.05}) as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with started("run", source, "--to", dest, "--api-url", served.api_url, "--workers", 4) as process:
+                until(lambda: served.stats.downloads > 5, process)
+                process.send_signal(signal.SIGHUP)
+                assert process.wait(40) == 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+    assert summary(dest).counts.stored == 100

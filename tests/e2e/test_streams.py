@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import time
 
@@ -80,6 +81,7 @@ def test_a_closed_stdout_does_not_end_the_run(prepared):
         code = process.wait(PATIENCE)
     assert code == 3, err
     assert "Traceback" not in err
+    assert "of 52 rows could not be written to stdout: its reader has gone; the manifest has them all" in err
     assert "finished, but not complete: " in err
     assert len(objects(dest)) == summary(dest).counts.stored
     assert len(rows(dest)) == 52
@@ -139,3 +141,89 @@ def test_a_pipe_without_a_writer_does_not_hold_up_the_end(tmp_path):
         time.sleep(0.2)
         process.terminate()
         assert process.wait(10) == 143
+
+
+def test_rows_that_a_full_disk_costs_are_told(prepared):
+    """`--json >/dev/full`: the run says so on stderr, above its summary, and ends as it went."""
+    _, args = prepared
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command(*args, "--json"), stdout=full, stderr=subprocess.PIPE, env=environment("sandbox", {}), timeout=40
+        )
+    err = done.stderr.decode()
+    assert done.returncode == 3, err
+    told = "52 of 52 rows could not be written to stdout: No space left on device"
+    assert 0 < err.index(told) < err.index("finished with failures")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["plan", "ids.txt", "--to", "a"]])
+def test_a_full_stdout_is_no_bug(tmp_path, args):
+    """Other commands end as they went, too, and say that something is missing."""
+    write_ids(tmp_path / "ids.txt", ["re-1"])
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command(*args), stdout=full, stderr=subprocess.PIPE, env=environment(None, {}), timeout=40, cwd=tmp_path
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b"bulkfetch: warning: not all output could be written to stdout: No space left on device\n"
+
+
+@pytest.fixture
+def stalled(tmp_path):
+    """A run whose stdout nobody reads; when it has archived far more than a pipe holds."""
+    with sandbox(invoices=1000, size=500) as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        args = ("run", source, "--to", dest, "--api-url", served.api_url, "--json", "--drain", 2)
+        with started(*args) as process:
+            until(lambda: served.stats.downloads > 400, process)
+            yield process, dest, served
+
+
+def test_a_reader_that_stalls_gets_every_row_in_the_end(stalled):
+    """Nobody reads until all is archived: nothing waits for that, and nothing is lost by it."""
+    process, dest, served = stalled
+    until(lambda: list(dest.glob("manifests/*.json")), process)
+    assert served.stats.downloads == 1000
+    out, err = process.communicate(timeout=40)
+    assert process.returncode == 0, err
+    assert [json.loads(line)["invoice_id"] for line in out.splitlines()] == [row.invoice_id for row in rows(dest)]
+    assert b"could not be written" not in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_reader_that_stalls_does_not_hold_up_a_stop(stalled, signum):
+    """The run ends within its drain, at a second signal at once, and tells what was not read."""
+    process, dest, _ = stalled
+    process.send_signal(signum)
+    began = time.monotonic()
+    if signum == signal.SIGINT:
+        until(lambda: list(dest.glob("manifests/*.json")), process)
+        process.send_signal(signum)
+    assert process.wait(30) == 128 + signum
+    assert time.monotonic() - began < 2 + 8
+    assert process.stderr
+    assert "rows could not be written to stdout: its reader took no more" in process.stderr.read().decode()
+    assert summary(dest).exit_code == 128 + signum
+
+
+def test_a_finished_run_that_waits_for_its_reader_ends_as_it_went(stalled):
+    """A signal ends the wait, not the outcome: all was archived, and the exit code says so."""
+    process, dest, _ = stalled
+    until(lambda: list(dest.glob("manifests/*.json")), process)
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(30) == summary(dest).exit_code == 0
+
+
+def test_a_log_that_nobody_reads_does_not_hold_up_a_stop(tmp_path):
+    """Nor does a reader of stderr who stalls."""
+    with sandbox(invoices=2000, size=500) as served:
+        source, dest = write_ids(tmp_path / "ids.txt", ids_of(served)), tmp_path / "archive"
+        args = ("run", source, "--to", dest, "--api-url", served.api_url, "-vv", "--drain", 2)
+        with started(*args) as process:
+            until(lambda: served.stats.downloads > 900, process)
+            process.terminate()
+            began = time.monotonic()
+            assert process.wait(30) == 143
+            assert time.monotonic() - began < 2 + 8
+    assert summary(dest).counts.stored > 900

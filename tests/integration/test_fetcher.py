@@ -15,6 +15,7 @@ import pytest
 from support.buckets import connected
 from support.edges import CANARIES, PDF, assert_keeps_secrets, downloading, minting
 from support.fault_server import CLOSE, RESET, FaultServer, fault_server, head, reply
+from support.puts import settled
 from support.s3_proxy import Forgetful, s3_proxy
 
 from bulkfetch.config import Destination
@@ -60,7 +61,7 @@ class Bench:
         told = asyncio.get_running_loop().create_future()
         try:
             await self.fetcher.fetch(job, told.set_result)
-            landed = await told
+            landed = await settled(await told)
         except BulkfetchError as error:
             landed = error
         if isinstance(landed, BulkfetchError):

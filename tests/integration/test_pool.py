@@ -158,6 +158,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
             manifest.run, source=source, manifest=RecordingManifest(manifest, durable), history=manifest.history,
             store=store, fetcher=fetcher, keys=KEYS, stop=stop, notify=notify, utc_now=clock,
             workers=WORKERS, drain=drain, max_failed_ratio=1.0, adopting=manifest.adopting,
+            shared=source.capabilities.shared,
         )  # fmt: skip
         yield pool, source, server, stop
     (written,) = (root / "manifests").glob(f"{manifest.run}.jsonl")
@@ -637,3 +638,25 @@ async def test_a_batch_that_ends_a_worker_in_an_unforeseen_way_was_tried(tmp_pat
         with anyio.fail_after(10.0), pytest.raises(ExceptionGroup):
             await pool.run()
     assert source.came_back == {row[0]: True for row in rows}
+
+
+async def test_after_a_cancellation_nobody_is_asked_again(tmp_path, monkeypatch):
+    """What the store could not keep comes back while a cancelled run comes to rest: it is handed back like the rest."""
+
+    async def put(self, key, body, *, committed, **_):
+        while await body.gather([], 1 << 20):
+            pass
+        error = TransientError(Reason.STORE_ERROR, "the disk had a bad moment")
+        asyncio.get_running_loop().call_later(0.1, committed, error)
+        return 0
+
+    monkeypatch.setattr(LocalStore, "put", put)
+    tick, asked = Moments(90), []
+    async with pool_on(tmp_path, tick) as (pool, source, server, _):
+        with anyio.CancelScope() as scope:
+            tick.act = lambda: (asked.append(server.asked), scope.cancel())
+            await pool.run()
+        assert scope.cancelled_caught
+        assert asked == [server.asked]
+    assert sorted(source.acked.keys() | source.nacked.keys()) == list(range(1, source.given + 1))
+    assert pool.tally.counts(source).balanced()

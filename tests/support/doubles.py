@@ -171,6 +171,8 @@ class RecordingManifest:
 class GivenHistory:
     """Nothing but `entries` is stored, by ID; which IDs were met is kept in memory."""
 
+    alone = True
+
     def __init__(self, entries: Mapping[str, Entry] | None = None) -> None:
         self._entries = dict(entries or {})
         self._first: dict[str, int | None] = {}

@@ -8,26 +8,37 @@ from typing import Any
 import anyio
 
 from bulkfetch.errors import BulkfetchError
-from bulkfetch.interfaces import Body, Downloader, Store
+from bulkfetch.interfaces import Body, Downloader, Landed, Store
 from bulkfetch.models import Link, PutResult
+from bulkfetch.pipeline.adoption import conflict
 
 
 async def put(
     store: Store, key: str, body: Body, *, taken: Callable[[], None] = lambda: None, **more: Any
 ) -> PutResult:
-    """The object that the store makes of `body`; its error is raised. `taken` is called when it has the body."""
-    told: asyncio.Future[PutResult | BulkfetchError] = asyncio.get_running_loop().create_future()
+    """The object that the store makes of `body`; its error is raised. `taken` is called when it has the body. A name
+    that is taken is that of the same invoice: equal bytes are adopted, others are a conflict."""
+    told: asyncio.Future[Landed] = asyncio.get_running_loop().create_future()
 
-    def committed(landed: PutResult | BulkfetchError) -> None:
+    def committed(landed: Landed) -> None:
         if not told.done():  # whoever waited may have been cancelled
             told.set_result(landed)
 
     await store.put(key, body, committed=committed, **more)
     taken()
-    landed = await told
+    return await settled(await told)
+
+
+async def settled(landed: Landed) -> PutResult:
+    """What `landed` comes to for the one invoice whose name it is."""
     if isinstance(landed, BulkfetchError):
         raise landed
-    return landed
+    if isinstance(landed, PutResult):
+        return landed
+    if not landed.same or landed.found is None:
+        raise await conflict(landed)
+    await landed.drop()
+    return landed.found
 
 
 async def read_body(body: Body) -> bytes:

@@ -22,7 +22,9 @@ def begin(root: Path, run: str) -> bytes:
     return data
 
 
-def finish(root: Path, run: str, *, finished: bool = True, seconds: int = 60, source: str = "ids.txt") -> Summary:
+def finish(
+    root: Path, run: str, *, finished: bool = True, seconds: int = 60, source: str = "ids.txt", shared: bool = False
+) -> Summary:
     """Write the manifest and the summary of a run that ended after `seconds`."""
     data = begin(root, run)
     ended = datetime.fromisoformat(started_at(run)) + timedelta(seconds=seconds)
@@ -35,5 +37,5 @@ def finish(root: Path, run: str, *, finished: bool = True, seconds: int = 60, so
             counts=Counts(read=2, failed=2), reasons={}, bytes_stored=0, requests={}, source=source,
             input_sha256=None, input_bytes=None, destination="dest", versions={},
         ),
-        manifest=f"{run}.jsonl", rows=2, sha256=hashlib.sha256(data).hexdigest(),
+        manifest=f"{run}.jsonl", shared=shared, rows=2, sha256=hashlib.sha256(data).hexdigest(),
     )  # fmt: skip

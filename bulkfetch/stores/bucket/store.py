@@ -1,10 +1,11 @@
 """A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
 
 import asyncio
+import hashlib
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -15,11 +16,12 @@ import aiohttp
 import anyio
 import obstore
 from anyio import CancelScope, CapacityLimiter, to_thread
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from yarl import URL
 
-from bulkfetch.errors import FatalError, OriginError, PermanentError, Reason, TransientError
-from bulkfetch.interfaces import Body, Committed
+from bulkfetch.errors import FatalError, OriginError, Reason, TransientError
+from bulkfetch.interfaces import Body, Committed, Landed
 from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
@@ -29,12 +31,12 @@ from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
-from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER, Retention
+from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER
 from bulkfetch.stores.bucket.probe import probe
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
+from bulkfetch.stores.bucket.taken import BucketTaken, Upload
 from bulkfetch.stores.quarantine import Quarantine
 from bulkfetch.tasks import ungrouped
-from bulkfetch.text import printable
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
     from obstore import GetResult
@@ -78,7 +80,6 @@ class BucketStore:
     condition in every store, and would be left behind by a kill.
     """
 
-    case_blind = False
     cheap_head = False
 
     def __init__(
@@ -143,15 +144,15 @@ class BucketStore:
         fields: Mapping[str, str] = NO_FIELDS,
         put_before: dict[str, int] | None = None,
     ) -> int:
-        """See `interfaces.Store.put`. On return the object is in the bucket."""
+        """See `interfaces.Store.put`. On return the object is in the bucket, or its name is known to be taken."""
         key_path(key)
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
-        async with self._spool.receive(body) as content:
-            # Half an upload is worth nothing, and its time is bounded.
-            with await self._gate.enter(), CancelScope(shield=True):
-                result = await self._publish(key, content, body, retention, {} if put_before is None else put_before)
-        asyncio.get_running_loop().call_soon(committed, result)
+        async with AsyncExitStack() as held:
+            content = await held.enter_async_context(self._spool.receive(body))
+            noted = {} if put_before is None else put_before
+            upload = Upload(key, content, body.sha256, body.content_type, retention, noted)
+            await self._upload(upload, committed, held)
         return 0
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
@@ -191,6 +192,25 @@ class BucketStore:
         with await self._gate.enter():
             return await self._result(key, _Found.of(result), check.sha256, None, adopted=True)
 
+    async def set_aside(self, key: str) -> bool:
+        """See `interfaces.Store.set_aside`: to the local spool's quarantine. What is locked stays, and so does what the
+        credentials may not delete, or what the quarantine does not take."""
+        try:
+            data = b"".join([chunk async for chunk in self.get(key)])
+        except FileNotFoundError:
+            return True
+        sha256 = hashlib.sha256(data).hexdigest()
+        locked = isinstance(self._objects, S3Store) and (await self._lock_of(key))[0] is not None
+        kept = await self._spool.keep(Content(data), sha256)
+        if locked or kept is None:
+            return False
+        try:
+            with await self._gate.enter(), anyio.fail_after(self._answer_seconds):
+                await obstore.delete_async(self._objects, key)
+        except (BaseError, TimeoutError):
+            return False
+        return await self._head(key) is None
+
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`."""
         return self._bucket.uri(key)
@@ -201,18 +221,29 @@ class BucketStore:
         async for chunk in self._chunks(await self._open(key)):
             yield chunk
 
-    async def _publish(
-        self, key: str, content: Content, body: Body, retention: Retention | None, put_before: dict[str, int]
-    ) -> PutResult:
-        sha256, size = body.sha256, content.size
+    async def _upload(self, upload: Upload, committed: Committed, held: AsyncExitStack) -> None:
+        """Put `upload`, and tell. Where its name is taken, what keeps its body is taken out of `held` and kept on."""
+        # Half an upload is worth nothing, and its time is bounded.
+        with await self._gate.enter(), CancelScope(shield=True):
+            landed: Landed
+            if made := await self._publish(upload):
+                landed = made
+            else:
+                found, same = await self._compare(upload)
+                landed = BucketTaken(upload, found, same, self._upload, self._spool, held.pop_all())
+        asyncio.get_running_loop().call_soon(committed, landed)
+
+    async def _publish(self, upload: Upload) -> PutResult | None:
+        """The object that `upload` has become; None if its name is taken."""
+        key, sha256, size, retention = upload.key, upload.sha256, upload.content.size, upload.retention
         # The answer may get lost on the way from a store that took it: the next try can then meet this body.
-        put_before[sha256] = size
+        upload.put_before[sha256] = size
         try:
             with bucket_errors(self.name), anyio.fail_after(self._answer_seconds + size / SLOWEST):
                 done = await obstore.put_async(
                     self._locking(retention) if retention else self._objects,
                     key,
-                    content.data,
+                    upload.content.data,
                     attributes={"Content-Type": "application/pdf", "sha256": sha256},
                     mode="create",
                     use_multipart=False,
@@ -220,10 +251,9 @@ class BucketStore:
         except FileNotFoundError:
             raise no_bucket(self.name) from None
         except FileExistsError:
-            found, there = await self._compare(key, content, sha256, put_before)
-            return await self._result(key, found, there, body.content_type, adopted=True)
+            return None
         made = _Found(size, sha256, done["e_tag"], done["version"])
-        result = await self._result(key, made, sha256, body.content_type, adopted=False)
+        result = await self._result(key, made, sha256, upload.content_type, adopted=False)
         if retention and not result.lock_mode:
             raise FatalError(
                 f"{self.name}: the store took an object but not its Object Lock; create the bucket with "
@@ -231,30 +261,19 @@ class BucketStore:
             )
         return result
 
-    async def _compare(
-        self, key: str, content: Content, sha256: str, put_before: Mapping[str, int]
-    ) -> tuple[_Found, str]:
-        """The object under `key`, with its SHA-256, if it is this invoice's own. It is if it has the same content, or
-        the content of an earlier put for this invoice whose answer was lost (some servers send another PDF each time).
-
-        Raises:
-            PermanentError: `conflict`: it differs. What is there stays, `content` is kept on this machine: in a locked
-                bucket nobody could remove it again.
-        """
+    async def _compare(self, upload: Upload) -> tuple[PutResult, bool]:
+        """The object that has the name of `upload`, and whether it has the same content, or that of an earlier put for
+        this invoice whose answer was lost (some servers send another PDF each time)."""
+        key = upload.key
         try:
             with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
                 found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
             there = found.sha256 or await self._digest(key)
         except FileNotFoundError:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
-        if put_before.get(there) == found.size:
-            return found, there
-        kept = await self._spool.keep(content, sha256)
-        where = f"in {printable(str(kept), 250)} on the machine of this run" if kept else "not kept"
-        raise PermanentError(
-            Reason.CONFLICT,
-            f"{printable(key, 120)} is an object with SHA-256 {there[:12]}; the new bytes ({sha256[:12]}) are {where}",
-        ).about(content.size, sha256)
+        same = upload.put_before.get(there) == found.size
+        content_type = upload.content_type if same else None
+        return await self._result(key, found, there, content_type, adopted=True), same
 
     async def _digest(self, key: str) -> str:
         check = PdfCheck()

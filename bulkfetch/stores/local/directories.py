@@ -12,7 +12,7 @@ from bulkfetch.keys import KeyPath
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK the open of a planted FIFO would wait for its writer for ever.
 _OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_DIRECTORY_MODE = 0o750
+DIRECTORY_MODE = 0o750
 
 
 class Directories:
@@ -41,7 +41,7 @@ class Directories:
             self._fds[path] = os.open(path[-1], _DIRECTORY, dir_fd=self.find(path[:-1]))
         return self._fds[path]
 
-    def make(self, path: KeyPath, mode: int = _DIRECTORY_MODE) -> int:
+    def make(self, path: KeyPath, mode: int = DIRECTORY_MODE) -> int:
         """As `find`, and what is missing on the way is created."""
         with suppress(FileNotFoundError):
             return self.find(path)

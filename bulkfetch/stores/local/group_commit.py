@@ -7,16 +7,20 @@ size follows the load, and an idle store commits a lone file at once.
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Self
 
 from bulkfetch.errors import BulkfetchError, FatalError
-from bulkfetch.interfaces import Committed
+from bulkfetch.interfaces import Committed, Landed
 from bulkfetch.keys import KeyPath
 from bulkfetch.models import PutResult
+from bulkfetch.stores.local.directories import Directories
 from bulkfetch.stores.local.errors import Destination, disposition
+from bulkfetch.stores.local.taken import LocalTaken
 from bulkfetch.stores.local.temp_files import TempFile
 from bulkfetch.stores.local.tree import Tree, seal
 
@@ -27,15 +31,15 @@ GROUP_LIMIT = 64
 class Commit:
     """A verified body on its way to `path`: `chunks` is what is not yet in `temp`; `committed` is told `outcome`.
 
-    Mutable are `chunks`, `temp`, `outcome`, `published` and `error`, the system's that befell it, by the one who has it
-    in hand: the event loop, then the thread.
+    Mutable are `path`, `chunks`, `temp`, `outcome`, `published` and `error`, the system's that befell it, by the one
+    who has it in hand: the event loop, then the thread.
     """
 
     path: KeyPath
     chunks: Sequence[bytes]
     temp: TempFile | None
-    outcome: PutResult | BulkfetchError
-    """The result that is promised, or the error that came instead."""
+    outcome: Landed
+    """The result that is promised, or what came instead."""
     committed: Committed
     published: bool = False
     error: OSError | None = None
@@ -88,7 +92,7 @@ class GroupCommitter:
                     self._seal(commit)
                 self._publish(group)
                 for commit in group:
-                    self._adopt(commit)
+                    self._meet(commit)
                 self._judge(group)
                 self._loop.call_soon_threadsafe(self._resolve, group)
         except BaseException as error:  # noqa: BLE001 - nobody else would hear of it, and every put would wait for ever
@@ -118,6 +122,8 @@ class GroupCommitter:
                 if commit.temp is None or commit.error:
                     continue
                 try:
+                    if self._tree.spellings is not None:
+                        self._respell(commit, directories)
                     commit.published = self._tree.publish(commit.temp, commit.path, directories)
                 except OSError as error:
                     self._fail(commit, error)
@@ -127,17 +133,39 @@ class GroupCommitter:
                 if commit.published and commit.path[: len(path)] == path:
                     self._fail(commit, reason)
 
-    def _adopt(self, commit: Commit) -> None:
-        """Where something had the name before: see whether it is the same content."""
+    def _respell(self, commit: Commit, directories: Directories) -> None:
+        """Let `commit` go where the disk would take it: into a folder that may be spelt otherwise."""
+        if self._tree.spellings is None or not isinstance(commit.outcome, PutResult):
+            return
+        with suppress(NotADirectoryError):  # the name is taken, as is seen when it is linked
+            folder = self._tree.spellings.make_folder(commit.path[:-1], directories)
+            commit.path = (*folder, commit.path[-1])
+            key = "/".join(commit.path)
+            commit.outcome = replace(commit.outcome, key=key, uri=self._tree.uri(key))
+
+    def _meet(self, commit: Commit) -> None:
+        """Where something had the name before: see what it is."""
         if commit.published or commit.error or commit.temp is None or not isinstance(commit.outcome, PutResult):
             return
         try:
-            self._tree.adopt(commit.temp, commit.path, commit.outcome.sha256)
-            commit.outcome = replace(commit.outcome, adopted=True)
+            there = self._tree.spelling(commit.path)
+            measured = self._tree.measure(there)
         except OSError as error:
             self._fail(commit, error)
-        except BulkfetchError as error:
-            commit.outcome = error
+            return
+        commit.outcome = LocalTaken(
+            body=commit.outcome,
+            temp=commit.temp,
+            path=commit.path,
+            there=there,
+            measured=measured,
+            tree=self._tree,
+            destination=self._destination,
+            submit=partial(self._submit_again, commit.temp),
+        )
+
+    def _submit_again(self, temp: TempFile, path: KeyPath, promised: PutResult, committed: Committed) -> None:
+        self.submit(Commit(path, (), temp, promised, committed))
 
     def _fail(self, commit: Commit, error: OSError) -> None:
         commit.error = error

@@ -28,7 +28,6 @@ class LocalStore:
 
     def __init__(self, tree: Tree, committer: GroupCommitter, destination: Destination, quarantine: Quarantine) -> None:
         self.name = tree.name
-        self.case_blind = tree.case_blind
         self._tree = tree
         self._committer = committer
         self._destination = destination
@@ -71,7 +70,7 @@ class LocalStore:
     ) -> int:
         """See `interfaces.Store.put`. A body up to 1 MiB is held in memory, of a larger one no more than that.
 
-        Bytes that must not be archived (`hold`, `conflict`) are kept in `.bulkfetch/quarantine/<SHA-256>`.
+        Bytes that must not be archived (`hold`) are kept in `.bulkfetch/quarantine/<SHA-256>`.
         """
         path = key_path(key)
         incoming = _Incoming(self._tree)
@@ -100,6 +99,13 @@ class LocalStore:
 
     async def adopt(self, key: str) -> PutResult | None:
         """See `interfaces.Store.adopt`."""
+        path = key_path(key)
+        if self._tree.spellings is not None:
+            with local_errors(self._destination):
+                there = await to_thread.run_sync(self._tree.spelling, path)
+            if there[-1] != path[-1]:
+                return None
+            path, key = there, "/".join(there)
         check = PdfCheck()
         try:
             async for chunk in self.get(key):
@@ -109,8 +115,15 @@ class LocalStore:
         if check.flaw() is not None:
             return None
         with CancelScope(shield=True), local_errors(self._destination):
-            await to_thread.run_sync(self._tree.secure, key_path(key))
+            await to_thread.run_sync(self._tree.secure, path)
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
+
+    async def set_aside(self, key: str) -> bool:
+        """See `interfaces.Store.set_aside`: to `.bulkfetch/quarantine/<SHA-256>`, whatever the limit: it takes no more
+        room than before."""
+        with CancelScope(shield=True), local_errors(self._destination):
+            await to_thread.run_sync(self._tree.set_aside, key_path(key))
+        return True
 
     def uri(self, key: str) -> str:
         """See `interfaces.Store.uri`: a `file:` URI."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bulkfetch.durable import make_directory
-from bulkfetch.errors import FatalError, PermanentError, Reason
+from bulkfetch.errors import FatalError
 from bulkfetch.keys import STATE, KeyPath
 from bulkfetch.stores.local.directories import Directories
+from bulkfetch.stores.local.spellings import Spellings
 from bulkfetch.stores.local.temp_files import OBJECT_MODE, TempFile, TempFiles
 from bulkfetch.stores.quarantine import QUARANTINE, Quarantine
 from bulkfetch.text import printable
@@ -39,7 +40,10 @@ def is_case_blind(root: Path) -> bool:
 
 
 class Tree:
-    """A root directory, by descriptor, with this run's temporary files and quarantine in its private directory."""
+    """A root directory, by descriptor, with this run's temporary files and quarantine in its private directory.
+
+    `spellings` is None where the disk tells names apart that differ in case: there a name is spelt as it was asked for.
+    """
 
     def __init__(self, root: Path, run: str, quarantine: Quarantine) -> None:
         root = root.absolute()
@@ -56,8 +60,9 @@ class Tree:
             self.temp_files.sweep()
             self._probe(root)
             self._opened = opened.pop_all()
-        self.name = str(root)
-        self.case_blind = is_case_blind(root)
+        # A path need not be UTF-8, and what names the archive in records must be.
+        self.name = printable(str(root), limit=4096)
+        self.spellings = Spellings() if is_case_blind(root) else None
         self._uri = root.as_uri()
         self._quarantine = quarantine
 
@@ -86,24 +91,26 @@ class Tree:
         self.temp_files.discard(temp)
         return True
 
-    def adopt(self, temp: TempFile, path: KeyPath, sha256: str) -> None:
-        """Drop `temp`, since something is under `path` already: the same content, which is made durable.
+    def spelling(self, path: KeyPath) -> KeyPath:
+        """`path` as it is spelt on the disk."""
+        if self.spellings is None:
+            return path
+        with self.directories() as directories:
+            return self.spellings.find(path, directories)
 
-        Raises:
-            PermanentError: `conflict`: the content differs. What is there stays, `temp` goes into quarantine.
-        """
-        with self.temp_files.dropping(temp), self.directories() as directories:
-            found = self._digest(path, directories)
-            if found != sha256:
-                size = os.fstat(temp.fd).st_size
-                kept = self.quarantine(temp, sha256, size)
-                there = f"an object with SHA-256 {found[:12]}" if found else "something that is no regular file"
-                raise PermanentError(
-                    Reason.CONFLICT,
-                    f"{printable('/'.join(path), 120)} is {there}; the new bytes "
-                    f"({sha256[:12]}) are {f'in {kept}' if kept else 'not kept'}",
-                ).about(size, sha256)
+    def measure(self, path: KeyPath) -> tuple[int, str] | None:
+        """Size and SHA-256 of the object at `path`, which is durable then; None where it is no regular file."""
+        with self.directories() as directories:
+            try:
+                fd = directories.open_object(path)
+            except FileNotFoundError:
+                return None
+            with os.fdopen(fd, "rb", buffering=0) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+                os.fsync(fd)
             _raise_first(directories.sync())
+        return size, digest
 
     def secure(self, path: KeyPath) -> None:
         """Make the object at `path` and its name durable: the run that put it there may have died before it did so."""
@@ -126,16 +133,22 @@ class Tree:
                 return "/".join(path)
         return None
 
-    def _digest(self, path: KeyPath, directories: Directories) -> str | None:
-        """SHA-256 of the object at `path`, which is durable then; None where it is no regular file."""
-        try:
-            fd = directories.open_object(path)
-        except FileNotFoundError:
-            return None
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(fd)
-        return digest
+    def set_aside(self, path: KeyPath) -> None:
+        """Move the object at `path` to quarantine, durably; if there is none, nothing is done."""
+        with self.directories() as directories:
+            try:
+                fd = directories.open_object(path)
+            except FileNotFoundError:
+                return
+            with os.fdopen(fd, "rb", buffering=0) as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            here, name = directories.find(path[:-1]), path[-1]
+            there = directories.make((STATE, QUARANTINE), 0o700)
+            with suppress(FileExistsError):
+                os.link(name, sha256, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+            _raise_first(directories.sync())
+            os.unlink(name, dir_fd=here)
+            _raise_first(directories.sync())
 
     def _probe(self, root: Path) -> None:
         """Prove that objects can be made durable and published here."""

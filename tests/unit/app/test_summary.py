@@ -32,11 +32,12 @@ async def test_finished_is_never_taken_for_complete(finished, exit_code, complet
     api, files = new_gate(), new_gate()
     (await files.enter()).abandon()
     (await api.enter()).close()
+    tally = Tally()
+    tally.read_to_end = finished
     told = await run_result(
-        Tally(),
+        tally,
         WithBlankLines([]),
         Origins(cast("ApiMinter", None), cast("HttpDownloader", None), api, files),
-        finished=finished,
         verdict=(exit_code, None),
         destination="archive",
         began=datetime.now(UTC),

@@ -1,18 +1,14 @@
 """Log lines and rows as JSON: what is told, and that nothing foreign steers a terminal."""
 
 import json
-import os
-import subprocess
-import sys
 import unicodedata
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.shown import recorded, summary
 
-from bulkfetch.cli.log import JsonLogListener, JsonRowsListener, Level, LogListener, sentence, threshold
+from bulkfetch.cli.log import JsonLogListener, Level, LogListener, sentence, threshold
 from bulkfetch.cli.output import as_json
 from bulkfetch.errors import Reason
 from bulkfetch.events import (
@@ -22,12 +18,10 @@ from bulkfetch.events import (
     OriginDown,
     OriginUp,
     RetryScheduled,
-    RowsRecorded,
     RunFinished,
     RunStarted,
     RunStopping,
 )
-from bulkfetch.models import Row
 
 EVERY: list[Event] = [
     RunStarted("r1", "ids.csv", "archive", 10),
@@ -128,17 +122,6 @@ def test_json_logs_are_one_object_a_line(capsys):
     assert (failed["level"], failed["invoice_id"], failed["reason"]) == ("warning", "inv_1", "not_found")
 
 
-def test_rows_on_stdout_are_the_manifest_rows(capsys):
-    """--json writes the rows, each as it stands in the manifest, and nothing else."""
-    listener = JsonRowsListener()
-    for event in EVERY:
-        listener(event)
-    out, err = capsys.readouterr()
-    rows = [msgspec.json.decode(line, type=Row) for line in out.splitlines()]
-    assert rows == [row for event in EVERY if isinstance(event, RowsRecorded) for row in event.rows]
-    assert err == ""
-
-
 @given(st.text(max_size=60))
 @example("\x7f\x9b\u202e\U000e0001")
 def test_nothing_foreign_steers_a_terminal(text):
@@ -155,23 +138,3 @@ def test_nothing_foreign_steers_a_terminal(text):
     assert encoded.isascii()
     assert encoded.isprintable()
     assert json.loads(encoded) == {"text": text}
-
-
-def test_a_reader_that_leaves_does_not_end_the_run():
-    """`--json | head -1`: rows without a reader are dropped, and the program goes on to its own end."""
-    script = """
-import sys
-from bulkfetch.cli.log import JsonRowsListener
-from bulkfetch.events import RowsRecorded
-from bulkfetch.models import Outcome, Row
-listener = JsonRowsListener()
-event = RowsRecorded([Row(run="r", invoice_id="i", outcome=Outcome.STORED, started_at="", finished_at="")])
-for _ in range(100):
-    listener(event)
-print("done", file=sys.stderr)
-"""
-    reader, writer = os.pipe()
-    os.close(reader)
-    process = subprocess.run([sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE, timeout=30)
-    os.close(writer)
-    assert (process.returncode, process.stderr) == (0, b"done\n")

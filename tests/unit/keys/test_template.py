@@ -391,3 +391,15 @@ def test_whatever_template_passes_makes_safe_keys(pieces, invoice_id):
     key = template.key_for(invoice_id, {})
     assert unicodedata.is_normalized("NFC", key)
     assert not {"", ".", ".."} & set(key.split("/"))
+
+
+@pytest.mark.parametrize("text", ["{id}.pdf", "{fields[of]}/{id}.pdf", "{fields[of]}.pdf"])
+@pytest.mark.parametrize(("invoice_id", "of"), [("RE-1", "Müller"), ("a:b", "A/B")])
+def test_a_template_knows_its_keys(text: str, invoice_id: str, of: str) -> None:
+    """The plain key and the alternative one are the template's in any spelling, and no other is."""
+    parsed, fields = KeyTemplate.parse(text), {"of": of}
+    keys = [parsed.key_for(invoice_id, fields), parsed.alternative(invoice_id, fields)]
+    for key in (*keys, *(key.upper() for key in keys)):
+        assert parsed.gives(key, invoice_id, fields)
+    assert not parsed.gives(keys[0], f"{invoice_id}1", {"of": f"{of}1"})
+    assert not parsed.gives("other.pdf", invoice_id, fields)

@@ -31,10 +31,10 @@ def test_when_objects_without_a_row_are_looked_for(tmp_path, history, adopting):
     assert must_adopt(tmp_path) == adopting
 
 
-def test_the_end_of_a_queues_worker_settles_nothing_of_another_that_died(tmp_path):
+def test_the_end_of_a_run_beside_others_settles_nothing_of_another_that_died(tmp_path):
     """Objects without a row are looked for until a run that had the archive for itself was complete."""
     begin(tmp_path, RUNS[0])
-    finish(tmp_path, RUNS[1], source="nats://localhost:4222/invoices")
+    finish(tmp_path, RUNS[1], shared=True)
     assert must_adopt(tmp_path)
     finish(tmp_path, RUNS[2])
     assert not must_adopt(tmp_path)

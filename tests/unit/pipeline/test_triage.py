@@ -3,7 +3,7 @@
 import pytest
 from support.doubles import GivenHistory
 
-from bulkfetch.errors import Reason
+from bulkfetch.errors import Reason, UsageError
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest.history import SnapshotHistory
 from bulkfetch.models import Delivery, Entry, Malformed, ObjectMeta
@@ -109,6 +109,47 @@ async def test_what_two_invoices_could_share_is_not_taken_for_either():
     found = await triage(key="{id[:1]}.pdf", looks=looks).sort([Delivery("i1")])
     assert [adopt for _, _, adopt in found.to_fetch] == [False]
     assert asked == []
+
+
+async def test_of_what_lies_there_only_a_whole_pdf_is_found_where_nobody_looks_later():
+    """A plan counts as a run does, which takes over no other object."""
+    head, _ = there("one.pdf", "two.pdf")
+
+    async def whole(keys):
+        return [key == "two.pdf" for key in keys]
+
+    looks = Looks(head=head, stored=True, unrecorded=True, whole=whole)
+    found = await triage(looks=looks).sort([Delivery("one"), Delivery("two"), Delivery("three")])
+    assert [adopt for _, _, adopt in found.to_fetch] == [False, True, False]
+
+
+async def test_what_would_have_another_key_today_is_told():
+    """A stored invoice stays where it is; the key of the template in force is given beside it, unless it is the same
+    but for a digest or the spelling of a folder."""
+    stored = {
+        "same": Entry("A/same.pdf", 7, "ab" * 32),
+        "spelt": Entry("a/spelt.pdf", 7, "ab" * 32),
+        "met": Entry(KeyTemplate.parse("{fields[of]}/{id}.pdf").alternative("met", {"of": "A"}), 7, "ab" * 32),
+        "moved": Entry("B/moved.pdf", 7, "ab" * 32),
+        "keyless": Entry("B/keyless.pdf", 7, "ab" * 32),
+    }
+    rows = [Delivery(name, 1, {"of": "" if name == "keyless" else "A"}) for name in stored]
+    found = await triage(GivenHistory(stored), key="{fields[of]}/{id}.pdf").sort(rows)
+    assert (len(found.stored), found.moved) == (5, {"moved": "A/moved.pdf"})
+
+
+async def test_a_column_that_no_row_of_the_first_batch_has_is_a_mistake():
+    """It ends the run with the command line's exit code; a column that some rows have, or that a queue's rows lack, is
+    theirs."""
+    lacking = [Delivery("a", 1, {"Kunde": "x"}), Delivery("b", 2)]
+    with pytest.raises(UsageError, match="no column is called 'Kunda'; did you mean 'Kunde'"):
+        await triage(key="{fields[Kunda]}/{id}.pdf").sort(lacking)
+    for sorter in (triage(key="{fields[Kunde]}/{id}.pdf"), triage(key="{fields[Kunda]}/{id}.pdf", repeats=True)):
+        assert [row.line for row, _ in (await sorter.sort(lacking)).unusable][-1] == 2
+    sorter = triage(key="{fields[Kunde]}/{id}.pdf")
+    await sorter.sort([Malformed("a/b", Reason.INVALID_ID, "a slash", 1)])
+    await sorter.sort(lacking[:1])
+    assert len((await sorter.sort(lacking[1:])).unusable) == 1
 
 
 async def test_a_real_directory_is_looked_at_and_left_alone(tmp_path):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+from support.puts import settled
 from support.syscalls import WITH_STRACE, failing
 
-from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, TransientError
+from bulkfetch.errors import FatalError, PermanentError, TransientError
+from bulkfetch.interfaces import Landed
 from bulkfetch.models import PutResult
 from bulkfetch.stores.local.errors import Destination
 from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
@@ -43,7 +45,7 @@ class Disk:
         self.root = root
         self.tree = tree
         self.committer = GroupCommitter(tree, Destination(tree.name)).start()
-        self.told: dict[str, PutResult | BulkfetchError] = {}
+        self.told: dict[str, Landed] = {}
         self._heard = anyio.Event()
 
     def submit(self, key: str, chunks: tuple[bytes, ...] = (DATA,), *, told_as: str | None = None) -> None:
@@ -53,7 +55,7 @@ class Disk:
         committed = partial(self._tell, told_as or key)
         self.committer.submit(Commit(tuple(key.split("/")), chunks, None, promised, committed))
 
-    def _tell(self, key: str, outcome: PutResult | BulkfetchError) -> None:
+    def _tell(self, key: str, outcome: Landed) -> None:
         assert key not in self.told, "told twice"
         self.told[key] = outcome
         self._heard.set()
@@ -70,7 +72,7 @@ class Disk:
         finally:
             held.go.set()
 
-    async def outcomes(self, number: int) -> list[PutResult | BulkfetchError]:
+    async def outcomes(self, number: int) -> list[Landed]:
         """The outcomes of `number` objects, in the order in which they were told; they are forgotten then."""
         with anyio.fail_after(30):
             while len(self.told) < number:
@@ -91,7 +93,7 @@ async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
     await anyio.to_thread.run_sync(tree.close)
 
 
-def kinds(outcomes: list[PutResult | BulkfetchError]) -> list[type]:
+def kinds(outcomes: list[Landed]) -> list[type]:
     return [type(outcome) for outcome in outcomes]
 
 
@@ -110,7 +112,7 @@ async def test_a_close_commits_what_waits(disk: Disk) -> None:
 
 
 async def test_a_conflict_stays_alone(disk: Disk) -> None:
-    """In one group, an object whose name is taken is adopted or conflicts, and the others are stored."""
+    """In one group, a body whose name is taken waits for a word, and the others are stored."""
     (disk.root / "same.pdf").write_bytes(DATA)
     (disk.root / "other.pdf").write_bytes(b"%PDF-other")
     with disk.group():
@@ -119,10 +121,10 @@ async def test_a_conflict_stays_alone(disk: Disk) -> None:
 
     _, same, new, other, below = await disk.outcomes(5)
 
-    assert isinstance(same, PutResult)
-    assert same.adopted
-    assert [isinstance(each, PutResult) and each.adopted for each in (new, below)] == [False, False]
-    assert isinstance(other, PermanentError)
+    assert (await settled(same)).adopted
+    assert kinds([new, below]) == [PutResult] * 2
+    with pytest.raises(PermanentError):
+        await settled(other)
     assert (disk.root / "other.pdf").read_bytes() == b"%PDF-other"
     assert (disk.root / ".bulkfetch/quarantine" / hashlib.sha256(DATA).hexdigest()).read_bytes() == DATA
 
@@ -136,8 +138,7 @@ async def test_two_of_one_name_in_a_group(disk: Disk) -> None:
     _, first, second = await disk.outcomes(3)
 
     assert isinstance(first, PutResult)
-    assert isinstance(second, PutResult)
-    assert (first.adopted, second.adopted) == (False, True)
+    assert (await settled(second)).adopted
 
 
 @WITH_STRACE
@@ -155,8 +156,7 @@ async def test_one_error_of_a_directory_counts_once(disk: Disk) -> None:
     assert kinds(failed) == [TransientError] * 8
     for key in keys:
         disk.submit(key)
-    again = await disk.outcomes(8)
-    assert all(isinstance(outcome, PutResult) and outcome.adopted for outcome in again)
+    assert all([(await settled(outcome)).adopted for outcome in await disk.outcomes(8)])
 
 
 @WITH_STRACE
