@@ -106,7 +106,10 @@ class SourceConfig(Section, frozen=True, kw_only=True):
 
     format: Literal["auto", "txt", "csv", "jsonl"] = "auto"
     column: str = ""
+    encoding: str = "auto"
+    id_at: tuple[str, ...] = ()
     date_format: str = ""
+    allow_empty: bool = False
     expect: Annotated[int, Meta(ge=0)] = 0
     limit: Annotated[int, Meta(ge=0)] = 0
     until_empty: bool = False

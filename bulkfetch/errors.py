@@ -9,13 +9,15 @@
     │   │   ├── LinkAged        the link grew old in our own queue
     │   │   ├── UnexpectedAnswer  outside the contract: ask once more
     │   │   ├── BadBody         whole, but not a PDF
-    │   │   └── NotReady        put off to the end of the run
-    │   │       └── SingledOut  refused alone, again and again
+    │   │   ├── NotReady        the document is not there yet: it is waited for
+    │   │   │   └── NoLink      the API said yes, and named no link
+    │   │   └── SingledOut      refused alone, again and again
     │   └── PermanentError      give this invoice up
     ├── FatalError              stop the run; `exit_code` says how
     │   ├── UsageError          exit 2
     │   ├── ArchiveLocked       exit 7
     │   ├── DamagedManifest     what is there is not what a run wrote
+    │   ├── Refused             a bucket refuses the request as such (stores/bucket/errors.py)
     │   ├── UnresolvedHost      a host's name has no address (net/addresses.py)
     │   ├── LeaseEnded          SQS knows the lease no more (queues/sqs/errors.py)
     │   └── QueueMissing        SQS has no such queue (queues/sqs/errors.py)
@@ -26,6 +28,7 @@
 at the edge, and never chained into a message.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import ClassVar, Self
 
@@ -84,15 +87,22 @@ class BulkfetchError(Exception):
     """Base of every error raised on purpose; `str()` of it holds no secret."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A whole body that came and is not to be archived: SHA-256 in lower-case hex, and bytes."""
+
+    sha256: str
+    size: int
+
+
 class InvoiceError(BulkfetchError):
-    """One invoice could not be fetched; `reason` and `http_status` go into its manifest row.
+    """One invoice could not be fetched; `reason`, `http_status` and `refused` go into its manifest row.
 
     `hold` says that a whole body arrived but must not be archived: the store keeps its bytes aside in quarantine.
-    `size` in bytes and `sha256` (hex) are of a whole body that was refused, where there was one.
     """
 
-    size: int | None = None
-    sha256: str | None = None
+    refused: Refused | None = None
+    """The whole body that was refused, where the error is about one."""
 
     def __init__(self, reason: Reason, message: str, *, http_status: int | None = None, hold: bool = False) -> None:
         super().__init__(message)
@@ -102,7 +112,7 @@ class InvoiceError(BulkfetchError):
 
     def about(self, size: int, sha256: str) -> Self:
         """This error, with size and SHA-256 of the body that was refused."""
-        self.size, self.sha256 = size, sha256
+        self.refused = Refused(sha256, size)
         return self
 
 
@@ -168,21 +178,48 @@ class UnexpectedAnswer(TransientError):
 
 
 class BadBody(TransientError):
-    """A whole body arrived that is not a PDF; `sha256` (hex) tells whether the next try brings the same bytes."""
+    """A whole body arrived that is not a PDF; `refused` tells whether the next try brings the same bytes."""
 
-    def __init__(self, reason: Reason, message: str, *, sha256: str) -> None:
-        super().__init__(reason, message)
-        self.sha256 = sha256
+    refused: Refused
+
+    def __init__(self, reason: Reason, message: str, *, refused: Refused, hold: bool = False) -> None:
+        super().__init__(reason, message, hold=hold)
+        self.refused = refused
 
 
 class NotReady(TransientError):
-    """The document is not there yet (409, 423, 425): put off to the end of the run at once."""
+    """The document is not there yet: the invoice waits, in nobody's hands, and no try is charged for it.
+
+    `retry_after` is in seconds; None where the server named no usable time.
+    """
 
     tries = 1
 
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        http_status: int | None = None,
+        hold: bool = False,
+        retry_after: float | None = None,
+        refused: Refused | None = None,
+    ) -> None:
+        super().__init__(reason, message, http_status=http_status, hold=hold, charged=False)
+        self.retry_after = retry_after
+        self.refused = refused
 
-class SingledOut(NotReady):
-    """A refusal that meets this invoice alone: it is put off, and stops nobody else."""
+
+class NoLink(NotReady):
+    """The API said yes and named no link: it may be making one, or it may be another API."""
+
+    second_pass = False
+
+
+class SingledOut(TransientError):
+    """A refusal that meets this invoice alone: it is put off to the end of the run, and stops nobody else."""
+
+    tries = 1
 
 
 class PermanentError(InvoiceError):

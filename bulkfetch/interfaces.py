@@ -49,6 +49,12 @@ class Source(Protocol):
     returned: int
     """How many of them came back by `nack` or `release`."""
 
+    @property
+    def not_rows(self) -> Mapping[str, int]:
+        """How many lines so far were no rows, by kind: `blank`, `comment`, `ghost` (nothing but delimiters), `header`
+        (once more). They are in no other count."""
+        ...
+
     def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         """Hand out what is available, in order, each input row exactly once (a queue: at least once).
 
@@ -69,8 +75,9 @@ class Source(Protocol):
         """Hand `input_row` back for later: it failed just now, and this counts as a delivery. Never raises."""
         ...
 
-    async def release(self, input_row: InputRow) -> None:
-        """Hand `input_row` back untried; this does not count as a delivery. Never raises."""
+    async def release(self, input_row: InputRow, delay: float = 0.0) -> None:
+        """Hand `input_row` back untried, to be handed out again after `delay` seconds where that can be; this does not
+        count as a delivery. Never raises."""
         ...
 
     def estimate(self) -> int | None:
@@ -227,6 +234,12 @@ class Store(Protocol):
         """What is under each of `keys`, in their order; None where there is nothing."""
         ...
 
+    async def find_lost(self, sizes: Mapping[str, int]) -> Mapping[str, int | None]:
+        """Look once more at objects that this run has put, keys with their sizes: those that are not there so, with the
+        size that is there, None where there is nothing. A store that made them durable itself need not look.
+        """
+        ...
+
     async def adopt(self, key: str) -> PutResult | None:
         """Take over an object that this run did not put: read it, hash it, check that it is a whole PDF, and make it
         durable. None if there is no such object under exactly `key`.
@@ -289,6 +302,15 @@ class History(Protocol):
 
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Those of `ids` that a manifest row names as stored, with what it says of the object."""
+        ...
+
+    async def refused(self, invoice_id: str) -> str | None:
+        """The SHA-256 of the bytes that came for the invoice when it last failed, if some came and were no PDF."""
+        ...
+
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """Those of `ids` that are accepted as gaps, which will not come, each with the reason that was given. An
+        invoice that a row names as stored is not among them."""
         ...
 
     async def owner(self, key: str) -> str | None:

@@ -174,7 +174,8 @@ class Outcome(StrEnum):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One manifest row: what finally became of one input row.
 
-    `key` is relative to the destination. `attempts` counts the tries charged or not, `links` the links minted.
+    `key` is relative to the destination. `size` and `sha256` are the object's; of a failed row those of the bytes that
+    came and were no PDF. `attempts` counts the tries charged or not, `links` the links minted.
     Times are UTC ISO 8601, `seconds` the wall time between them. `message` is escaped, at most 500 characters.
 
     `corrects`, which only a correction row has, is the position (0 for the first) of an earlier row in the same

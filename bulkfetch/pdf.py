@@ -96,6 +96,16 @@ class PdfCheck:
         self._padding = chunk[length:][-_TAIL:]
         self._content_end = self.size - len(chunk) + length
 
+    @property
+    def head(self) -> bytes:
+        """The first bytes, up to two kilobytes."""
+        return self._head
+
+    @property
+    def content_size(self) -> int:
+        """How many bytes there are before the padding at the end."""
+        return self._content_end
+
     def digest(self) -> bytes:
         """SHA-256 of all bytes so far."""
         return self._sha256.digest()

@@ -49,6 +49,7 @@ class Effort:
     links: int = 0
     charged: int = 0
     last_bad_sha256: str | None = None
+    held_sha256: str | None = None
     put_before: dict[str, int] = field(default_factory=dict)
     """Every body that was put for this invoice, SHA-256 → size: a put whose answer was lost may have succeeded."""
     failures_by_kind: dict[type[InvoiceError], int] = field(default_factory=dict)
@@ -66,7 +67,9 @@ class Effort:
         self.charged += error.charged
         self.failures_by_kind[type(error)] = self.failures_by_kind.get(type(error), 0) + 1
         if isinstance(error, BadBody):
-            self.last_bad_sha256 = error.sha256
+            self.held_sha256 = error.refused.sha256 if error.hold else self.held_sha256
+            # It is kept aside once, however often it comes.
+            self.last_bad_sha256 = None if error.refused.sha256 == self.held_sha256 else error.refused.sha256
 
     def used_up(self, error: TransientError, policy: RetryPolicy, now: float) -> bool:
         """Whether this pass allows no further try after `error`."""

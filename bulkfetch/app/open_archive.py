@@ -168,5 +168,6 @@ async def _open_store(
         return
     gate = Gate(Origin.OBJECT_STORE, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
     kept = Quarantine(spool / QUARANTINE, limit=limits.quarantine, tell=tell)
-    async with BucketStore.open(bucket, gate=gate, spool=spool, quarantine=kept, utc_now=utc_now) as remote:
+    opening = BucketStore.open(bucket, gate=gate, spool=spool, quarantine=kept, utc_now=utc_now, notify=notify)
+    async with opening as remote:
         yield remote

@@ -107,6 +107,7 @@ async def _archive(
             last_look=origins.last_look,
             shared=shared,
             limit=config.source.limit,
+            wait_max=config.retry.wait_max,
         )
         origins.doubts.ids.update(manifest.doubted)
         origins.doubts.told = manifest.note_doubts
@@ -115,7 +116,7 @@ async def _archive(
         await pool.run()
         async with running(partial(_bound_the_end, manifest, stop, config.timeouts.drain)):
             try:
-                shortfall = None if stop.cause else await find_shortfall(config.source.expect, opened, manifest, notify)
+                shortfall = None if stop.cause else await find_shortfall(config.source, opened, manifest, notify)
             except FatalError as error:
                 # Another run's manifest or the broker failed: this run still ends in order, and its summary says so.
                 stop.request(error)

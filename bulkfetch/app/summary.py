@@ -10,7 +10,7 @@ import anyio
 from bulkfetch.app.open_origins import Origins
 from bulkfetch.errors import ExitCode
 from bulkfetch.interfaces import Source
-from bulkfetch.models import NO_LINES, RequestCounts, RunResult, utc_iso
+from bulkfetch.models import RequestCounts, RunResult, utc_iso
 from bulkfetch.net.requests import Requests
 from bulkfetch.pipeline.tally import Tally
 
@@ -66,7 +66,7 @@ async def run_result(
             "links": _counted(origins.api_gate.requests),
             "downloads": _counted(origins.download_gate.requests),
         },
-        not_rows=dict(getattr(source, "not_rows", NO_LINES)),
+        not_rows=dict(source.not_rows),
         source=source.name,
         input_sha256=digest[0] if digest else None,
         input_bytes=digest[1] if digest else None,

@@ -33,7 +33,7 @@ SHARE = click.FloatRange(0, 1)
 @click.option("--throttle", type=SHARE, default=0.0, help="Share of link requests answered with a 429.")
 @click.option("--expire", type=SHARE, default=0.0, help="Share of links that are dead on arrival.")
 @click.option("--truncate", type=SHARE, default=0.0, help="Share of downloads cut in the middle.")
-@click.option("--not-pdf", type=SHARE, default=0.0, help="Share of downloads that are an HTML page.")
+@click.option("--not-pdf", type=SHARE, default=0.0, help="Share of downloads that are XML.")
 @click.option("--latency", type=click.FloatRange(0, 600), default=0.0, help="Seconds before an answer, +-50 %.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed: other invoices, other faults.")
 def command(

@@ -1,17 +1,23 @@
 """What the billing API says: the link in its answer, or the details of an error, with all secrets removed."""
 
+import codecs
+import json
 import re
+from datetime import datetime
 
 import aiohttp
 import msgspec
 from yarl import URL
 
-from bulkfetch.errors import Reason, UnexpectedAnswer
+from bulkfetch.errors import NoLink, NotReady, Reason, TransientError, UnexpectedAnswer
 from bulkfetch.models import Secret
+from bulkfetch.net.headers import names_coding
+from bulkfetch.net.http_errors import retry_after_of
 from bulkfetch.text import printable
 
-MAX_ANSWER = 64 * 1024
-"""Bytes of an answer that are read; a longer one is outside the contract."""
+MAX_ANSWER = 128 * 1024
+"""Bytes of an answer that are read; a longer one is outside the contract. Signed links of 60 KB occur, and JSON may
+escape every other character of them."""
 
 # A URL within a word, with host and port as the group, and the sign after a name; both may be percent-encoded.
 _URL = re.compile(r"(?:://|%3A%2F%2F)(?:[^/?#]*@)?([\w.-]*(?::[0-9]+)?).*", re.IGNORECASE)
@@ -36,29 +42,47 @@ class _Answer(msgspec.Struct):
     data: "_Answer | None" = None
 
 
-def link_in(response: aiohttp.ClientResponse, body: bytes) -> str:
-    """The link in the `body` of an answer with status 200.
+def link_in(body: bytes) -> str | None:
+    """The link in the `body` of an answer that says yes; None if there is none."""
+    answer = _answer(body)
+    return (answer.url or (answer.data.url if answer.data else None)) if answer else None
 
-    Raises:
-        UnexpectedAnswer: the body holds none; nothing of it is quoted.
-    """
-    problem = None
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+
+def no_link(response: aiohttp.ClientResponse, body: bytes, *, now: datetime) -> TransientError:
+    """The error for an answer that says yes, and in whose `body` there is no link; nothing of it is quoted."""
+    status = response.status
+    message = f"HTTP {status} from the API"
+    retry_after = retry_after_of(response, now)
+    if len(body) <= MAX_ANSWER and not body.strip():
+        problem = f"{message} without an answer in it"
+        return NotReady(Reason.NOT_READY, problem, http_status=status, retry_after=retry_after)
+    if _answer(body) is not None:
+        # "Being made", or another API: that shows as soon as another invoice has a link.
+        problem = f"{message} with no url in it"
+        return NoLink(Reason.BAD_RESPONSE, problem, http_status=status, retry_after=retry_after)
+    if names_coding(response.headers.getall("Content-Encoding", [])):
         problem = "an encoded body that was not asked for"
     elif len(body) > MAX_ANSWER:
-        problem = "more than 64 KiB"
+        problem = f"more than {MAX_ANSWER // 1024} KiB"
     else:
+        kind = printable(response.headers.get("Content-Type", "no content type"), 60)
+        problem = f"no JSON object of the contract ({kind})"
+    return UnexpectedAnswer(Reason.BAD_RESPONSE, f"{message} with {problem}", http_status=status)
+
+
+def _answer(body: bytes) -> _Answer | None:
+    """The object in `body`, where it is one of the contract."""
+    if len(body) > MAX_ANSWER:
+        return None
+    body = body.removeprefix(codecs.BOM_UTF8)
+    try:
         try:
-            answer = msgspec.json.decode(body, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            kind = printable(response.headers.get("Content-Type", "no content type"), 60)
-            problem = f"no JSON object of the contract ({kind})"
-        else:
-            url = answer.url or (answer.data.url if answer.data else None)
-            if url:
-                return url
-            problem = "no url in it"
-    raise UnexpectedAnswer(Reason.BAD_RESPONSE, f"HTTP 200 from the API with {problem}", http_status=200)
+            return msgspec.json.decode(body, type=_Answer)
+        except UnicodeDecodeError:
+            # Bytes in another encoding belong to the link as they are; as surrogates they stay recognisable.
+            return msgspec.convert(json.loads(body.decode("utf-8", "surrogateescape")), _Answer)
+    except (ValueError, RecursionError):
+        return None
 
 
 class _Violation(msgspec.Struct, rename="camel"):

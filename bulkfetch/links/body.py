@@ -4,15 +4,18 @@ import asyncio
 import hashlib
 import math
 from dataclasses import dataclass
+from datetime import datetime
 
 import aiohttp
 
-from bulkfetch.errors import BadBody, OriginError, PermanentError, Reason, TransientError
+from bulkfetch.errors import BadBody, NotReady, OriginError, PermanentError, Reason, Refused, TransientError
 from bulkfetch.events import Origin
 from bulkfetch.links.digests import promised_digests
+from bulkfetch.links.renderings import Rendering
+from bulkfetch.links.stand_ins import stand_in
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Permit
-from bulkfetch.net.http_errors import http_errors
+from bulkfetch.net.http_errors import http_errors, retry_after_of
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.text import printable
 
@@ -41,7 +44,8 @@ class HttpBody:
     Args:
         permit: ended with the last byte, so that the next download may start while this one is made durable.
         last_bad_sha256: the SHA-256 of a body that was no PDF; if it comes again, the error carries `hold`.
-        expected: the SHA-256 that an earlier download of the same link had; None if there was none.
+        witness: an earlier download of the same document, which this one must confirm; None if none is needed.
+        now: for a Retry-After date.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class HttpBody:
         *,
         arrival: "Arrival",
         last_bad_sha256: str | None,
-        expected: str | None,
+        witness: Rendering | None,
+        now: datetime,
     ) -> None:
         kind = response.headers.get("Content-Type")
         self.content_type = printable(kind, 100) if kind else None
@@ -59,7 +64,9 @@ class HttpBody:
         self._arrival = arrival
         self._permit = permit
         self._last_bad_sha256 = last_bad_sha256
-        self._expected = expected
+        self._witness = witness
+        self._rendering = Rendering() if witness else None
+        self._now = now
         self._check = PdfCheck()
         self._promised = promised_digests(response)
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -83,6 +90,8 @@ class HttpBody:
                 self._check.take(chunk)
                 if hash_md5:
                     self._md5.update(chunk)
+                if self._rendering:
+                    self._rendering.take(chunk)
                 chunks.append(chunk)
                 if self._check.size > enough:
                     return True
@@ -104,7 +113,7 @@ class HttpBody:
         promised = self._response.content_length
         if promised is not None and self._check.size != promised:
             raise TransientError(Reason.TRUNCATED, f"{self._check.size} of {promised} bytes arrived")
-        if self._expected is not None and self.sha256 != self._expected:
+        if self._witness and self._rendering and not self._witness.confirms(self._rendering):
             raise TransientError(Reason.TRUNCATED, "two downloads without a length differ: one of them was cut")
         for promise in self._promised:
             found = self._md5 if promise.algorithm == "md5" else self._check
@@ -113,12 +122,24 @@ class HttpBody:
                 raise TransientError(Reason.DIGEST_MISMATCH, message).about(self.size, self.sha256)
         flaw = self._check.flaw()
         if flaw is not None:
-            message = f"{flaw} (content type {self.content_type})"
-            # An empty body that comes twice proves nothing: a connection that broke looks the same.
-            if self._check.size and self.sha256 == self._last_bad_sha256:
-                twice = PermanentError(Reason.NOT_PDF, f"{message}; the same bytes came twice", hold=True)
-                raise twice.about(self.size, self.sha256)
-            raise BadBody(Reason.NOT_PDF, message, sha256=self.sha256).about(self.size, self.sha256)
+            raise self._no_document(flaw)
+
+    def _no_document(self, flaw: str) -> TransientError:
+        message = f"{flaw} (content type {self.content_type})"
+        refused = Refused(self.sha256, self.size)
+        hold = self.sha256 == self._last_bad_sha256
+        instead = stand_in(self._check.head, self.content_type)
+        if instead is None:
+            return BadBody(Reason.NOT_PDF, message, refused=refused, hold=hold)
+        return NotReady(
+            Reason.NOT_READY,
+            f"{instead} came in place of the document: {message}",
+            http_status=self._response.status,
+            retry_after=retry_after_of(self._response, self._now),
+            # Nothing can be learned from an empty body: a connection that broke looks the same.
+            refused=refused if self.size else None,
+            hold=hold,
+        )
 
 
 class Arrival:

@@ -1,7 +1,6 @@
 """Opens download links: redirects, statuses, and how the body is framed."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -20,17 +19,21 @@ from bulkfetch.errors import (
 from bulkfetch.events import Origin
 from bulkfetch.links.body import Arrival, BodyLimits, HttpBody, check_size
 from bulkfetch.links.digests import promised_digests
+from bulkfetch.links.renderings import Rendering, Witnesses
 from bulkfetch.models import Link
 from bulkfetch.net.asking import ask
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
+from bulkfetch.net.headers import names_coding
 from bulkfetch.net.http_errors import NEVER_MENDED, http_errors, transient_status
 from bulkfetch.net.link_rules import LinkRules
+from bulkfetch.net.urls import redirected, sendable
 
 MAX_REDIRECTS = 3
 KEPT_HOSTS = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_WITH_DOCUMENT = frozenset({200, 201, 203})
 _HTTP_ERRORS = http_errors(Origin.DOWNLOAD_HOST)
 
 
@@ -53,6 +56,7 @@ class HttpDownloader:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
         self._deadlines = Deadlines()
         self._kept: set[tuple[str, str]] = set()
+        self._witnesses = Witnesses()
         self._utc_now = utc_now
         self._time = asyncio.get_running_loop().time
 
@@ -62,32 +66,43 @@ class HttpDownloader:
         try:
             if self._time() - link.minted_at > 0.8 * link.valid_seconds:
                 raise LinkAged("the link aged while waiting for its host")
+            witness = self._witnesses.take(link.invoice_id)
             response = await self._get(link)
-            digest = None
-            if _is_weakly_framed(response):
-                # Nothing in HTTP tells a cut body from a whole one here: two identical downloads must.
-                digest = await self._digest_once(response)
+            if not _is_weakly_framed(response):
+                witness = None
+            elif witness is None:
+                # Nothing in HTTP tells a cut body from a whole one here: a second download must.
+                witness = await self._render_once(response)
+                # Some links work once: then the next one is for the second download.
+                self._witnesses.keep(link.invoice_id, witness)
                 response = await self._get(link)
         except BaseException as error:
             permit.close(error)
             raise
         arrival = Arrival(response, self._limits, self._deadlines)
-        return HttpBody(response, permit, arrival=arrival, last_bad_sha256=last_bad_sha256, expected=digest)
+        return HttpBody(
+            response,
+            permit,
+            arrival=arrival,
+            last_bad_sha256=last_bad_sha256,
+            witness=witness,
+            now=self._utc_now(),
+        )
 
-    async def _digest_once(self, response: aiohttp.ClientResponse) -> str:
-        sha256 = hashlib.sha256()
+    async def _render_once(self, response: aiohttp.ClientResponse) -> Rendering:
+        rendering = Rendering()
         arrival = Arrival(response, self._limits, self._deadlines)
         try:
             while chunk := arrival.at_hand() or await arrival.next():
-                sha256.update(chunk)
+                rendering.take(chunk)
         finally:
             response.close()
-        return sha256.hexdigest()
+        return rendering
 
     async def _get(self, link: Link) -> aiohttp.ClientResponse:
         with _HTTP_ERRORS:
-            # As received, byte for byte: a signature covers the URL's exact spelling.
-            url = URL(link.url, encoded=True)
+            url = sendable(link.url)
+        cookies = False
         for _hop in range(1 + MAX_REDIRECTS):
             headers = self._headers_for(url)
             with _HTTP_ERRORS, self._deadlines.within(self._limits.connect + self._limits.first_byte):
@@ -98,12 +113,13 @@ class HttpDownloader:
             if response.status not in _REDIRECTS or location is None:
                 break
             response.close()
+            cookies = cookies or "Set-Cookie" in response.headers
             with _HTTP_ERRORS:
-                url = url.join(URL(location, encoded=True))
+                url = redirected(url, location)
         else:
             raise PermanentError(Reason.BAD_RESPONSE, f"the link redirects more than {MAX_REDIRECTS} times")
         try:
-            self._check(response, link)
+            self._check(response, link, cookies)
         except InvoiceError:
             response.close()
             raise
@@ -128,11 +144,11 @@ class HttpDownloader:
         self._kept.add(origin)
         return None
 
-    def _check(self, response: aiohttp.ClientResponse, link: Link) -> None:
+    def _check(self, response: aiohttp.ClientResponse, link: Link, cookies: bool) -> None:
         status = response.status
         message = f"HTTP {status} from the download host"
-        if status == 200:
-            if _is_encoded(response):
+        if status in _WITH_DOCUMENT or _is_whole_range(response):
+            if names_coding(response.headers.getall("Content-Encoding", [])):
                 raise TransientError(Reason.BAD_RESPONSE, f"{message} with an encoding that was not asked for")
             check_size(response.content_length or 0, self._limits.max_size)
             return
@@ -144,18 +160,16 @@ class HttpDownloader:
         if 400 <= status < 500:
             expired = self._time() - link.minted_at >= link.valid_seconds
             reason = Reason.LINK_EXPIRED if expired else Reason.LINK_REFUSED
+            if cookies:
+                message = f"{message}; a redirect on the way there set a cookie, which bulkfetch does not send back"
             raise LinkRefused(reason, message, http_status=status)
         raise UnexpectedAnswer(Reason.BAD_RESPONSE, message, http_status=status)
 
 
-_CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
-
-
-def _is_encoded(response: aiohttp.ClientResponse) -> bool:
-    """Whether `Content-Encoding` names a coding. Senders also write there what is none (`none`, `UTF-8`, `aws-chunked`
-    of a body that was stored plain): such a label says nothing about the bytes."""
-    fields = response.headers.getall("Content-Encoding", [])
-    return any(label.strip().lower() in _CODINGS for field in fields for label in field.split(","))
+def _is_whole_range(response: aiohttp.ClientResponse) -> bool:
+    """Whether this is a part by its status, but the whole by its own account: some caches answer so unasked."""
+    size = response.content_length
+    return response.status == 206 and response.headers.get("Content-Range") == f"bytes 0-{(size or 0) - 1}/{size}"
 
 
 def _is_weakly_framed(response: aiohttp.ClientResponse) -> bool:

@@ -22,7 +22,7 @@ from bulkfetch.errors import (
     UnexpectedAnswer,
 )
 from bulkfetch.events import Origin
-from bulkfetch.links.answers import error_detail, link_in, read_answer, refuses_seconds_valid, target_host
+from bulkfetch.links.answers import error_detail, link_in, no_link, read_answer, refuses_seconds_valid, target_host
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Link, Secret
 from bulkfetch.net.asking import ask
@@ -130,13 +130,14 @@ class ApiMinter:
             if response.status == 401:
                 permit.close(PermanentError(Reason.UNAUTHORIZED, "the token is refused", http_status=401))
                 return None
-            if response.status != 200:
+            link = link_in(body) if 200 <= response.status < 300 else None
+            if link is None:
                 refusal = self._refusal(response, body, token)
                 if isinstance(refusal, Throttled) and self._is_singled_out(invoice_id):
                     raise SingledOut(refusal.reason, f"{refusal} (only this invoice)", http_status=refusal.http_status)
                 raise refusal
             self._refused.pop(invoice_id, None)
-            return Link(link_in(response, body), minted_at, self._link_seconds, invoice_id, fresh)
+            return Link(link, minted_at, self._link_seconds, invoice_id, fresh)
 
     def _is_singled_out(self, invoice_id: str) -> bool:
         """Count a refusal of `invoice_id`. True if the invoice must be put off: it alone is refused, and each further
@@ -162,6 +163,8 @@ class ApiMinter:
             return PermanentError(_PERMANENT[status], message, http_status=status)
         if status in NEVER_MENDED:
             return FatalError(message)
+        if 200 <= status < 300:
+            return no_link(response, body, now=self._utc_now())
         if 300 <= status < 400:
             # Following it would carry the token elsewhere, or turn the PUT into a GET.
             return FatalError(f"{message}: it redirects to {target_host(response)}; set api.url to where the API is")

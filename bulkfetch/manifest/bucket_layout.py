@@ -1,8 +1,9 @@
 """How the manifests of a bucket are laid out: a bucket knows no append, so a run's rows go up as immutable objects.
 
-`manifests/<run>/0000000001.jsonl` and so on are the segments of a run, each put as soon as its rows are there. Up to a
-thousand segments are put once more as one pack, `manifests/<run>.rows-0000000001-0000001000.jsonl`. So a reader lists
-a few packs, not the segments that they hold. `manifests/<run>.json`, the summary, comes last.
+`.bulkfetch/rows/<run>/0000000001.jsonl` and so on are the segments of a run, each put as soon as its rows are there.
+Up to a thousand segments are put once more as one pack, `manifests/<run>.rows-0000000001-0000001000.jsonl`. So a reader
+lists a few packs, not the segments that they hold, and `manifests/*.jsonl` holds no row twice. `manifests/<run>.json`,
+the summary, comes last: then the packs hold all rows of the run. Nothing of this is ever deleted.
 """
 
 import re
@@ -12,18 +13,29 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from bulkfetch.errors import FatalError
-from bulkfetch.keys import MANIFESTS
+from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.runs import RUN_ID
 from bulkfetch.models import ObjectMeta
 from bulkfetch.text import printable
 
+ROWS = f"{STATE}/rows"
+"""The folder whose folders hold the segments of the runs."""
+
 # Numbers have one width, because a bucket sorts keys as text. The summary sorts before the packs but is put after
 # them: a listing that takes several requests, and shows the summary, therefore shows all packs.
 _RUN = rf"{MANIFESTS}/(?P<run>{RUN_ID.pattern})"
-_SEGMENT = re.compile(rf"{_RUN}/(?P<first>[0-9]+)\.jsonl", re.ASCII)
+_ROWS_OF = rf"{ROWS}/(?P<run>{RUN_ID.pattern})/"
+_SEGMENT = re.compile(rf"{_ROWS_OF}(?P<first>[0-9]+)\.jsonl", re.ASCII)
 _PACK = re.compile(rf"{_RUN}\.rows-(?P<first>[0-9]+)-(?P<last>[0-9]+)\.jsonl", re.ASCII)
 _SUMMARY = re.compile(rf"{_RUN}\.json", re.ASCII)
-_FOLDER = re.compile(rf"{_RUN}/", re.ASCII)
+_FOLDER = re.compile(_ROWS_OF, re.ASCII)
+
+
+HEALING = (
+    "bring it back from an earlier version or a backup of the bucket; if there is none, take the rest of that run's "
+    "manifest away as well: what it stored is then fetched again, and adopted in its place"
+)
+"""The way out where rows are in the bucket no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +50,7 @@ class Part:
 
 @dataclass(slots=True)
 class Layout:
-    """What the top level of an archive's manifests shows. `runs` are the runs that have rows."""
+    """What the top levels of an archive's manifests and segments show. `runs` are the runs that have rows."""
 
     runs: set[str] = field(default_factory=set)
     packs: defaultdict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
@@ -46,7 +58,8 @@ class Layout:
 
     @classmethod
     def of(cls, objects: Iterable[ObjectMeta], folders: Iterable[str]) -> Self:
-        """Sort out `objects` and `folders`; what is none of ours is left out."""
+        """Sort out the `objects` among the manifests and the `folders` of segments; what is none of ours is left
+        out."""
         layout = cls()
         for meta in objects:
             if found := _PACK.fullmatch(meta.key):
@@ -66,9 +79,14 @@ class Layout:
         return {run for run in self.runs if run not in self.summaries or run not in self.packs}
 
 
+def segments_folder(run: str) -> str:
+    """Where the segments of `run` are."""
+    return f"{ROWS}/{run}/"
+
+
 def segment_key(run: str, number: int) -> str:
     """Where segment `number` of `run` is; keys sort by their numbers."""
-    return f"{MANIFESTS}/{run}/{number:010}.jsonl"
+    return f"{segments_folder(run)}{number:010}.jsonl"
 
 
 def pack_key(run: str, first: int, last: int) -> str:
@@ -87,6 +105,14 @@ def segments(objects: Iterable[ObjectMeta]) -> list[Part]:
     return [Part(meta.key, meta.size, int(match["first"]), int(match["first"])) for meta, match in found if match]
 
 
+def missing_part(run: str, number: int) -> FatalError:
+    """What to raise where no object of `run` holds the segment `number`."""
+    first = segment_key(run, number)
+    return FatalError(
+        f"the manifest of run {printable(run)} is damaged: segments are missing from {first} on: {HEALING}"
+    )
+
+
 def in_order(run: str, parts: Iterable[Part]) -> Sequence[Part]:
     """`parts`, which are all of the manifest of `run`, from its first segment to its last.
 
@@ -97,6 +123,6 @@ def in_order(run: str, parts: Iterable[Part]) -> Sequence[Part]:
     expected = 1
     for part in ordered:
         if part.first != expected:
-            raise FatalError(f"the manifest of run {printable(run)} is damaged: segments are missing before {part.key}")
+            raise missing_part(run, expected)
         expected = part.last + 1
     return ordered

@@ -109,7 +109,7 @@ def _manifest_problems(run: Run, summary: Summary) -> list[Problem]:
     file = f"{MANIFESTS}/{run.id}.jsonl"
     if run.manifest is None:
         # In a bucket a run without rows has no object but its summary.
-        empty = not summary.manifest_rows and summary.manifest.endswith("/")
+        empty = not summary.manifest_rows and summary.manifest != f"{run.id}.jsonl"
         return [] if empty else [Problem(file, "it is missing, but its run has a summary")]
     digest = hashlib.sha256()
     rows = 0

@@ -37,6 +37,22 @@ class RunHistory:
         """
         return await self._loop.run_in_executor(self._thread, self._open_run.ledger.stored, ids)
 
+    async def refused(self, invoice_id: str) -> str | None:
+        """See `interfaces.History.refused`.
+
+        Raises:
+            FatalError: the ledger cannot be read.
+        """
+        return await self._loop.run_in_executor(self._thread, self._open_run.ledger.refused, invoice_id)
+
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """See `interfaces.History.accepted`.
+
+        Raises:
+            FatalError: the ledger cannot be read.
+        """
+        return await self._loop.run_in_executor(self._thread, self._open_run.ledger.accepted, ids)
+
     async def owner(self, key: str) -> str | None:
         """See `interfaces.History.owner`.
 
@@ -95,6 +111,14 @@ class SnapshotHistory:
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """See `interfaces.History.stored`."""
         return await to_thread.run_sync(self._ledger.stored, ids)
+
+    async def refused(self, invoice_id: str) -> str | None:
+        """See `interfaces.History.refused`."""
+        return await to_thread.run_sync(self._ledger.refused, invoice_id)
+
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """See `interfaces.History.accepted`."""
+        return await to_thread.run_sync(self._ledger.accepted, ids)
 
     async def owner(self, key: str) -> str | None:
         """See `interfaces.History.owner`."""

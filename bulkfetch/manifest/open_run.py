@@ -163,10 +163,11 @@ class OpenRun:
         # The bucket first: other machines cannot see a row that is in the local copy alone.
         if self._mirror is not None:
             self._mirror.append(lines)
+        start = self._row_file.size
         self._row_file.append(lines, len(rows))
         if self._indexing:
             try:
-                self.ledger.index(self.run, rows, self._row_file.size)
+                self.ledger.index(self.run, rows, lines, start)
             except sqlite3.Error:
                 # The rows are safe in the manifest. The ledger must have no gap, so it takes in no later row either,
                 # until it reads the manifests again.

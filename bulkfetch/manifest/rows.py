@@ -39,6 +39,16 @@ def decode_row(line: bytes) -> Row:
     return _decoder.decode(line)
 
 
+def are_rows(data: bytes) -> bool:
+    """Whether `data` is whole rows and nothing else.
+
+    Raises:
+        UsageError: a newer bulkfetch wrote them.
+    """
+    refuse_newer(data.partition(b"\n")[0], ROW_VERSION)
+    return data.endswith(b"\n") and _decode_block(data) is not None
+
+
 def refuse_newer(data: bytes, known: int) -> None:
     """Raise a UsageError if the JSON object in `data` has a version above `known`; anything else passes."""
     try:
@@ -57,6 +67,15 @@ def read_rows(path: Path, start: int = 0, end: int | None = None) -> Iterator[tu
     offset where it ends. Without `end`, to the file's end.
 
     Raises:
+        DamagedManifest, UsageError, OSError: as in `read_blocks`.
+    """
+    return ((rows, offset) for rows, _, offset in read_blocks(path, start, end))
+
+
+def read_blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[list[Row], bytes, int]]:
+    """As `read_rows`, but each block comes with its lines as they are in the file, too.
+
+    Raises:
         DamagedManifest: a line is not a whole row; the message names file and line.
         UsageError: a newer bulkfetch wrote a row.
         OSError: the file cannot be read.
@@ -73,7 +92,7 @@ def read_rows(path: Path, start: int = 0, end: int | None = None) -> Iterator[tu
             if rows is None:
                 raise _damaged(path, offset, block)
             offset += len(block)
-            yield rows, offset
+            yield rows, block, offset
 
 
 def _decode_block(block: bytes) -> list[Row] | None:

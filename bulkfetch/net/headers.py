@@ -1,11 +1,14 @@
-"""Times in HTTP header fields: Retry-After and Date."""
+"""What stands in HTTP header fields: the times in Retry-After and Date, and codings."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_RETRY_AFTER = 3600.0
 """Seconds. A server that asks for more has a quota in mind, not a pause: the run stops and says when to come back."""
+
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
 
 _DELAY_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -37,3 +40,9 @@ def parse_http_date(value: str) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def names_coding(content_encoding: Iterable[str]) -> bool:
+    """Whether one of the `Content-Encoding` fields names a coding. Senders also write there what is none (`none`,
+    `UTF-8`, `aws-chunked` of a body that was stored plain): such a label says nothing about the bytes."""
+    return any(label.strip().lower() in _CODINGS for field in content_encoding for label in field.split(","))

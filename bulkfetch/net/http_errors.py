@@ -24,6 +24,13 @@ NEVER_MENDED = frozenset({402, 451, 501, 505})
 """Statuses that no later try changes. Whether they end the run or one invoice depends on what was asked for."""
 
 
+NOT_YET = frozenset({202, 204, 409, 423, 425})
+"""Statuses by which servers say that a document is still being made."""
+
+
+_TOO_LARGE = ("Got more than", "Too many headers")  # aiohttp has no error of its own for it
+
+
 def http_errors(origin: str) -> AbstractContextManager[None]:
     """A context that turns the errors of aiohttp and of the system into ours. It may be entered any number of times,
     by several tasks at once.
@@ -66,18 +73,23 @@ def transient_status(response: aiohttp.ClientResponse, message: str, *, now: dat
     `message` becomes the error's own; `now` serves for a Retry-After date where the response has no date itself.
     """
     status = response.status
-    retry_after = parse_retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"), now=now)
+    retry_after = retry_after_of(response, now)
     if status == 429:
         return Throttled(Reason.RATE_LIMITED, message, http_status=status, retry_after=retry_after)
     if status == 503 and retry_after is not None:
         return Throttled(Reason.SERVER_ERROR, message, http_status=status, retry_after=retry_after)
     if status == 408:
         return OriginError(Reason.TIMEOUT, message, http_status=status)
-    if status in {409, 423, 425}:
-        return NotReady(Reason.UNPROCESSABLE, message, http_status=status)
+    if status in NOT_YET:
+        return NotReady(Reason.NOT_READY, message, http_status=status, retry_after=retry_after)
     if status >= 500 and status not in NEVER_MENDED:
         return OriginError(Reason.SERVER_ERROR, message, http_status=status)
     return None
+
+
+def retry_after_of(response: aiohttp.ClientResponse, now: datetime) -> float | None:
+    """The seconds that `response` asks to wait; None where it names no usable time. For `now` see above."""
+    return parse_retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"), now=now)
 
 
 def _mapped(error: Exception, origin: str) -> InvoiceError:
@@ -94,6 +106,8 @@ def _mapped(error: Exception, origin: str) -> InvoiceError:
             return TransientError(Reason.TRUNCATED, f"{origin}: the connection ended in the middle of the body")
         case aiohttp.ClientConnectorError(os_error=os_error):
             return OriginError(Reason.CONNECTION, f"{origin}: cannot connect ({_system_word(os_error)})")
+        case aiohttp.ClientResponseError() if error.message.startswith(_TOO_LARGE):
+            return UnexpectedAnswer(Reason.BAD_RESPONSE, f"{origin}: the header of the answer is too large")
         case aiohttp.ClientResponseError():
             return UnexpectedAnswer(Reason.BAD_RESPONSE, f"{origin}: the answer is not valid HTTP")
         case aiohttp.InvalidURL() | ValueError():

@@ -16,7 +16,8 @@ from bulkfetch.net.link_rules import CheckedResolver, LinkRules
 
 USER_AGENT = f"bulkfetch/{__version__}"
 READ_BUFFER = 256 * 1024
-MAX_HEADER = 16 * 1024
+MAX_HEADER = 64 * 1024  # a redirect to a signed link of 60 KB
+MAX_HEADERS = 200
 
 
 @asynccontextmanager
@@ -68,5 +69,6 @@ def _session(
         read_bufsize=READ_BUFFER,
         max_line_size=MAX_HEADER,
         max_field_size=MAX_HEADER,
+        max_headers=MAX_HEADERS,
     )
     return without_retries(session)

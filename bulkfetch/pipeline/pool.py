@@ -3,13 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, TransientError
+from bulkfetch.errors import Aborted, BulkfetchError, FatalError, NotReady, PermanentError, TransientError
 from bulkfetch.events import Estimated, Listener
 from bulkfetch.interfaces import Landed, Source, Taken
 from bulkfetch.models import InputRow, PutResult, Row
@@ -18,15 +19,26 @@ from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.not_ready import WaitingRoom
 from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
+from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.second_look import SecondLook
 from bulkfetch.pipeline.second_pass import SecondPass
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.tally import Tally
 from bulkfetch.pipeline.triage import Triage
+
+
+@dataclass(frozen=True, slots=True)
+class Afterwards:
+    """What is looked at once more behind its row: whose document it is, and whether the store has kept it."""
+
+    recheck: Recheck
+    second_look: SecondLook
 
 
 class Pool:
@@ -39,6 +51,7 @@ class Pool:
     Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
 
     Args:
+        not_ready: makes the waiting room; it is told where a job goes whose time has come.
         in_hand: the count of what is on its way, which `recorder` keeps, too.
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
@@ -54,7 +67,9 @@ class Pool:
         rows: RowWriter,
         recorder: Recorder,
         second_pass: SecondPass,
-        recheck: Recheck,
+        afterwards: Afterwards,
+        not_ready: Callable[[Callable[[Job], None]], WaitingRoom],
+        refusals: Refusals,
         canary: Canary,
         in_hand: InHand,
         quota: Quota,
@@ -71,7 +86,8 @@ class Pool:
         self._rows = rows
         self._recorder = recorder
         self._second_pass = second_pass
-        self._recheck = recheck
+        self._afterwards = afterwards
+        self._refusals = refusals
         self._canary = canary
         self._in_hand = in_hand
         self._quota = quota
@@ -81,6 +97,7 @@ class Pool:
         self._to_start = workers
         self._drain = drain
         self._rendezvous = Rendezvous[Job]()
+        self._not_ready = not_ready(self._rendezvous.put_back)
         self._crew: TaskGroup | None = None
 
     @property
@@ -97,6 +114,7 @@ class Pool:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, producing, working, name="stop")
             tasks.start_soon(self._recorder.run, name="recorder")
+            tasks.start_soon(self._afterwards.second_look.run, name="second look")
             tasks.start_soon(self._watch_doubts, name="doubts")
             tasks.start_soon(self._recorder.watch_canary, lambda: self._in_hand.invoices > 0, name="canary")
             try:
@@ -118,6 +136,7 @@ class Pool:
         with anyio.move_on_after(self._drain):
             await self._stop.forced.wait()
         working.cancel()
+        self._afterwards.second_look.give_up()
         self._recorder.stop_waiting()
 
     def _start_workers(self, number: int) -> None:
@@ -130,6 +149,7 @@ class Pool:
 
     async def _come_to_rest(self) -> None:
         """Bring every body that was read to its row, and hand back the invoices that are still put off."""
+        waiting = self._not_ready.take()
         while True:
             for job in self._rendezvous.take_returned():
                 await self._process(job)
@@ -137,10 +157,13 @@ class Pool:
                 break
             await self._in_hand.change()
         # What came back may have been put off just now.
-        await self._recorder.release([job.delivery for job in self._second_pass.take()])
+        left = [*waiting, *self._not_ready.take(), *self._second_pass.take()]
+        await self._recorder.release([job.delivery for job in left])
         await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
         self._recorder.close()
+        await self._recorder.end()
+        await self._afterwards.second_look.finish()
 
     async def _produce(self) -> None:
         estimate = None
@@ -150,16 +173,16 @@ class Pool:
                     if estimate != (estimate := self._source.estimate()):
                         self._notify(Estimated(estimate))
                     await self._take(batch)
-                    if self._recheck.due:
+                    if self._afterwards.recheck.due:
                         await self._in_hand.none()
-                        await self._recheck.run()
+                        await self._afterwards.recheck.run()
                     if self._quota.exceeded:
                         reading.cancel()
             # What was put off is tried once more when everything else is done: the trouble may have passed.
             await self._in_hand.none()
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
-            await self._recheck.finish()
+            await self._afterwards.recheck.finish()
             self.tally.read_to_end = not self._quota.exceeded
             if self._quota.exceeded:
                 self._stop.request(self._quota.cause())
@@ -168,7 +191,7 @@ class Pool:
 
     async def _watch_doubts(self) -> None:
         try:
-            await self._recheck.watch()
+            await self._afterwards.recheck.watch()
         except FatalError as error:
             self._stop.request(error)
 
@@ -195,6 +218,7 @@ class Pool:
             while waiting:
                 if self._canary.passed:
                     self._start_workers(self._to_start)
+                await self._not_ready.room()
                 await self._rendezvous.wait_receiver()
                 if self._rendezvous.send_nowait(waiting[0]):
                     waiting.popleft()
@@ -206,6 +230,7 @@ class Pool:
     async def _work(self) -> None:
         while True:
             await self._in_hand.room()
+            await self._afterwards.second_look.room()
             job = await self._rendezvous.receive()
             if job is None:
                 return
@@ -230,6 +255,8 @@ class Pool:
     async def _outcome(self, job: Job) -> Row | None:
         """The row for `job`; None if the store has it now, or it was put off."""
         landed, job.landed = job.landed, None
+        if landed is None and self._not_ready.until_its_time(job):
+            return None
         try:
             if landed is None:
                 job.effort.begin(self._utc_now(), asyncio.get_running_loop().time())
@@ -239,10 +266,13 @@ class Pool:
                 return await self._settle(job, landed)
             await self._fetch(job, landed)
         except TransientError as error:
-            if error.second_pass and not job.final and await self._second_pass.put_off(job):
+            if isinstance(error, NotReady) and await self._not_ready.wait(job, error):
+                return None
+            judged = await self._refusals.judge(job, error)
+            if judged is error and error.second_pass and not job.final and await self._second_pass.put_off(job):
                 self._in_hand.ended()
                 return None
-            return self._rows.failed(job, error)
+            return self._rows.failed(job, judged)
         except PermanentError as error:
             return self._rows.failed(job, error)
         return None
@@ -293,4 +323,5 @@ class Pool:
 
     def _end(self, job: Job, row: Row) -> None:
         self._second_pass.forget(job.delivery.invoice_id)
+        self._not_ready.forget(job.delivery.invoice_id)
         self._recorder.add(job.delivery, row)

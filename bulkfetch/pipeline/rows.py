@@ -39,6 +39,7 @@ class RowWriter:
                 (delivery, self.already_stored(delivery, now, _moved(entry, known.moved.get(delivery.invoice_id))))
                 for delivery, entry in known.stored
             ),
+            *((delivery, self.accepted(delivery, now)) for delivery, _ in known.accepted),
         ]
 
     def stored(self, job: Job, result: PutResult) -> Row:
@@ -67,8 +68,8 @@ class RowWriter:
             reason=error.reason,
             retryable=isinstance(error, TransientError),
             key=job.key,
-            size=error.size,
-            sha256=error.sha256,
+            size=error.refused.size if error.refused else None,
+            sha256=error.refused.sha256 if error.refused else None,
             http_status=error.http_status,
             message=printable(str(error)),
         )
@@ -77,6 +78,10 @@ class RowWriter:
         """An earlier run stored it, and the object is in its place. `now` is the moment, if it is known already (below,
         too)."""
         return self._skipped(delivery, Reason.ALREADY_STORED, now, message)
+
+    def accepted(self, delivery: Delivery, now: str = "") -> Row:
+        """Somebody has accepted that it will not come. Only that person's own row has a message: it sets the flag."""
+        return self._skipped(delivery, Reason.ACCEPTED, now)
 
     def duplicate(self, delivery: Delivery, first_line: int | None, now: str = "") -> Row:
         """The ID came before in this input."""

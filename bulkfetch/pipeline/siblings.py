@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from bulkfetch.retrying import polling
 
-_ROW_SECONDS = 3.0
+ROW_SECONDS = 3.0
 """How long a row may take. In a bucket, rows gather for half a second before they are put."""
 
 _LOOK_SECONDS = 0.2
@@ -28,6 +28,6 @@ class Siblings:
             return True
         if self._in_vain >= _ENOUGH_IN_VAIN:
             return False
-        found = await polling(look, _ROW_SECONDS, pause=_LOOK_SECONDS)
+        found = await polling(look, ROW_SECONDS, pause=_LOOK_SECONDS)
         self._in_vain = 0 if found else self._in_vain + 1
         return found

@@ -16,15 +16,16 @@ Whole = Callable[[Sequence[str]], Awaitable[Sequence[bool]]]
 class Sorted:
     """A batch of input rows by what is to become of them, each list in the input's order.
 
-    `duplicates` carry the line where their ID came first; `to_fetch` the key, and whether an object without a row may
-    lie there already. `moved` has for invoices among `stored` the key that they would have today, where that is another
-    one: the template was changed since, or a column.
+    `duplicates` carry the line where their ID came first; `accepted` are gaps, with the reason that was given;
+    `to_fetch` carry the key, and whether an object without a row may lie there already. `moved` has for invoices among
+    `stored` the key that they would have today, where that is another one: the template was changed since, or a column.
     """
 
     malformed: list[Malformed] = field(default_factory=list)
     unusable: list[tuple[Delivery, PermanentError]] = field(default_factory=list)
     duplicates: list[tuple[Delivery, int | None]] = field(default_factory=list)
     stored: list[tuple[Delivery, Entry]] = field(default_factory=list)
+    accepted: list[tuple[Delivery, str]] = field(default_factory=list)
     to_fetch: list[tuple[Delivery, str, bool]] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)
 
@@ -78,6 +79,7 @@ class Triage:
             self._keys.check_columns(dict.fromkeys(name for delivery in deliveries for name in delivery.fields))
         repeated = await self._repeated(deliveries)
         stored = await self._still_stored([delivery.invoice_id for delivery in deliveries])
+        accepted = await self._accepted([delivery.invoice_id for delivery in deliveries], stored)
         for index, delivery in enumerate(deliveries):
             if index in repeated:
                 result.duplicates.append((delivery, repeated[index]))
@@ -85,6 +87,8 @@ class Triage:
                 result.stored.append((delivery, entry))
                 if key := self._moved(delivery, entry):
                     result.moved[delivery.invoice_id] = key
+            elif (reason := accepted.get(delivery.invoice_id)) is not None:
+                result.accepted.append((delivery, reason))
             else:
                 try:
                     key = self._keys.key_for(delivery.invoice_id, delivery.fields)
@@ -124,6 +128,11 @@ class Triage:
             for (invoice_id, entry), meta in zip(entries, found, strict=True)
             if meta is not None and meta.size == entry.size
         }
+
+    async def _accepted(self, ids: Sequence[str], stored: Mapping[str, Entry]) -> Mapping[str, str]:
+        """Those of `ids` that are not `stored` and will not come, with the reasons."""
+        missing = [invoice_id for invoice_id in ids if invoice_id not in stored] if stored else ids
+        return await self._history.accepted(missing) if missing else {}
 
     async def _unrecorded(self, to_fetch: Sequence[tuple[Delivery, str, bool]]) -> set[str]:
         """The keys under which an object lies that nothing known here tells of."""

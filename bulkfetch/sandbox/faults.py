@@ -17,7 +17,7 @@ class Faults:
         truncate: the connection is cut in the middle of a PDF.
         expire: the minted link is dead already.
         not_found: share of the IDs that the API never knows; always the same ones.
-        not_pdf: a download answers 200 with an HTML page.
+        not_pdf: a download answers 200 with XML.
         latency: seconds (not a rate) before every answer, give or take a half.
     """
 

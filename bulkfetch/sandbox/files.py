@@ -13,7 +13,7 @@ from bulkfetch.sandbox.stats import Stats
 
 _PREFIX = "/documents/"
 _PDF = "application/pdf"
-_MAINTENANCE = b"<!DOCTYPE html><html><head><title>Maintenance</title></head><body>Back soon.</body></html>"
+_NO_PDF = b"<?xml version='1.0' encoding='UTF-8'?>\n<Invoice>the data of an invoice, without its picture</Invoice>\n"
 
 
 class FileHost:
@@ -59,7 +59,7 @@ class FileHost:
             return _error(HTTPStatus.NOT_FOUND, "NoSuchKey", "There is no such document.")
         if self._dice.falls(self._dice.faults.not_pdf):
             self._stats.not_pdf += 1
-            return web.Response(body=_MAINTENANCE, content_type="text/html")
+            return web.Response(body=_NO_PDF, content_type="application/xml")
         if self._dice.falls(self._dice.faults.truncate):
             self._stats.truncated += 1
             return await _cut(document, request)

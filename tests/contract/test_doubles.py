@@ -84,6 +84,7 @@ async def test_a_history_tells_what_is_stored_and_repeated_as_a_real_one_does(tm
     async with SnapshotHistory.open(archive, seen=tmp_path / "seen") as real:
         for history in (real, GivenHistory(entries)):
             assert await history.stored(["a", "c"]) == {"a": entries["a"]}
+            assert await history.accepted(["a", "c"]) == {}
             assert [await history.owner(key) for key in ("b.pdf", "c.pdf")] == ["b", None]
             assert await history.find_repeats([("a", 1), ("c", 2), ("a", 3)]) == {2: 1}
             assert await history.find_repeats([("d", 4), ("c", 5)]) == {1: 2}

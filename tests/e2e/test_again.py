@@ -1,6 +1,7 @@
 """The same command again converges: what is stored stays and is not fetched, what failed or is gone is."""
 
 import hashlib
+import json
 import shutil
 from collections import Counter
 
@@ -17,6 +18,7 @@ from support.program import (
     summary,
     write_ids,
 )
+from support.runs import accept
 
 
 @pytest.fixture
@@ -49,6 +51,26 @@ def test_nothing_stored_is_requested_again(archived):
         assert {row.invoice_id for row in rows(dest)} == first
         assert summary(dest).counts.skipped == 40
     assert (dest / ".bulkfetch" / "ledger.sqlite3").exists()
+
+
+def test_an_accepted_gap_does_not_keep_a_run_from_being_complete(archived):
+    """From then on it is `skipped/accepted` and asked for no more, and plan says so, too; taken back, it is asked for
+    again."""
+    served, dest, run = archived
+    write_ids(dest.parent / "ids.txt", [*ids_of(served)[:40], "RE-0"])
+    assert run().returncode == 3
+    accept(dest, ["RE-0"], "written off in 2019")
+    for _ in range(2):
+        planned = json.loads(bulkfetch("plan", dest.parent / "ids.txt", "--to", dest, "--json").stdout)
+        assert (planned["to_fetch"], planned["accepted"], planned["already_stored"], planned["read"]) == (0, 1, 40, 41)
+        assert run().returncode == 0
+        assert served.stats.puts.total() == 0
+        assert [(row.outcome, row.reason) for row in rows(dest) if row.invoice_id == "RE-0"] == [
+            ("skipped", "accepted")
+        ]
+    accept(dest, ["RE-0"], None)
+    assert run().returncode == 3
+    assert served.stats.puts.total() == 1
 
 
 def test_what_is_gone_cut_or_new_is_fetched_and_nothing_else(archived):

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import socket
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, repeat
 
@@ -14,7 +15,7 @@ import pytest
 import trustme
 from support.edges import LOCAL, PDF, SIGNATURE, assert_keeps_secrets, downloading, everything_said, link_to, new_gate
 from support.fault_server import CLOSE, RESET, chunked, fault_server, head, reply
-from support.pdfs import pdf_bytes
+from support.pdfs import pdf_bytes, updated
 from support.puts import opened, read_body
 
 from bulkfetch.errors import (
@@ -26,6 +27,7 @@ from bulkfetch.errors import (
     OriginError,
     PermanentError,
     Reason,
+    Refused,
     Throttled,
     TransientError,
     UnexpectedAnswer,
@@ -83,6 +85,9 @@ async def outcome(*answers, age=0.0, last_bad_sha256=None, **limits):
         "/a;v=1,2:3@4!$'()*",
         "/%41%5B%5D?k=[]|{}",
         "/a?X-Amz-Credential=AK%2F20260301%2Feu&X-Amz-Signature=c4n4ry",
+        "/a?",
+        "/a?b?",
+        "/" + "a" * 60_000,
     ],
 )
 async def test_the_target_goes_out_byte_for_byte(target):
@@ -107,6 +112,26 @@ async def test_the_request_carries_nothing_of_ours(monkeypatch):
             assert request.method == "GET"
             assert request.headers.keys() == {"host", "accept", "accept-encoding", "user-agent"}
             assert request.headers["accept-encoding"] == "identity"
+
+
+async def test_what_no_request_line_can_carry_is_encoded():
+    """Blanks and letters beyond ASCII, in links and in Location, as UTF-8 or as the bytes that came."""
+    async with fault_server() as files, downloading() as downloader:
+        files.on("/", reply(200, PDF))
+        files.on("/from", [b"HTTP/1.1 302 Found\r\nLocation: /to/s\xf8 \xc3\xb8?\r\nContent-Length: 0\r\n\r\n"])
+        assert await read(downloader, link_to(f" {files.url}/Rechnung Ü.pdf?n=Müller\udcfc&s=%2b|\n")) == PDF
+        assert await read(downloader, link_to(f"{files.url}/from")) == PDF
+        assert files.targets == ["/Rechnung%20%C3%9C.pdf?n=M%C3%BCller%FC&s=%2b|", "/from", "/to/s%F8%20%C3%B8?"]
+        error = await read(downloader, link_to(f"{files.url}/a\r\nX: y"))
+        assert (type(error), len(files.requests)) == (PermanentError, 3)
+
+
+async def test_a_redirect_to_a_long_link():
+    """A Location of 60 KB is followed."""
+    async with fault_server() as files, downloading() as downloader:
+        files.on("/a", reply(302, headers={"Location": "/b?s=" + "x" * 60_000}))
+        files.on("/b", reply(200, PDF))
+        assert await read(downloader, link_to(f"{files.url}/a")) == PDF
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -309,15 +334,21 @@ async def test_what_is_told_of_the_body():
             (reply(200, PDF, {"Content-Encoding": coding}), TransientError, Reason.BAD_RESPONSE)
             for coding in ("br", "x-gzip", "deflate", "ZSTD", "compress", "aws-chunked,gzip", "none, br")
         ),
-        (reply(200, b""), BadBody, Reason.NOT_PDF),
-        (reply(200, b"<html>Wartung</html>", {"Content-Type": "text/html"}), BadBody, Reason.NOT_PDF),
+        (reply(200, b""), NotReady, Reason.NOT_READY),
+        (reply(200, b"<html>Wartung</html>", {"Content-Type": "text/html"}), NotReady, Reason.NOT_READY),
+        (reply(200, b'{"status": "pending"}', {"Retry-After": "3"}), NotReady, Reason.NOT_READY),
+        (
+            reply(200, b"<?xml version='1.0'?><ubl:Invoice/>", {"Content-Type": "application/xml"}),
+            BadBody,
+            Reason.NOT_PDF,
+        ),
         (reply(200, b"x" + PDF[5:]), BadBody, Reason.NOT_PDF),
         (reply(200, PDF[:-7]), BadBody, Reason.NOT_PDF),
         ([reply(200, PDF) + b"surplus", CLOSE], UnexpectedAnswer, Reason.BAD_RESPONSE),
         ([RESET], OriginError, Reason.CONNECTION),
         ([CLOSE], OriginError, Reason.CONNECTION),
         ([b"HTTP/1.1 2000 OK\r\n\r\n", CLOSE], UnexpectedAnswer, Reason.BAD_RESPONSE),
-        ([head(200, {"X": "y" * 20_000}), CLOSE], UnexpectedAnswer, Reason.BAD_RESPONSE),
+        ([head(200, {"X": "y" * 70_000}), CLOSE], UnexpectedAnswer, Reason.BAD_RESPONSE),
     ],
 )
 async def test_wrong_bytes_are_refused(answer, kind, reason):
@@ -343,17 +374,72 @@ async def test_a_body_that_only_the_connections_end_ends():
         assert (await read(downloader, link_to(f"{files.url}/short"))).reason is Reason.NOT_PDF
 
 
+def unframed(body):
+    return [head(200, {}) + body, CLOSE]
+
+
+async def test_a_document_that_is_rendered_anew_each_time():
+    """Without a length two whole renderings confirm each other, whatever date is in them; one revision less is a
+    cut."""
+    first, second = pdf_bytes(3216, "printed at 8:01"), pdf_bytes(3300, "printed at 08:02")
+    async with fault_server() as files, downloading() as downloader:
+        files.on("/", unframed(first), unframed(second))
+        assert await read(downloader, link_to(f"{files.url}/a")) == second
+        files.on("/", unframed(updated(first)), unframed(second))
+        assert (await read(downloader, link_to(f"{files.url}/a"))).reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("used_up", [reply(403), reply(200, b"<html>This link was used.</html>"), unframed(b"used up")])
+async def test_a_link_that_works_once_and_a_body_without_a_length(used_up):
+    """What the first link brought is remembered for the second link, which confirms it."""
+    async with fault_server() as files, downloading() as downloader:
+        for name in ("1", "2"):
+            files.on(f"/{name}", unframed(pdf_bytes(3216, name)), used_up)
+        link = replace(link_to(f"{files.url}/1"), invoice_id="A")
+        assert isinstance(await read(downloader, link), TransientError)
+        assert await read(downloader, replace(link, url=f"{files.url}/2")) == pdf_bytes(3216, "2")
+        assert files.targets == ["/1", "/1", "/2"]
+
+
 async def test_the_same_wrong_bytes_twice_are_kept_aside():
-    """A body that comes again as it was is what the server has: given up, with its bytes held; but not an empty one."""
-    wrong, empty = b"<html>Rechnung</html>", b""
-    wrong_sha256 = hashlib.sha256(wrong).hexdigest()
-    held = await outcome(reply(200, wrong, {"Content-Type": "text/html"}), last_bad_sha256=wrong_sha256)
-    assert (type(held), held.reason, held.hold) == (PermanentError, Reason.NOT_PDF, True)
-    assert "content type text/html" in str(held)
-    other = await outcome(reply(200, wrong + b" "), last_bad_sha256=wrong_sha256)
+    """A body that comes again as it was is kept for a person to look at; only time tells if it is the last word."""
+    wrong = b"Rechnung"
+    refused = Refused(hashlib.sha256(wrong).hexdigest(), len(wrong))
+    held = await outcome(reply(200, wrong, {"Content-Type": "text/plain"}), last_bad_sha256=refused.sha256)
+    assert (type(held), held.reason, held.hold, held.refused) == (BadBody, Reason.NOT_PDF, True, refused)
+    assert "content type text/plain" in str(held)
+    other = await outcome(reply(200, wrong + b" "), last_bad_sha256=refused.sha256)
     assert (type(other), other.hold) == (BadBody, False)
-    assert type(await outcome(reply(200, empty), last_bad_sha256=hashlib.sha256(empty).hexdigest())) is BadBody
-    assert await outcome(reply(200, PDF), last_bad_sha256=wrong_sha256) == PDF
+    assert await outcome(reply(200, PDF), last_bad_sha256=refused.sha256) == PDF
+
+
+async def test_what_a_server_says_instead_of_a_document():
+    """The error says what came, when to come back, and which bytes these were; of an empty body there are none."""
+    page = b"<!DOCTYPE html><p>Bitte warten</p>"
+    error = await outcome(reply(200, page, {"Content-Type": "text/html", "Retry-After": "3"}))
+    assert (type(error), error.retry_after, error.http_status, error.charged) == (NotReady, 3.0, 200, False)
+    assert str(error).startswith("HTML came in place of the document")
+    assert error.refused == Refused(hashlib.sha256(page).hexdigest(), len(page))
+    assert (await outcome(reply(200))).refused is None
+
+
+async def test_a_part_that_is_the_whole():
+    """206 is taken where the answer itself says that it holds every byte."""
+    size = len(PDF)
+    assert await outcome(reply(206, PDF, {"Content-Range": f"bytes 0-{size - 1}/{size}"})) == PDF
+    for wrong in (f"bytes 0-{size - 1}/{size + 1}", f"bytes 1-{size}/{size + 1}", f"bytes 0-{size - 1}/*"):
+        assert type(await outcome(reply(206, PDF, {"Content-Range": wrong}))) is UnexpectedAnswer, wrong
+
+
+async def test_a_cookie_on_the_way_is_told():
+    """No cookie is sent back; where a redirect set one and the next hop refuses, the message says so."""
+    async with fault_server() as files, downloading() as downloader:
+        files.on("/a", reply(302, headers={"Location": "/b", "Set-Cookie": "a=c4n4ry"}))
+        files.on("/b", reply(403))
+        error = await read(downloader, link_to(f"{files.url}/a"))
+        assert type(error) is LinkRefused
+        assert "set a cookie" in str(error)
+        assert "set a cookie" not in str(await read(downloader, link_to(f"{files.url}/b")))
 
 
 def b64(algorithm, data=PDF):
@@ -407,7 +493,7 @@ async def test_the_servers_checksums(headers, believed):
     result = await outcome(reply(200, PDF, headers))
     if believed is False:
         assert (type(result), result.reason) == (TransientError, Reason.DIGEST_MISMATCH)
-        assert (result.size, result.sha256) == (len(PDF), hashlib.sha256(PDF).hexdigest())
+        assert result.refused == Refused(hashlib.sha256(PDF).hexdigest(), len(PDF))
     else:
         assert result == PDF
     async with fault_server() as files, downloading() as downloader:
@@ -479,11 +565,11 @@ async def test_the_first_byte_has_a_time_of_its_own():
     [
         ([400, 401, 403, 404, 405, 410, 412, 416, 422, 431, 499], LinkRefused, Reason.LINK_REFUSED),
         ([408], OriginError, Reason.TIMEOUT),
-        ([409, 423, 425], NotReady, Reason.UNPROCESSABLE),
+        ([202, 409, 423, 425], NotReady, Reason.NOT_READY),
         ([402, 451, 501, 505], PermanentError, Reason.BAD_RESPONSE),
         ([429], Throttled, Reason.RATE_LIMITED),
         ([500, 502, 503, 504, 520, 599], OriginError, Reason.SERVER_ERROR),
-        ([201, 202, 203, 205, 206, 226, 300, 304], UnexpectedAnswer, Reason.BAD_RESPONSE),
+        ([205, 206, 226, 300, 304], UnexpectedAnswer, Reason.BAD_RESPONSE),
     ],
 )
 async def test_every_status_has_its_disposition(statuses, kind, reason):
@@ -492,6 +578,12 @@ async def test_every_status_has_its_disposition(statuses, kind, reason):
         error = await outcome(reply(status, b"" if status == 304 else PDF))
         assert type(error) is kind, status
         assert (error.reason, error.http_status) == (reason, status)
+
+
+@pytest.mark.parametrize("status", [201, 203])
+async def test_a_document_with_another_good_status(status):
+    """Whether it was created just now or came through a proxy says nothing against whole bytes."""
+    assert await outcome(reply(status, PDF)) == PDF
 
 
 async def test_a_link_refused_after_its_life_has_expired():

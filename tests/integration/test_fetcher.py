@@ -19,7 +19,18 @@ from support.puts import settled
 from support.s3_proxy import Forgetful, s3_proxy
 
 from bulkfetch.config import Destination
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, PermanentError, Reason, TransientError
+from bulkfetch.errors import (
+    Aborted,
+    BadBody,
+    BulkfetchError,
+    FatalError,
+    InvoiceError,
+    NotReady,
+    PermanentError,
+    Reason,
+    Refused,
+    TransientError,
+)
 from bulkfetch.events import RetryScheduled
 from bulkfetch.models import Delivery, Outcome
 from bulkfetch.pipeline.fetcher import Fetcher
@@ -31,6 +42,7 @@ from bulkfetch.stores import LocalStore
 pytestmark = pytest.mark.anyio
 
 HTML = b"<html>Wartung</html>"
+XML = b"<?xml version='1.0'?><ubl:Invoice/>"
 WHOLE = reply(200, PDF, {"Content-Type": "application/pdf"})
 CUT = [head(200, {"Content-Length": str(len(PDF))}) + PDF[:1000], CLOSE]
 
@@ -119,7 +131,7 @@ async def test_from_an_id_to_an_object(tmp_path):
     ("answers", "attempts"),
     [
         ([CUT, WHOLE], 2),
-        ([reply(500), reply(502), CUT, reply(200, HTML), WHOLE], 5),
+        ([reply(500), reply(502), CUT, reply(200, XML), WHOLE], 5),
         ([reply(403), reply(404), WHOLE], 3),
         ([reply(206, PDF), WHOLE], 2),
         ([reply(429, headers={"Retry-After": "0"}), WHOLE], 2),
@@ -143,14 +155,15 @@ async def test_every_try_asks_for_a_link_of_its_own(tmp_path, answers, attempts)
     [
         (CUT, Reason.TRUNCATED, 5, True),
         (reply(500), Reason.SERVER_ERROR, 5, True),
-        (reply(200), Reason.NOT_PDF, 5, True),
+        (reply(200), Reason.NOT_READY, 1, True),
         (reply(403), Reason.LINK_REFUSED, 3, True),
         (reply(410), Reason.LINK_REFUSED, 3, True),
         (reply(206, PDF), Reason.BAD_RESPONSE, 2, True),
-        (reply(409), Reason.UNPROCESSABLE, 1, True),
-        (reply(423), Reason.UNPROCESSABLE, 1, True),
+        (reply(409), Reason.NOT_READY, 1, True),
+        (reply(204), Reason.NOT_READY, 1, True),
         (reply(402), Reason.BAD_RESPONSE, 1, False),
-        (reply(200, HTML), Reason.NOT_PDF, 2, False),
+        (reply(200, HTML), Reason.NOT_READY, 1, True),
+        (reply(200, XML), Reason.NOT_PDF, 5, True),
         (reply(200, PDF + b"x" * 100_000), Reason.TOO_LARGE, 1, False),
     ],
 )
@@ -183,8 +196,9 @@ async def test_a_connection_without_any_answer_is_replaced_once(tmp_path):
     ("answer", "kind", "tries"),
     [
         (reply(404), PermanentError, 1),
-        (reply(409), TransientError, 1),
-        (reply(200, b"{}"), TransientError, 2),
+        (reply(409), NotReady, 1),
+        (reply(200, b"{}"), NotReady, 1),
+        (reply(200, b"<html>"), TransientError, 2),
         (reply(500), TransientError, 5),
         (reply(401), FatalError, 1),
     ],
@@ -201,20 +215,22 @@ async def test_when_no_link_is_to_be_had(tmp_path, answer, kind, tries):
 
 
 async def test_the_same_wrong_bytes_twice_go_to_quarantine(tmp_path):
-    """A body that is no PDF and comes again as it was is kept aside whole, under no key."""
+    """A body that is no PDF and comes again as it was is kept aside whole, once, and under no key; but within moments
+    that proves nothing."""
     async with bench(tmp_path) as made:
-        made.files.on("/", reply(200, HTML), CUT, reply(200, HTML))
+        made.files.on("/", reply(200, XML), CUT, reply(200, XML))
         error, job = await made.fetch()
-        assert (error.reason, error.hold) == (Reason.NOT_PDF, True)
-        assert job.effort.attempts == 3
-        assert made.quarantined() == [HTML]
+        assert (type(error), error.reason) == (BadBody, Reason.NOT_PDF)
+        assert error.refused == Refused(hashlib.sha256(XML).hexdigest(), len(XML))
+        assert job.effort.attempts == 5
+        assert made.quarantined() == [XML]
         assert made.stored() == {}
 
 
 async def test_wrong_bytes_that_change_are_not_kept(tmp_path):
     """As long as the body differs each time it may be a passing trouble: nothing is quarantined, it is retryable."""
     async with bench(tmp_path) as made:
-        made.files.on("/", *(reply(200, HTML + b"%d" % number) for number in range(6)))
+        made.files.on("/", *(reply(200, XML + b"%d" % number) for number in range(6)))
         error, job = await made.fetch()
         assert isinstance(error, TransientError)
         assert job.effort.attempts == 5
@@ -224,11 +240,11 @@ async def test_wrong_bytes_that_change_are_not_kept(tmp_path):
 async def test_a_second_pass_knows_the_last_wrong_body(tmp_path):
     """What the first pass saw at its end is recognised in the second, which has the full number of tries."""
     async with bench(tmp_path, attempts=1) as made:
-        made.files.on("/", reply(200, HTML))
+        made.files.on("/", reply(200, XML))
         first, job = await made.fetch()
-        assert isinstance(first, TransientError)
+        assert (type(first), first.hold) == (BadBody, False)
         second, _ = await made.fetch(job=job)
-        assert (type(second), second.hold) == (PermanentError, True)
+        assert (type(second), second.hold) == (BadBody, True)
         assert (job.effort.attempts, job.effort.links) == (2, 2)
 
 

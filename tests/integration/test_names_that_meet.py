@@ -45,7 +45,7 @@ def digest(data: bytes) -> str:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is waited for whom no test lets come."""
-    monkeypatch.setattr(siblings, "_ROW_SECONDS", 0.2)
+    monkeypatch.setattr(siblings, "ROW_SECONDS", 0.2)
 
 
 @pytest.fixture(params=["directory", "seaweedfs"])
@@ -284,7 +284,7 @@ async def test_a_plan_tells_which_names_a_blind_disk_takes_for_one(folded: Archi
 async def test_a_row_of_another_run_comes_behind_its_object(archive: Archive, monkeypatch) -> None:
     """A worker whose object is there but whose row is still to come is waited for: its invoice is not fetched into
     another name, and another invoice with equal bytes is not taken for it."""
-    monkeypatch.setattr(siblings, "_ROW_SECONDS", 8.0)
+    monkeypatch.setattr(siblings, "ROW_SECONDS", 8.0)
     elsewhere = archive.elsewhere() if archive.in_bucket else archive
     archive.plant(NAME, ONE)
     runs = {}

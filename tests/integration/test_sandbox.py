@@ -185,10 +185,10 @@ async def test_truncate_fault():
 
 
 async def test_not_pdf_fault():
-    """With `not_pdf` a download is an HTML page under status 200."""
+    """With `not_pdf` a download is XML under status 200."""
     async with running(faults=Faults(not_pdf=1.0)) as (sandbox, client, url):
         async with client.get(await mint(client, url)) as response:
-            assert (response.status, response.content_type) == (200, "text/html")
+            assert (response.status, response.content_type) == (200, "application/xml")
             assert b"%PDF" not in await response.read()
         assert (sandbox.stats.not_pdf, sandbox.stats.downloads) == (1, 0)
 

@@ -37,9 +37,10 @@ def manifests(seaweed: Seaweed, bucket: str) -> tuple[list[Row], dict[str, dict[
     summaries: dict[str, dict[str, Any]] = {}
     for key in seaweed.keys(bucket):
         name = key.removeprefix(f"{PREFIX}/")
-        if not name.startswith("manifests/"):
+        if not name.startswith(("manifests/", ".bulkfetch/rows/")):
             continue
-        match = re.fullmatch(r"manifests/([^./]*)(/|\.rows-|\.json$)(.*)", name)
+        match = re.fullmatch(r"manifests/([^./]*)(\.rows-|\.json$)(.*)", name)
+        match = match or re.fullmatch(r"\.bulkfetch/rows/([^./]*)(/)(.*)", name)
         assert match, name
         run, kind, _ = match.groups()
         data = content(seaweed, bucket, name)

@@ -67,7 +67,9 @@ class GivenSource:
     def __init__(self, rows: Sequence[InputRow], *, batch: int = 9) -> None:
         self.acked: Counter[int | None] = Counter()
         self.nacked: Counter[int | None] = Counter()
+        self.delays: list[float] = []
         self.given = self.handed_out = self.returned = 0
+        self.not_rows: Mapping[str, int] = {}
         self._rows = list(rows)
         self._batch = batch
 
@@ -90,8 +92,9 @@ class GivenSource:
         self.nacked[input_row.line] += 1
         await anyio.lowlevel.checkpoint()
 
-    async def release(self, input_row: InputRow) -> None:
-        """Count it."""
+    async def release(self, input_row: InputRow, delay: float = 0.0) -> None:
+        """Count it, and keep the delay."""
+        self.delays.append(delay)
         self.returned += 1
         self.nacked[input_row.line] += 1
         await anyio.lowlevel.checkpoint()
@@ -134,9 +137,9 @@ class GivenQueue(GivenSource):
         await super().nack(input_row)
         self._again(input_row)
 
-    async def release(self, input_row: InputRow) -> None:
-        """Count it, and hand it out again."""
-        await super().release(input_row)
+    async def release(self, input_row: InputRow, delay: float = 0.0) -> None:
+        """Count it, and hand it out again at once."""
+        await super().release(input_row, delay)
         self._again(input_row)
 
     def _again(self, input_row: InputRow) -> None:
@@ -169,7 +172,7 @@ class RecordingManifest:
 
 
 class GivenHistory:
-    """Nothing but `entries` is stored, by ID; which IDs were met is kept in memory."""
+    """Nothing but `entries` is stored, by ID, and nothing is accepted; which IDs were met is kept in memory."""
 
     alone = True
 
@@ -180,6 +183,14 @@ class GivenHistory:
     async def stored(self, ids: Sequence[str]) -> Mapping[str, Entry]:
         """Those of `entries`."""
         return {invoice_id: self._entries[invoice_id] for invoice_id in ids if invoice_id in self._entries}
+
+    async def refused(self, invoice_id: str) -> str | None:
+        """Nothing failed before."""
+        return None
+
+    async def accepted(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """None of `ids`."""
+        return {}
 
     async def owner(self, key: str) -> str | None:
         """By the keys of `entries`."""

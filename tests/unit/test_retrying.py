@@ -21,6 +21,7 @@ from bulkfetch.errors import (
     OriginError,
     PermanentError,
     Reason,
+    Refused,
     Throttled,
     TransientError,
     UnexpectedAnswer,
@@ -63,7 +64,7 @@ def transient(charged=True):
     [
         (transient(), 5),
         (OriginError(Reason.SERVER_ERROR, "500"), 5),
-        (BadBody(Reason.NOT_PDF, "html", sha256="00"), 5),
+        (BadBody(Reason.NOT_PDF, "html", refused=Refused("00", 4)), 5),
         (LinkRefused(Reason.LINK_REFUSED, "403"), 3),
         (UnexpectedAnswer(Reason.BAD_RESPONSE, "418"), 2),
         (NotReady(Reason.UNPROCESSABLE, "409"), 1),
@@ -136,7 +137,7 @@ def test_a_stop_ends_the_loop_before_its_wait():
 def test_the_digest_kept_is_that_of_the_last_wrong_body():
     """The digest of a body that was no PDF is remembered for the next try, over other failures in between."""
     effort = Effort()
-    run(BadBody(Reason.NOT_PDF, "html", sha256="aa"), transient(), None, effort=effort)
+    run(BadBody(Reason.NOT_PDF, "html", refused=Refused("aa", 4)), transient(), None, effort=effort)
     assert effort.last_bad_sha256 == "aa"
     assert (effort.charged, effort.failures_by_kind[BadBody]) == (2, 1)
 
@@ -147,7 +148,7 @@ def test_a_second_pass_has_the_full_allowance_and_keeps_the_costs():
     first = datetime(2026, 3, 1, tzinfo=UTC)
     effort.begin(first, 10.0)
     effort.attempts, effort.links = 5, 4
-    effort.failed(BadBody(Reason.NOT_PDF, "html", sha256="aa"))
+    effort.failed(BadBody(Reason.NOT_PDF, "html", refused=Refused("aa", 4)))
     effort.begin(datetime(2026, 3, 2, tzinfo=UTC), 500.0)
     assert (effort.started_at, effort.started) == (first, 500.0)
     assert (effort.attempts, effort.links, effort.last_bad_sha256) == (5, 4, "aa")

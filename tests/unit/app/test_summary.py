@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import cast
 
+import anyio
 import pytest
 from support.doubles import GivenSource
 from support.edges import new_gate
@@ -13,6 +14,7 @@ from bulkfetch.errors import ExitCode
 from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
 from bulkfetch.models import RequestCounts
+from bulkfetch.net.doubts import Doubts
 from bulkfetch.pipeline.tally import Tally
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +39,7 @@ async def test_finished_is_never_taken_for_complete(finished, exit_code, complet
     told = await run_result(
         tally,
         WithBlankLines([]),
-        Origins(cast("ApiMinter", None), cast("HttpDownloader", None), api, files),
+        Origins(cast("ApiMinter", None), cast("HttpDownloader", None), api, files, Doubts(), anyio.sleep_forever),
         verdict=(exit_code, None),
         destination="archive",
         began=datetime.now(UTC),

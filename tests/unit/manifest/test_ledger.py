@@ -16,10 +16,10 @@ LATER = "20250102T000000Z-000002"
 DIGEST = "cd" * 32
 
 
-def row(invoice_id, outcome=Outcome.STORED, *, size=1, reason=None):
+def row(invoice_id, outcome=Outcome.STORED, *, size=1, reason=None, sha256=DIGEST):
     return Row(
         run=RUN, invoice_id=invoice_id, outcome=outcome, reason=reason, key=f"{invoice_id}.pdf", size=size,
-        sha256=DIGEST, started_at="", finished_at="",
+        sha256=sha256, started_at="", finished_at="",
     )  # fmt: skip
 
 
@@ -49,6 +49,15 @@ def test_only_stored_rows_count_whatever_their_reason(root):
     assert ask(root, "a", "b", "c", "d", "e") == {name: Entry(f"{name}.pdf", 1, DIGEST) for name in ("a", "b")}
 
 
+def test_the_bytes_that_were_refused_last(root):
+    """The newest failed row tells which bytes came, if any did; of what is stored nothing was refused."""
+    write(root, RUN, row("a", Outcome.FAILED), row("b"), row("c", Outcome.FAILED, sha256="cd" * 32))
+    write(root, LATER, row("a", Outcome.FAILED, sha256="ab" * 32), row("c", Outcome.FAILED, sha256=None))
+    ledger = LedgerIndex.open(root)
+    assert [ledger.refused(name) for name in "abcd"] == ["ab" * 32, None, None, None]
+    ledger.close()
+
+
 def test_a_later_row_replaces_an_earlier_one(root):
     """Of two rows for one invoice the later run's is the one that holds."""
     write(root, LATER, row("a", size=2))
@@ -74,7 +83,7 @@ def test_a_lost_or_damaged_file_is_built_anew(root, suffix):
     file = root / ".bulkfetch" / "ledger.sqlite3"
     if suffix == "older layout":
         connection = sqlite3.connect(file)
-        connection.executescript("DROP TABLE entries; PRAGMA user_version = 99")
+        connection.executescript("DROP TABLE invoices; PRAGMA user_version = 99")
         connection.close()
     else:
         file.unlink()
@@ -125,10 +134,10 @@ def test_the_owner_is_looked_up_by_an_index(root):
     for _ in range(2):
         ledger = LedgerIndex.open(root)
         plan = ledger._connection.execute(
-            "EXPLAIN QUERY PLAN SELECT invoice_id FROM entries WHERE key = 'a' LIMIT 1"
+            "EXPLAIN QUERY PLAN SELECT invoice_id FROM invoices WHERE key = 'a' AND state = 'stored'"
         ).fetchall()
         ledger.close()
-        assert "entries_by_key" in str(plan)
+        assert "invoices_by_key" in str(plan)
         write(root, RUN, row("b"))
 
 

@@ -34,9 +34,11 @@ async def judged(status, headers=None):
         (500, SOON, OriginError, Reason.SERVER_ERROR, None),
         (599, {}, OriginError, Reason.SERVER_ERROR, None),
         (408, SOON, OriginError, Reason.TIMEOUT, None),
-        (409, {}, NotReady, Reason.UNPROCESSABLE, None),
-        (423, {}, NotReady, Reason.UNPROCESSABLE, None),
-        (425, {}, NotReady, Reason.UNPROCESSABLE, None),
+        (202, SOON, NotReady, Reason.NOT_READY, 7.0),
+        (204, {}, NotReady, Reason.NOT_READY, None),
+        (409, {}, NotReady, Reason.NOT_READY, None),
+        (423, SOON, NotReady, Reason.NOT_READY, 7.0),
+        (425, {}, NotReady, Reason.NOT_READY, None),
     ],
 )
 async def test_statuses_that_mean_the_same_everywhere(status, headers, kind, reason, retry_after):
@@ -47,7 +49,7 @@ async def test_statuses_that_mean_the_same_everywhere(status, headers, kind, rea
     assert getattr(error, "retry_after", None) == retry_after
 
 
-@pytest.mark.parametrize("status", [200, 202, 204, 302, 400, 401, 403, 404, 410, 422, *sorted(NEVER_MENDED)])
+@pytest.mark.parametrize("status", [200, 201, 302, 400, 401, 403, 404, 410, 422, *sorted(NEVER_MENDED)])
 async def test_statuses_that_the_caller_judges(status):
     """A status that depends on what was asked for has no error here, even with a Retry-After."""
     assert await judged(status, SOON) is None

@@ -13,6 +13,7 @@ from bulkfetch.errors import (
     OriginError,
     PermanentError,
     Reason,
+    Refused,
     SingledOut,
     Throttled,
     TransientError,
@@ -42,7 +43,7 @@ ANSWERED = [
     PermanentError(Reason.NOT_FOUND, "", http_status=404),
     NotReady(Reason.UNPROCESSABLE, "", http_status=409),
     UnexpectedAnswer(Reason.BAD_RESPONSE, ""),
-    BadBody(Reason.NOT_PDF, "", sha256=""),
+    BadBody(Reason.NOT_PDF, "", refused=Refused("", 0)),
     FatalError("it redirects"),
 ]
 ABANDONED = [asyncio.CancelledError(), KeyboardInterrupt()]

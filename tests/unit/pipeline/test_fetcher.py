@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from support.doubles import GivenBody
 
-from bulkfetch.errors import Aborted, BadBody, PermanentError, Reason, TransientError
+from bulkfetch.errors import Aborted, BadBody, PermanentError, Reason, Refused, TransientError
 from bulkfetch.events import RetryScheduled
 from bulkfetch.models import Delivery, Link
 from bulkfetch.pipeline.fetcher import Fetcher
@@ -117,5 +117,5 @@ async def test_the_last_error_comes_out_when_the_tries_are_used_up() -> None:
 
 async def test_the_next_download_knows_what_was_no_pdf() -> None:
     """The digest of a body that was refused goes along, so that the same bytes can be told."""
-    _, origins, _, _ = await fetched(("put", BadBody(Reason.NOT_PDF, "html", sha256="ab")), DONE)
+    _, origins, _, _ = await fetched(("put", BadBody(Reason.NOT_PDF, "html", refused=Refused("ab", 4))), DONE)
     assert origins.suspects == [None, "ab"]

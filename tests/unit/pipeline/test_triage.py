@@ -1,10 +1,14 @@
 """What is to become of a batch of rows: by what history and store say, in the input's order."""
 
 import pytest
+from anyio import to_thread
 from support.doubles import GivenHistory
+from support.rows import clock, row
+from support.runs import accept
 
 from bulkfetch.errors import Reason, UsageError
 from bulkfetch.keys import KeyTemplate
+from bulkfetch.manifest import ManifestWriter
 from bulkfetch.manifest.history import SnapshotHistory
 from bulkfetch.models import Delivery, Entry, Malformed, ObjectMeta
 from bulkfetch.pipeline.triage import Looks, Triage
@@ -169,3 +173,22 @@ async def test_a_real_directory_is_looked_at_and_left_alone(tmp_path):
     async with SnapshotHistory.open(tmp_path / "archive", seen=tmp_path / "seen") as history:
         found = await triage(history, key="{id[:1]}/{id}.pdf", looks=looks).sort(rows)
     assert [row.invoice_id for row, _, adopt in found.to_fetch if adopt] == ["a1", "b2"]
+
+
+async def test_what_will_not_come_is_not_fetched(tmp_path):
+    """An accepted gap needs neither a key nor a look at the store; a repeated row of it is a duplicate. What is stored
+    is no gap; its object is fetched again if it is gone."""
+    async with ManifestWriter.open(tmp_path, clock=clock) as manifest:
+        await manifest.append([row("there"), row("gone")])
+    await to_thread.run_sync(accept, tmp_path, ["a", "there", "gone", "b"], "will not come")
+    await to_thread.run_sync(accept, tmp_path, ["b"], None)
+    head, asked = there("there.pdf")
+    looks = Looks(head=head, stored=True, unrecorded=False)
+    deliveries = [Delivery(name, line) for line, name in enumerate(("a", "there", "gone", "b", "a"), 1)]
+    async with SnapshotHistory.open(tmp_path, seen=tmp_path / "seen") as history:
+        found = await triage(history, looks=looks).sort(deliveries)
+    assert [(each.line, why) for each, why in found.accepted] == [(1, "will not come")]
+    assert [each.line for each, _ in found.stored] == [2]
+    assert [each.line for each, _, _ in found.to_fetch] == [3, 4]
+    assert [(each.line, first) for each, first in found.duplicates] == [(5, 1)]
+    assert sorted(asked) == ["gone.pdf", "there.pdf"]

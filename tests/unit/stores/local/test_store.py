@@ -15,7 +15,7 @@ from support.doubles import GivenBody
 from support.puts import put as put_body
 from support.syscalls import WITH_STRACE, failing
 
-from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
+from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, Refused, TransientError
 from bulkfetch.models import PutResult
 from bulkfetch.stores import LocalStore
 from bulkfetch.stores.local import temp_files
@@ -195,7 +195,7 @@ async def test_conflicting_bytes_are_kept_aside(root: Path) -> None:
         assert temps(root) == []
     digest = hashlib.sha256(b"%PDF-2").hexdigest()
     assert f".bulkfetch/quarantine/{digest}" in str(error)
-    assert (error.size, error.sha256) == (6, digest)
+    assert error.refused == Refused(digest, 6)
     assert kept_in(root) == {digest: b"%PDF-2"}
     assert (root / "INV-1.pdf").read_bytes() == b"%PDF-1"
 
