@@ -20,10 +20,6 @@ from bulkfetch.pipeline.tally import Tally
 pytestmark = pytest.mark.anyio
 
 
-class WithBlankLines(GivenSource):
-    not_rows = {"blank": 2, "comment": 1}  # noqa: RUF012 - as an instance's own
-
-
 @pytest.mark.parametrize(
     ("finished", "exit_code", "complete"),
     [(True, ExitCode.COMPLETE, True), (True, ExitCode.FAILED, False), (False, ExitCode.STOPPED, False)],
@@ -34,11 +30,12 @@ async def test_finished_is_never_taken_for_complete(finished, exit_code, complet
     api, files = new_gate(), new_gate()
     (await files.enter()).abandon()
     (await api.enter()).close()
-    tally = Tally()
+    source, tally = GivenSource([]), Tally()
+    source.not_rows = {"blank": 2, "comment": 1}
     tally.read_to_end = finished
     told = await run_result(
         tally,
-        WithBlankLines([]),
+        source,
         Origins(cast("ApiMinter", None), cast("HttpDownloader", None), api, files, Doubts(), anyio.sleep_forever),
         verdict=(exit_code, None),
         destination="archive",
