@@ -1,6 +1,7 @@
 """A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
 
 import asyncio
+import hashlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +34,7 @@ from bulkfetch.stores.bucket.probe import MARKER, probe, probe_lock
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
 from bulkfetch.stores.bucket.tags import speaks_against
 from bulkfetch.stores.bucket.taken import BucketTaken, Upload
+from bulkfetch.stores.quarantine import Quarantine
 from bulkfetch.tasks import ungrouped
 from bulkfetch.text import printable
 
@@ -94,25 +96,26 @@ class BucketStore:
         bucket: Bucket,
         *,
         gate: Gate,
-        run: str,
         spool: Path,
+        quarantine: Quarantine | None = None,
         utc_now: Callable[[], datetime],
         notify: Listener,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
-        """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on, and
-        locked if that is asked for. `notify` is told where locks cannot be read back.
+        """The store in `bucket`. A probe shows first that it can be written, read and relied on, and locked if that is
+        asked for. `notify` is told where locks cannot be read back.
 
         `spool` is a local directory: bodies of more than 8 MiB wait there for their upload, and so does what no longer
-        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`. An upload may take
-        longer than other answers, by what its size needs at 128 KiB a second.
+        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/`, within the bounds that
+        `quarantine` sets (None takes its defaults). An upload may take longer than other answers, by what its size
+        needs at 128 KiB a second.
 
         Raises:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
             new = await probe(bucket, answer_seconds)
-            kept = await to_thread.run_sync(Spool, spool, run)
+            kept = await to_thread.run_sync(Spool, spool, quarantine)
             async with json_session(connections=_LOOKS) as session:
                 locks = LockReader(bucket, session, gate, answer_seconds=answer_seconds, notify=notify)
                 await locks.learn(MARKER, new=new)
@@ -137,7 +140,7 @@ class BucketStore:
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
         async with AsyncExitStack() as held:
-            content = await held.enter_async_context(self._spool.receive(key, body))
+            content = await held.enter_async_context(self._spool.receive(body))
             noted = {} if put_before is None else put_before
             upload = Upload(key, content, body.sha256, body.content_type, retention, noted)
             await self._upload(upload, committed, held)
@@ -190,14 +193,15 @@ class BucketStore:
 
     async def set_aside(self, key: str) -> bool:
         """See `interfaces.Store.set_aside`: to the local spool's quarantine. What is locked stays, and so does what the
-        credentials may not delete."""
+        credentials may not delete, or what the quarantine does not take."""
         try:
             data = b"".join([chunk async for chunk in self.get(key)])
         except FileNotFoundError:
             return True
+        sha256 = hashlib.sha256(data).hexdigest()
         locked = await self._locks.of_found(key) != UNLOCKED
-        await self._spool.keep(key, Content(data))
-        if locked:
+        kept = await self._spool.keep(Content(data), sha256)
+        if locked or kept is None:
             return False
         try:
             with await self._gate.enter(), anyio.fail_after(self._answer_seconds):
