@@ -17,6 +17,7 @@
     │   ├── UsageError          exit 2
     │   ├── ArchiveLocked       exit 7
     │   ├── DamagedManifest     what is there is not what a run wrote
+    │   ├── Refused             a bucket refuses the request as such (stores/bucket/errors.py)
     │   ├── UnresolvedHost      a host's name has no address (net/addresses.py)
     │   ├── LeaseEnded          SQS knows the lease no more (queues/sqs/errors.py)
     │   └── QueueMissing        SQS has no such queue (queues/sqs/errors.py)
@@ -29,7 +30,7 @@ at the edge, and never chained into a message.
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -101,13 +102,18 @@ class InvoiceError(BulkfetchError):
     """
 
     refused: Refused | None = None
-    """The body that was no PDF, where the error is about one."""
+    """The whole body that was refused, where the error is about one."""
 
     def __init__(self, reason: Reason, message: str, *, http_status: int | None = None, hold: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.http_status = http_status
         self.hold = hold
+
+    def about(self, size: int, sha256: str) -> Self:
+        """This error, with size and SHA-256 of the body that was refused."""
+        self.refused = Refused(sha256, size)
+        return self
 
 
 class TransientError(InvoiceError):

@@ -49,6 +49,12 @@ class Source(Protocol):
     returned: int
     """How many of them came back by `nack` or `release`."""
 
+    @property
+    def not_rows(self) -> Mapping[str, int]:
+        """How many lines so far were no rows, by kind: `blank`, `comment`, `ghost` (nothing but delimiters), `header`
+        (once more). They are in no other count."""
+        ...
+
     def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         """Hand out what is available, in order, each input row exactly once (a queue: at least once).
 
@@ -156,6 +162,9 @@ class Taken(Protocol):
     same: bool
     """Whether the object there has the content of this body, or of an earlier one of the same invoice."""
 
+    size: int
+    """Of the body that waits, in bytes."""
+
     sha256: str
     """Of the body that waits."""
 
@@ -167,8 +176,8 @@ class Taken(Protocol):
         """
         ...
 
-    async def keep(self) -> str:
-        """Keep the body aside for a person to look at, durably; where, for a message."""
+    async def keep(self) -> str | None:
+        """Keep the body aside for a person to look at, durably; where, for a message. None if it was not kept."""
         ...
 
     async def drop(self) -> None:
@@ -223,6 +232,12 @@ class Store(Protocol):
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
         """What is under each of `keys`, in their order; None where there is nothing."""
+        ...
+
+    async def find_lost(self, sizes: Mapping[str, int]) -> Mapping[str, int | None]:
+        """Look once more at objects that this run has put, keys with their sizes: those that are not there so, with the
+        size that is there, None where there is nothing. A store that made them durable itself need not look.
+        """
         ...
 
     async def adopt(self, key: str) -> PutResult | None:

@@ -14,7 +14,7 @@ from bulkfetch.app.open_archive import open_store
 from bulkfetch.app.open_origins import open_origins, token_source
 from bulkfetch.config import Config
 from bulkfetch.errors import BulkfetchError, PermanentError, Reason
-from bulkfetch.events import Event, Origin
+from bulkfetch.events import Event, Note, Origin
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
@@ -77,9 +77,21 @@ async def _check(
 
 
 async def _queue(url: str, environ: Mapping[str, str]) -> str:
-    async with open_queue(url, environ, notify=_ignore) as queue:
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            told.append(event.message)
+
+    async with open_queue(url, environ, notify=listen) as queue:
         stats = await queue.stats()
-        return f"{queue.name}: {stats.waiting:,} waiting, {stats.leased:,} in work, {stats.dead:,} dead letters"
+        counts = f"{queue.name}: {stats.waiting:,} waiting, {stats.leased:,} in work, {stats.dead:,} dead letters"
+        if stats.dead:
+            told.append("a run is not complete while there are dead letters: bulkfetch queue dead names them")
+        # A worker joins this as well: a right that is missing shows now, and not in the night.
+        async with queue.shared_rate("check", rate=0.0, patience=1.0, on_pause=lambda seconds: None):  # noqa: ARG005
+            pass
+        return "; ".join([counts, *told])
 
 
 async def _key(config: Config) -> str:
@@ -127,9 +139,15 @@ async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
 
 
 async def _destination(config: Config, environ: Mapping[str, str]) -> str:
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            told.append(event.message)
+
     with TemporaryDirectory(prefix="bulkfetch-check-") as scratch:
-        async with open_store(config, environ, "check", Path(scratch), rng=Random(), notify=_ignore) as store:
-            return f"{store.name} takes and keeps files"
+        async with open_store(config, environ, "check", Path(scratch), rng=Random(), notify=listen) as store:
+            return "; ".join([f"{store.name} takes and keeps files", *told])
 
 
 def _ignore(event: Event) -> None:

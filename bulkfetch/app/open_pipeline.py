@@ -5,7 +5,7 @@ from datetime import datetime
 
 import anyio
 
-from bulkfetch.events import Listener
+from bulkfetch.events import Event, Listener
 from bulkfetch.interfaces import History, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.net.doubts import Doubts
@@ -15,12 +15,13 @@ from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.not_ready import ByTheClock, InTheQueue, Waits
-from bulkfetch.pipeline.pool import Pool
+from bulkfetch.pipeline.pool import Afterwards, Pool
 from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.second_look import SecondLook
 from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.triage import Looks, Triage
@@ -62,7 +63,28 @@ def open_pipeline(
     canary = Canary(max_failed_ratio=max_failed_ratio, others_may_take=source.capabilities.shared)
     waits = Waits(wait_max)
     rows = RowWriter(run, utc_now)
-    recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=notify, in_hand=in_hand)
+
+    def recorded(event: Event) -> None:
+        notify(event)
+        second_look.hear(event)
+
+    recorder = Recorder(source=source, manifest=manifest, canary=canary, stop=stop, notify=recorded, in_hand=in_hand)
+    corrections = Corrections(manifest, recorder.tally, notify)
+    second_look = SecondLook(
+        store=store, fetcher=fetcher, rows=rows, corrections=corrections, stop=stop, utc_now=utc_now
+    )
+    recheck = Recheck(
+        doubts=doubts or Doubts(),
+        last_look=last_look,
+        fetcher=fetcher,
+        store=store,
+        history=history,
+        keys=keys,
+        rows=rows,
+        corrections=corrections,
+        utc_now=utc_now,
+        workers=workers,
+    )
     looks = Looks(head=store.head, stored=store.cheap_head, unrecorded=adopting or (shared and store.cheap_head))
     return Pool(
         source=source,
@@ -74,24 +96,13 @@ def open_pipeline(
         second_pass=(
             BackToTheQueue(source, lambda: recorder.tally.answered) if source.capabilities.comes_again else AtTheEnd()
         ),
-        recheck=Recheck(
-            doubts=doubts or Doubts(),
-            last_look=last_look,
-            fetcher=fetcher,
-            store=store,
-            history=history,
-            keys=keys,
-            rows=rows,
-            corrections=Corrections(manifest, recorder.tally, notify),
-            utc_now=utc_now,
-            workers=workers,
-        ),
         refusals=Refusals(history),
         not_ready=lambda again: (
             InTheQueue(waits, canary, in_hand, source)
             if source.capabilities.comes_again
             else ByTheClock(waits, canary, in_hand, again=again)
         ),
+        afterwards=Afterwards(recheck, second_look),
         canary=canary,
         in_hand=in_hand,
         quota=Quota(limit),

@@ -10,6 +10,7 @@ from bulkfetch.app.open_input import open_rows
 from bulkfetch.app.planned_names import PlannedNames
 from bulkfetch.app.sorted_input import InputCounts, open_triage
 from bulkfetch.config import Config
+from bulkfetch.events import Listener
 from bulkfetch.pipeline.triage import Sorted
 
 
@@ -48,6 +49,7 @@ def plan_archive(
     environ: Mapping[str, str],
     show_keys: int = 0,
     progress: Callable[[int, int | None], None] = lambda read, total: None,  # noqa: ARG005 - nobody watches
+    notify: Listener = lambda event: None,  # noqa: ARG005 - as above
 ) -> Plan:
     """What `run` would do with `source`, were it started now. `environ` holds the credentials for a bucket.
 
@@ -57,12 +59,13 @@ def plan_archive(
     Args:
         show_keys: of how many new invoices the keys are wanted.
         progress: told now and then how many rows were read, and how many there are thought to be (None: unknown).
+        notify: told what a person should know of how the input is read.
 
     Raises:
         UsageError: source, key template or destination cannot be used.
         FatalError: a manifest is damaged.
     """
-    return anyio.run(_plan, config, source, environ, show_keys, progress)
+    return anyio.run(_plan, config, source, environ, show_keys, progress, notify)
 
 
 async def _plan(
@@ -71,8 +74,9 @@ async def _plan(
     environ: Mapping[str, str],
     show_keys: int,
     progress: Callable[[int, int | None], None],
+    notify: Listener,
 ) -> Plan:
-    rows = await open_rows(config, source)
+    rows = await open_rows(config, source, notify)
     plan = Plan(manifests_only=is_bucket(config.destination.url))
     async with open_triage(config.destination, environ, date_format=config.source.date_format) as (triage, names):
         async for batch in rows.batches():
@@ -80,6 +84,7 @@ async def _plan(
             plan.add(sorted_)
             await _add_new(plan, sorted_, names, show_keys)
             progress(plan.read, rows.estimate())
+    plan.end(rows, config.source)
     if config.api.rate:
         plan.seconds_at_rate = plan.to_fetch / config.api.rate
     return plan

@@ -27,13 +27,11 @@ Arguments = TypeVarTuple("Arguments")
 class Pushed(InputCounts):
     """What became of an input's rows, in numbers.
 
-    `queued` are new in the queue, `already_queued` waited there or were in a worker's hands. `shortfall` says in words
-    that not as many rows came as were expected.
+    `queued` are new in the queue, `already_queued` waited there or were in a worker's hands.
     """
 
     queued: int = 0
     already_queued: int = 0
-    shortfall: str | None = None
 
 
 def _run(command: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments) -> T:
@@ -65,7 +63,7 @@ def push_invoices(
 async def _push(
     config: Config, source: str, url: str, skip_done: str, environ: Mapping[str, str], notify: Listener
 ) -> Pushed:
-    rows = await open_rows(config, source)
+    rows = await open_rows(config, source, notify)
     pushed = Pushed(manifests_only=is_bucket(skip_done))
     archive = msgspec.structs.replace(config.destination, url=skip_done)
     async with (
@@ -80,8 +78,7 @@ async def _push(
             new = await persisting(put, config.limits.max_outage) if messages else 0
             pushed.queued += new
             pushed.already_queued += len(messages) - new
-    if config.source.expect not in (0, pushed.read):
-        pushed.shortfall = f"{config.source.expect} rows were expected and {pushed.read} came"
+    pushed.end(rows, config.source)
     return pushed
 
 

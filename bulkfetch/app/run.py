@@ -116,7 +116,7 @@ async def _archive(
         await pool.run()
         async with running(partial(_bound_the_end, manifest, stop, config.timeouts.drain)):
             try:
-                shortfall = None if stop.cause else await find_shortfall(config.source.expect, opened, manifest, notify)
+                shortfall = None if stop.cause else await find_shortfall(config.source, opened, manifest, notify)
             except FatalError as error:
                 # Another run's manifest or the broker failed: this run still ends in order, and its summary says so.
                 stop.request(error)
@@ -129,7 +129,7 @@ async def _archive(
                     verdict=verdict_on(pool.tally, opened.source, stop.cause, shortfall),
                     destination=store.name,
                     began=began,
-                    finished=utc_now(),
+                    ended=utc_now(),
                     seconds=anyio.current_time() - started,
                 )
             )

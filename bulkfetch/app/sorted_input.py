@@ -9,7 +9,9 @@ from anyio import TemporaryDirectory, to_thread
 
 from bulkfetch.app.open_archive import is_bucket, readable_manifests
 from bulkfetch.app.planned_names import PlannedNames
-from bulkfetch.config import Destination
+from bulkfetch.app.shortfall import shortfall_of
+from bulkfetch.config import Destination, SourceConfig
+from bulkfetch.interfaces import Source
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.history import SnapshotHistory
@@ -28,7 +30,8 @@ class InputCounts:
     """What an input's rows are, in numbers.
 
     `problems` are line and problem of the first few rejected rows. `manifests_only` says that `already_stored` is the
-    word of the manifests: nobody looked whether the objects are still there.
+    word of the manifests: nobody looked whether the objects are still there. `not_rows` are lines that are no rows, by
+    kind, and `shortfall` says in words that the input is not the one that is wanted.
     """
 
     read: int = 0
@@ -38,6 +41,13 @@ class InputCounts:
     rejected: int = 0
     problems: list[tuple[int | None, str]] = field(default_factory=list)
     manifests_only: bool = False
+    not_rows: Mapping[str, int] = field(default_factory=dict)
+    shortfall: str | None = None
+
+    def end(self, source: Source, wanted: SourceConfig) -> None:
+        """Take in what `source` says now that it was read to its end."""
+        self.not_rows = dict(source.not_rows)
+        self.shortfall = shortfall_of(wanted, self.read)
 
     def add(self, rows: Sorted) -> None:
         """Count `rows`."""

@@ -44,6 +44,12 @@ Told = Event | Row
 """What a log line is about. Rows become durable many at a time, and each has a line of its own."""
 
 
+def tell(event: Event) -> None:
+    """Say on stderr what a person should know, for a command that keeps no log."""
+    if level_of(event) is not None:
+        emit(sys.stderr, f"bulkfetch: {sentence(event)}")
+
+
 class LogListener:
     """Tells events of level `least` and above, each as text and with its level, to `write`.
 

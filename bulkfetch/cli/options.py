@@ -16,6 +16,9 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _FLAGS_SLOT = "bulkfetch.cli.flags"
 
+_FILE_KEYS = ("source.format", "source.column", "source.encoding", "source.allow_empty")
+_QUEUE_KEYS = ("source.until_empty", "source.idle")
+
 # Key → (metavar, help); the order is that of --help.
 _HELP: Mapping[str, tuple[str, str]] = {
     "destination.url": ("DEST", "Where the archive is: a directory, or s3://bucket/prefix (gs://, az://)."),
@@ -24,6 +27,8 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "destination.wait_lock": ("SECONDS", "Wait so long for another run that holds the archive."),
     "source.format": ("FORMAT", "How SOURCE is read: auto (by its name), txt, csv or jsonl."),
     "source.column": ("NAME", "The column or field that holds the invoice ID; without it, it is found by its name."),
+    "source.encoding": ("NAME", "Encoding of SOURCE, such as windows-1252; auto takes UTF-8, and UTF-16."),
+    "source.allow_empty": ("", "Take a SOURCE without a row for complete."),
     "source.expect": ("N", "The number of rows SOURCE must have; 0 takes any."),
     "source.limit": ("N", "Fetch at most N invoices, then end in order; what is stored already does not count."),
     "source.until_empty": ("", "End when the queue is empty and no worker has anything of it in hand."),
@@ -103,6 +108,19 @@ def configuration(ctx: click.Context, environ: Mapping[str, str], config_file: P
         UsageError: a name or a value is not allowed.
     """
     return config.load(config_file, environ, ctx.meta.get(_FLAGS_SLOT, {}))
+
+
+def refuse_without_effect(ctx: click.Context, source: str) -> None:
+    """Let no flag pass that says nothing about `source`: who gave it expects something of it.
+
+    Raises:
+        UsageError: there is one; what a file or the environment sets may serve other sources.
+    """
+    queue = "://" in source
+    for key in _FILE_KEYS if queue else _QUEUE_KEYS:
+        if key in ctx.meta.get(_FLAGS_SLOT, {}):
+            kind = "a queue" if queue else "a file"
+            raise UsageError(f"{config.flag_name(key)} has no effect on {kind}; leave it out")
 
 
 def destination(configured: Config) -> str:

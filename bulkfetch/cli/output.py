@@ -69,6 +69,7 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         "rejected": plan.rejected,
     }
     print_numbers(numbers)
+    print_not_rows(plan.not_rows)
     if plan.manifests_only:
         print_manifests_only()
     if plan.seconds_at_rate is not None:
@@ -83,6 +84,15 @@ def print_plan(plan: "Plan", *, to_json: bool) -> None:
         note = f"  ({printable(planned.note)})" if planned.note else ""
         emit(sys.stdout, f"  {printable(planned.invoice_id)}  {printable(planned.key, 1000)}{note}")
     print_problems(plan.problems)
+    if plan.shortfall:
+        emit(sys.stderr, f"bulkfetch: {plan.shortfall}")
+
+
+def print_not_rows(not_rows: Mapping[str, int]) -> None:
+    """Say on stdout how many lines of an input are no rows; nothing if there is none."""
+    if not_rows:
+        kinds = ", ".join(f"{kind} {number:,}" for kind, number in sorted(not_rows.items()))
+        emit(sys.stdout, f"no rows but lines: {kinds}")
 
 
 def print_manifests_only() -> None:

@@ -46,7 +46,14 @@ def _json_option(function: Decorated) -> Decorated:
 @click.argument("source")
 @_queue_option
 @click.option("--skip-done", metavar="DEST", default="", help="Leave out what the archive DEST holds.")
-@config_flags("destination.key", "source.format", "source.column", "source.expect")
+@config_flags(
+    "destination.key",
+    "source.format",
+    "source.column",
+    "source.encoding",
+    "source.allow_empty",
+    "source.expect",
+)
 @_json_option
 @click.pass_context
 def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file: Path | None, *, as_json: bool) -> int:
@@ -59,7 +66,8 @@ def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file:
     config = configuration(ctx, os.environ, config_file)
 
     from bulkfetch.app.queue import push_invoices
-    from bulkfetch.cli.queue_output import print_pushed, tell
+    from bulkfetch.cli.log import tell
+    from bulkfetch.cli.queue_output import print_pushed
 
     pushed = push_invoices(config, source=source, queue=url, skip_done=skip_done, environ=os.environ, notify=tell)
     print_pushed(pushed, to_json=as_json)
@@ -72,7 +80,8 @@ def push(ctx: click.Context, source: str, url: str, skip_done: str, config_file:
 def status(url: str, *, as_json: bool) -> None:
     """Show how many invoices wait, are in workers' hands, and were given up."""
     from bulkfetch.app.queue import queue_stats
-    from bulkfetch.cli.queue_output import print_stats, tell
+    from bulkfetch.cli.log import tell
+    from bulkfetch.cli.queue_output import print_stats
 
     print_stats(queue_stats(url, environ=os.environ, notify=tell), to_json=as_json)
 
@@ -83,7 +92,8 @@ def status(url: str, *, as_json: bool) -> None:
 def dead(url: str, *, as_json: bool) -> None:
     """List the dead letters: invoices that failed for good, and those that took down their workers."""
     from bulkfetch.app.queue import list_dead_letters
-    from bulkfetch.cli.queue_output import dead_letter_printer, tell
+    from bulkfetch.cli.log import tell
+    from bulkfetch.cli.queue_output import dead_letter_printer
 
     list_dead_letters(url, dead_letter_printer(to_json=as_json), environ=os.environ, notify=tell)
 
@@ -132,7 +142,8 @@ def _resolve(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything
         raise UsageError("no dead letter is meant: name invoice IDs, --reason REASON, or --all")
 
     from bulkfetch.app.queue import resolve_dead_letters
-    from bulkfetch.cli.queue_output import print_resolved, tell
+    from bulkfetch.cli.log import tell
+    from bulkfetch.cli.queue_output import print_resolved
 
     def wanted(dead_letter: "DeadLetter") -> bool:
         return everything or dead_letter.invoice_id in ids or dead_letter.reason in reasons

@@ -4,17 +4,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bulkfetch.app.queue import Pushed
-from bulkfetch.cli.log import level_of, sentence
-from bulkfetch.cli.output import as_json, emit, print_manifests_only, print_numbers, print_problems
-from bulkfetch.events import Event
+from bulkfetch.cli.output import as_json, emit, print_manifests_only, print_not_rows, print_numbers, print_problems
 from bulkfetch.models import DeadLetter, QueueStats
 from bulkfetch.text import printable
-
-
-def tell(event: Event) -> None:
-    """Say on stderr what a person should know meanwhile."""
-    if level_of(event) is not None:
-        emit(sys.stderr, f"bulkfetch: {sentence(event)}")
 
 
 def print_pushed(pushed: Pushed, *, to_json: bool) -> None:
@@ -33,6 +25,7 @@ def print_pushed(pushed: Pushed, *, to_json: bool) -> None:
             "rejected": pushed.rejected,
         }
     )
+    print_not_rows(pushed.not_rows)
     if pushed.manifests_only:
         print_manifests_only()
     print_problems(pushed.problems)

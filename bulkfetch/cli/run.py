@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bulkfetch.cli.options import config_flags, configuration, destination, take_token
+from bulkfetch.cli.options import config_flags, configuration, destination, refuse_without_effect, take_token
 
 
 @click.command("run", epilog="The token comes from BULKFETCH_TOKEN, api.token_file or api.token_command.")
@@ -19,6 +19,8 @@ from bulkfetch.cli.options import config_flags, configuration, destination, take
     "destination.wait_lock",
     "source.format",
     "source.column",
+    "source.encoding",
+    "source.allow_empty",
     "source.expect",
     "source.limit",
     "source.until_empty",
@@ -64,6 +66,7 @@ def command(
     """
     config = configuration(ctx, os.environ, config_file)
     destination(config)
+    refuse_without_effect(ctx, source)
 
     import anyio
 

@@ -135,8 +135,9 @@ def open_standard_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            # The system gives the lowest free descriptor, which is the missing one.
-            os.open(os.devnull, os.O_RDWR)
+            # The system gives the lowest free descriptor, which is the missing one. Standard input cannot be read then:
+            # nobody shall take "closed" for "empty".
+            os.open(os.devnull, os.O_RDWR if fd else os.O_WRONLY)
             failure = "it is closed"
         stream = getattr(sys, name)
         if fd and stream is getattr(sys, f"__{name}__"):

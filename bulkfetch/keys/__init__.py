@@ -1,6 +1,6 @@
 """What an invoice ID may look like, the key its document is kept under, and the names an archive keeps for itself."""
 
-from bulkfetch.keys.invoice_id import ID_LIMIT, check_invoice_id
+from bulkfetch.keys.invoice_id import ID_LIMIT, check_invoice_id, is_plain_id
 from bulkfetch.keys.names import KEY_LIMIT, SEGMENT_LIMIT, fold
 from bulkfetch.keys.paths import MANIFESTS, STATE, KeyPath, key_path
 from bulkfetch.keys.template import KeyTemplate
@@ -15,5 +15,6 @@ __all__ = [
     "KeyTemplate",
     "check_invoice_id",
     "fold",
+    "is_plain_id",
     "key_path",
 ]

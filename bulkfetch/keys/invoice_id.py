@@ -9,14 +9,16 @@ _ALLOWED_ID = (
     f"an invoice ID is 1 to {ID_LIMIT} characters without spaces, control or invisible characters, "
     "and without / \\ ? # % , ; \" '"
 )
-_FORBIDDEN = frozenset("/\\?#%,;\"'")
+# U+FFFD is what is left of a letter that somebody could not decode.
+_FORBIDDEN = frozenset("/\\?#%,;\"'\ufffd")
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
-_is_plain_id = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{ID_LIMIT - 1}}}").fullmatch
+is_plain_id = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{ID_LIMIT - 1}}}").fullmatch
+"""Whether a text is what nearly every ID is: ASCII letters, digits and `._-`, with a letter or digit first."""
 
 
 def check_invoice_id(text: str) -> str | None:
     """None if `text` is a usable invoice ID, else what is wrong with it, in words that are safe to show."""
-    if _is_plain_id(text):
+    if is_plain_id(text):
         return None
     if not text:
         return f"the invoice ID is empty: {_ALLOWED_ID}"

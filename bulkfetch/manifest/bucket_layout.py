@@ -31,6 +31,13 @@ _SUMMARY = re.compile(rf"{_RUN}\.json", re.ASCII)
 _FOLDER = re.compile(_ROWS_OF, re.ASCII)
 
 
+HEALING = (
+    "bring it back from an earlier version or a backup of the bucket; if there is none, take the rest of that run's "
+    "manifest away as well: what it stored is then fetched again, and adopted in its place"
+)
+"""The way out where rows are in the bucket no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """The segments `first` to `last` of a run, as one object of `size` bytes."""
@@ -98,6 +105,14 @@ def segments(objects: Iterable[ObjectMeta]) -> list[Part]:
     return [Part(meta.key, meta.size, int(match["first"]), int(match["first"])) for meta, match in found if match]
 
 
+def missing_part(run: str, number: int) -> FatalError:
+    """What to raise where no object of `run` holds the segment `number`."""
+    first = segment_key(run, number)
+    return FatalError(
+        f"the manifest of run {printable(run)} is damaged: segments are missing from {first} on: {HEALING}"
+    )
+
+
 def in_order(run: str, parts: Iterable[Part]) -> Sequence[Part]:
     """`parts`, which are all of the manifest of `run`, from its first segment to its last.
 
@@ -108,6 +123,6 @@ def in_order(run: str, parts: Iterable[Part]) -> Sequence[Part]:
     expected = 1
     for part in ordered:
         if part.first != expected:
-            raise FatalError(f"the manifest of run {printable(run)} is damaged: segments are missing before {part.key}")
+            raise missing_part(run, expected)
         expected = part.last + 1
     return ordered

@@ -20,12 +20,14 @@ from bulkfetch.manifest.bucket_layout import (
     Layout,
     Part,
     in_order,
+    missing_part,
     pack_key,
     segment_key,
     segments,
     segments_folder,
     summary_key,
 )
+from bulkfetch.manifest.bucket_reading import READERS, read_ahead, read_whole
 from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.runs import list_runs
@@ -35,7 +37,8 @@ from bulkfetch.text import printable
 
 T = TypeVar("T")
 
-_READERS = 16
+_FIRST = 16
+"""How many objects are looked at to tell whose bucket it is."""
 
 PACK_SEGMENTS = 1000
 """How many segments a pack holds at most: what one request lists."""
@@ -108,17 +111,17 @@ class Mirror:
                     run.manifest.unlink()
                 if run.summary and run.id not in layout.summaries:
                     run.summary.unlink()
-            for run_id, parts in self._all_parts(layout):
-                self._pull_rows(run_id, in_order(run_id, parts))
-            for run_id, meta in layout.summaries.items():
-                self._pull_summary(run_id, meta)
+            self._pull_rows(
+                [(run, part) for run, parts in self._all_parts(layout) for part in self._unread(run, parts)]
+            )
+            self._pull_summaries(layout)
 
     def holds_foreign(self) -> bool:
         """Whether there are objects but not one manifest: somebody else put them there."""
         if any(run.manifest for run in list_runs(self._root)):
             return False
         own = (f"{MANIFESTS}/", f"{STATE}/")
-        first = self._insist(lambda: list(islice(self._objects.list(""), _READERS)), "list the bucket")
+        first = self._insist(lambda: list(islice(self._objects.list(""), _FIRST)), "list the bucket")
         return any(not meta.key.startswith(own) for meta in first)
 
     def append(self, lines: bytes) -> None:
@@ -179,7 +182,7 @@ class Mirror:
         growing = layout.growing()
         for run in layout.runs - growing:
             yield run, layout.packs[run]
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest-lister") as listers:
+        with ThreadPoolExecutor(READERS, thread_name_prefix="manifest-lister") as listers:
             listed = listers.map(lambda run: (run, self._list_segments(run, layout.last_in_packs(run))), growing)
             for run, loose in listed:
                 yield run, [*layout.packs.get(run, ()), *loose]
@@ -189,7 +192,15 @@ class Mirror:
         listing = lambda: segments(self._objects.list(segments_folder(run), after=behind))  # noqa: E731
         return self._insist(listing, f"list the manifest of run {run}")
 
-    def _pull_rows(self, run: str, parts: Sequence[Part]) -> None:
+    def _unread(self, run: str, found: Sequence[Part]) -> Sequence[Part]:
+        """The last ones of the parts `found` of `run`, which the local copy does not hold; it ends where they begin."""
+        try:
+            parts = in_order(run, found)
+        except FatalError:
+            # A pack is gone; its segments may be there.
+            held = {number for part in found for number in range(part.first, part.last + 1)}
+            loose = [part for part in self._list_segments(run, 0) if part.first not in held]
+            parts = in_order(run, [*found, *loose])
         path = self._root / MANIFESTS / f"{run}.jsonl"
         size = path.stat().st_size if path.exists() else 0
         have = whole_size(path) if size else 0
@@ -198,29 +209,56 @@ class Mirror:
             if end + part.size > have:
                 break
             end, known = end + part.size, known + 1
-        if size == end and known == len(parts):
-            return
+        if known == len(parts) and (size == end or self._is_complete(run)):
+            return []
         with path.open("r+b" if have else "wb") as file:
+            file.seek(max(0, end - 1))
+            if end and file.read(1) != b"\n":  # the size of a damaged pack is not that of its rows
+                end, known = 0, 0
             file.truncate(end)
-            file.seek(end)
-            for data in self._read_all(parts[known:]):
+        return parts[known:]
+
+    def _pull_rows(self, unread: Sequence[tuple[str, Part]]) -> None:
+        for (run, _), data in read_ahead(lambda each: read_whole(*each, self._read), unread):
+            with (self._root / MANIFESTS / f"{run}.jsonl").open("ab") as file:
                 file.write(data)
 
-    def _read_all(self, parts: Sequence[Part]) -> Iterator[bytes]:
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest-reader") as readers:
-            for start in range(0, len(parts), _READERS):
-                yield from readers.map(self._read, parts[start : start + _READERS])
+    def _pull_summaries(self, layout: Layout) -> None:
+        unread = [(run, meta) for run, meta in layout.summaries.items() if not self._has_summary(run, meta)]
+        for (run, meta), data in read_ahead(lambda each: self._read(each[1].key), unread):
+            path = self._root / MANIFESTS / f"{run}.json"
+            if data is None or len(data) != meta.size:
+                raise FatalError(f"{printable(meta.key)} has changed while it was read")
+            replace_file(path, data, temporary=self._root / STATE / f"{path.name}.part")
+            if run in layout.runs:  # else all its rows were taken away: what it stored is not known any more
+                self._pull_end(run, path, layout.last_in_packs(run))
 
-    def _read(self, part: Part | ObjectMeta) -> bytes:
-        data = self._insist(lambda: self._objects.read(part.key), f"read {part.key}")
-        if len(data) != part.size:
-            raise FatalError(f"{printable(part.key)} has changed while it was read")
-        return data
+    def _pull_end(self, run: str, summary: Path, last: int) -> None:
+        """Read the last rows of `run` from its segments if the pack that should hold them is gone."""
+        rows, sealed = self._root / MANIFESTS / f"{run}.jsonl", sealed_rows(summary)
+        if sealed is None or count_rows(rows) >= sealed:
+            return
+        self._pull_rows([(run, part) for part in self._list_segments(run, last)])
+        if count_rows(rows) < sealed:
+            raise missing_part(run, last + 1)
 
-    def _pull_summary(self, run: str, meta: ObjectMeta) -> None:
+    def _is_complete(self, run: str) -> bool:
+        """Whether the local copy holds all rows of a run that ended, whatever is left of them in the bucket."""
+        summary = self._root / MANIFESTS / f"{run}.json"
+        return summary.exists() and sealed_rows(summary) == count_rows(self._root / MANIFESTS / f"{run}.jsonl")
+
+    def _has_summary(self, run: str, meta: ObjectMeta) -> bool:
         path = self._root / MANIFESTS / f"{run}.json"
-        if not path.exists() or path.stat().st_size != meta.size or not _is_whole(path):
-            replace_file(path, self._read(meta), temporary=self._root / STATE / f"{path.name}.part")
+        return path.exists() and path.stat().st_size == meta.size and sealed_rows(path) is not None
+
+    def _read(self, key: str) -> bytes | None:
+        def read() -> bytes | None:
+            try:
+                return self._objects.read(key)
+            except FileNotFoundError:
+                return None
+
+        return self._insist(read, f"read {key}")
 
     def _insist(self, call: Callable[[], T], doing: str) -> T:
         try:
@@ -229,12 +267,20 @@ class Mirror:
             raise FatalError(f"cannot {printable(doing)} in the bucket: {error}") from error
 
 
-def _is_whole(summary: Path) -> bool:
-    """Whether `summary` is as its run wrote it: the next one seals the bytes that are here."""
+def sealed_rows(summary: Path) -> int | None:
+    """How many rows the run of `summary` had; None if the file is not as its run wrote it: the next one seals the bytes
+    that are here."""
     try:
-        read_summary(summary)
+        return read_summary(summary).manifest_rows
     except UsageError:
-        return True  # of a newer version, which is for others to say
+        return 0  # of a newer version, which is for others to say
     except FatalError:
-        return False
-    return True
+        return None
+
+
+def count_rows(manifest: Path) -> int:
+    """The lines in a local copy."""
+    if not manifest.exists():
+        return 0
+    with manifest.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

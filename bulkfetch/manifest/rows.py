@@ -39,6 +39,16 @@ def decode_row(line: bytes) -> Row:
     return _decoder.decode(line)
 
 
+def are_rows(data: bytes) -> bool:
+    """Whether `data` is whole rows and nothing else.
+
+    Raises:
+        UsageError: a newer bulkfetch wrote them.
+    """
+    refuse_newer(data.partition(b"\n")[0], ROW_VERSION)
+    return data.endswith(b"\n") and _decode_block(data) is not None
+
+
 def refuse_newer(data: bytes, known: int) -> None:
     """Raise a UsageError if the JSON object in `data` has a version above `known`; anything else passes."""
     try:

@@ -99,7 +99,7 @@ def count_unresolved(connection: sqlite3.Connection) -> list[UnresolvedCount]:
                 since = min(since, other.first_failed_at)
                 found = UnresolvedCount(reason, found.retryable, invoices + other.invoices, since)
             counts[reason, found.retryable] = found
-    return sorted(counts.values(), key=lambda count: count.first_failed_at)
+    return sorted(counts.values(), key=lambda count: (count.first_failed_at, count.reason, count.retryable))
 
 
 def current_rejects(connection: sqlite3.Connection) -> Iterator[Reject]:

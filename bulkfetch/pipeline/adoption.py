@@ -1,7 +1,7 @@
 """Decides about an object that was there before: whose is it, and what becomes of the invoice that met it?"""
 
-from bulkfetch.errors import PermanentError, Reason
-from bulkfetch.interfaces import Committed, History, Store, Taken
+from bulkfetch.errors import BulkfetchError, PermanentError, Reason
+from bulkfetch.interfaces import Committed, History, Landed, Store, Taken
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Entry, PutResult, Row
 from bulkfetch.pipeline.job import Job
@@ -141,8 +141,26 @@ async def conflict(taken: Taken) -> PermanentError:
     there = "something that is no regular file" if found is None else f"an object with SHA-256 {found.sha256[:12]}"
     return PermanentError(
         Reason.CONFLICT,
-        f"{printable(taken.key, 120)} is {there}; the new bytes ({taken.sha256[:12]}) are in {printable(kept, 250)}",
-    )
+        f"{printable(taken.key, 120)} is {there}; the new bytes ({taken.sha256[:12]}) are "
+        + (f"in {printable(kept, 250)}" if kept else "not kept"),
+    ).about(taken.size, taken.sha256)
+
+
+async def object_of(landed: Landed) -> PutResult:
+    """The object that a body has become, or had become before.
+
+    Raises:
+        PermanentError: `conflict`: another one has its name.
+        BulkfetchError: what the store says of it.
+    """
+    if isinstance(landed, BulkfetchError):
+        raise landed
+    if isinstance(landed, PutResult):
+        return landed
+    if landed.found is None or not landed.same:
+        raise await conflict(landed)
+    await landed.drop()
+    return landed.found
 
 
 def _is(entry: Entry, found: PutResult) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -25,10 +26,19 @@ from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
+from bulkfetch.pipeline.second_look import SecondLook
 from bulkfetch.pipeline.second_pass import SecondPass
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.tally import Tally
 from bulkfetch.pipeline.triage import Triage
+
+
+@dataclass(frozen=True, slots=True)
+class Afterwards:
+    """What is looked at once more behind its row: whose document it is, and whether the store has kept it."""
+
+    recheck: Recheck
+    second_look: SecondLook
 
 
 class Pool:
@@ -57,7 +67,7 @@ class Pool:
         rows: RowWriter,
         recorder: Recorder,
         second_pass: SecondPass,
-        recheck: Recheck,
+        afterwards: Afterwards,
         not_ready: Callable[[Callable[[Job], None]], WaitingRoom],
         refusals: Refusals,
         canary: Canary,
@@ -76,7 +86,7 @@ class Pool:
         self._rows = rows
         self._recorder = recorder
         self._second_pass = second_pass
-        self._recheck = recheck
+        self._afterwards = afterwards
         self._refusals = refusals
         self._canary = canary
         self._in_hand = in_hand
@@ -104,6 +114,7 @@ class Pool:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed_stop, producing, working, name="stop")
             tasks.start_soon(self._recorder.run, name="recorder")
+            tasks.start_soon(self._afterwards.second_look.run, name="second look")
             tasks.start_soon(self._watch_doubts, name="doubts")
             tasks.start_soon(self._recorder.watch_canary, lambda: self._in_hand.invoices > 0, name="canary")
             try:
@@ -125,6 +136,7 @@ class Pool:
         with anyio.move_on_after(self._drain):
             await self._stop.forced.wait()
         working.cancel()
+        self._afterwards.second_look.give_up()
         self._recorder.stop_waiting()
 
     def _start_workers(self, number: int) -> None:
@@ -150,6 +162,8 @@ class Pool:
         await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
         self._recorder.close()
+        await self._recorder.end()
+        await self._afterwards.second_look.finish()
 
     async def _produce(self) -> None:
         estimate = None
@@ -159,16 +173,17 @@ class Pool:
                     if estimate != (estimate := self._source.estimate()):
                         self._notify(Estimated(estimate))
                     await self._take(batch)
-                    if self._recheck.due:
+                    if self._afterwards.recheck.due:
                         await self._in_hand.none()
-                        await self._recheck.run()
+                        await self._afterwards.recheck.run()
                     if self._quota.exceeded:
                         reading.cancel()
             # What was put off is tried once more when everything else is done: the trouble may have passed.
             await self._in_hand.none()
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
-            await self._recheck.finish()
+            await self._afterwards.recheck.finish()
+            self.tally.read_to_end = not self._quota.exceeded
             if self._quota.exceeded:
                 self._stop.request(self._quota.cause())
         except FatalError as error:
@@ -176,7 +191,7 @@ class Pool:
 
     async def _watch_doubts(self) -> None:
         try:
-            await self._recheck.watch()
+            await self._afterwards.recheck.watch()
         except FatalError as error:
             self._stop.request(error)
 
@@ -215,6 +230,7 @@ class Pool:
     async def _work(self) -> None:
         while True:
             await self._in_hand.room()
+            await self._afterwards.second_look.room()
             job = await self._rendezvous.receive()
             if job is None:
                 return

@@ -8,13 +8,13 @@ from datetime import datetime
 import anyio
 from anyio import CancelScope, CapacityLimiter
 
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, InvoiceError, PermanentError, Reason, TransientError
+from bulkfetch.errors import Aborted, FatalError, InvoiceError, PermanentError, Reason, TransientError
 from bulkfetch.interfaces import History, Landed, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.models import Delivery, Entry, Outcome, PutResult, Row
 from bulkfetch.net.asking import checking
 from bulkfetch.net.doubts import Doubts
-from bulkfetch.pipeline.adoption import conflict
+from bulkfetch.pipeline.adoption import object_of
 from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.job import Job
@@ -180,12 +180,4 @@ class Recheck:
     async def _put(self, job: Job, sha256: str) -> PutResult:
         landed: asyncio.Future[Landed] = asyncio.get_running_loop().create_future()
         await self._fetcher.fetch_only(job, landed.set_result, sha256)
-        result = await landed
-        if isinstance(result, BulkfetchError):
-            raise result
-        if isinstance(result, PutResult):
-            return result
-        if result.found is None or not result.same:
-            raise await conflict(result)
-        await result.drop()
-        return result.found
+        return await object_of(await landed)

@@ -53,8 +53,7 @@ class Recorder:
         self._known: asyncio.Future[None] | None = None
         self._wanted: asyncio.Future[None] | None = None
         self._closed = False
-        self.ended = False
-        """Whether nothing will be recorded any more."""
+        self._end = anyio.Event()
 
     def add(self, input_row: InputRow, row: Row) -> None:
         """Record `row`, which ends `input_row`, soon."""
@@ -89,8 +88,13 @@ class Recorder:
                 while await self._more():
                     await self._commit()
             finally:
-                self.ended = True
+                self._end.set()
                 _wake_all(self._told)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will be recorded any more."""
+        return self._end.is_set()
 
     def stop_waiting(self) -> None:
         """Have no more patience with a manifest in trouble: see `Manifest.stop_waiting`."""
@@ -100,6 +104,10 @@ class Recorder:
         """Let `run` end when nothing waits."""
         self._closed = True
         self._wake()
+
+    async def end(self) -> None:
+        """Wait until nothing will be recorded any more."""
+        await self._end.wait()
 
     async def release(self, rows: Sequence[InputRow], error: BaseException | None = None) -> None:
         """Hand `rows` back as untried. If `error` is a bug they count as tried: an invoice that triggers a bug must not

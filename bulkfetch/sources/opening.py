@@ -1,32 +1,55 @@
 """From what a user writes to a source: a file, or standard input."""
 
+import fcntl
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bulkfetch.errors import UsageError
 from bulkfetch.interfaces import Source
+from bulkfetch.sources.column_names import plain_name
 from bulkfetch.sources.files.blocks import STDIN
 from bulkfetch.sources.files.csv import TableParser
-from bulkfetch.sources.files.file import FileSource, ParserFactory
+from bulkfetch.sources.files.damage import Damage
+from bulkfetch.sources.files.encodings import AUTO, Recoder, known_encoding
+from bulkfetch.sources.files.file import FileSource, Reading
 from bulkfetch.sources.files.jsonl import JsonlParser
-from bulkfetch.sources.files.lines import unreadable
+from bulkfetch.sources.files.lines import LineSplitter, Parser, unreadable
 from bulkfetch.sources.files.txt import TextParser
+from bulkfetch.sources.files.unpack import Unpacker
 from bulkfetch.text import printable
 
 FORMATS = ("auto", "txt", "csv", "jsonl")
 
+_SUFFIXES = {".txt": "txt", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
-def open_source(spec: str, *, format: str = "auto", column: str = "") -> Source:  # noqa: A002 - the flag's name
+
+def open_source(
+    spec: str,
+    *,
+    format: str = "auto",  # noqa: A002 - the flag's name
+    column: str = "",
+    encoding: str = AUTO,
+    needed: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda message: None,  # noqa: ARG005 - nobody listens
+) -> Source:
     """The source that `spec` names: a file `.txt`, `.csv` or `.jsonl`, each also `.gz`, or `-` for standard input.
 
-    `format` overrides the file's suffix, `column` names the column (CSV) or member (JSONL) that holds the invoice ID.
     Looks at the file system, so it is to be called off the event loop.
+
+    Args:
+        format: overrides the file's suffix.
+        column: names the column (CSV) or member (JSONL) that holds the invoice ID.
+        encoding: of the text; `auto` takes UTF-8, and UTF-16 and UTF-32 where they are certain.
+        needed: other columns that a row cannot do without.
+        tell: told what a person should know of how the input is read.
 
     Raises:
         UsageError: there is no such source, or nothing that could be read as one.
     """
     if format not in FORMATS:
         raise UsageError(f"format {printable(format, 80)!r} is not known; use one of {', '.join(FORMATS)}")
+    encoding = known_encoding(encoding)
     if "://" in spec:
         scheme = spec.partition("://")[0]
         raise UsageError(
@@ -35,13 +58,30 @@ def open_source(spec: str, *, format: str = "auto", column: str = "") -> Source:
         )
     path = _standard_input() if spec == "-" else _regular(spec)
     chosen = _format_of(spec, column) if format == "auto" else format
-    return FileSource(path, _parser(spec, chosen, column, guessed=format == "auto"))
+    if chosen == "txt" and column:
+        raise unreadable(spec, "a plain list has no columns; leave out --column, or use --format csv")
+
+    def told(message: str) -> None:
+        tell(f"source {printable(spec, 200)}: {message}")
+
+    def parser() -> Parser:
+        if chosen == "csv":
+            return TableParser(spec, plain_name(column), Damage(spec, told), needed)
+        if chosen == "jsonl":
+            return JsonlParser(spec, column, Damage(spec, told))
+        return TextParser(spec, wary_of_csv=format == "auto")
+
+    def begin() -> Reading:
+        return Reading(Unpacker(spec), Recoder(spec, encoding, told), LineSplitter(table=chosen == "csv"), parser())
+
+    return FileSource(path, begin)
 
 
 def _standard_input() -> int:
     try:
         terminal = os.isatty(STDIN)
-        os.fstat(STDIN)
+        if fcntl.fcntl(STDIN, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            raise OSError  # what the command puts in the place of a closed one
     except OSError:
         raise unreadable("-", "standard input is closed; pipe the invoice IDs into it") from None
     if terminal:
@@ -64,17 +104,7 @@ def _regular(spec: str) -> Path:
 def _format_of(spec: str, column: str) -> str:
     if spec == "-":
         return "csv" if column else "txt"
-    suffix = Path(spec.lower().removesuffix(".gz")).suffix
-    if suffix not in {".txt", ".csv", ".jsonl"}:
+    found = _SUFFIXES.get(Path(spec.lower().removesuffix(".gz")).suffix)
+    if found is None:
         raise unreadable(spec, "the name does not tell the format; add --format txt, csv or jsonl")
-    return "csv" if column and suffix == ".txt" else suffix[1:]
-
-
-def _parser(name: str, format: str, column: str, *, guessed: bool) -> ParserFactory:  # noqa: A002 - as above
-    if format == "csv":
-        return lambda: TableParser(name, column)
-    if format == "jsonl":
-        return lambda: JsonlParser(name, column)
-    if column:
-        raise unreadable(name, "a plain list has no columns; leave out --column, or use --format csv")
-    return lambda: TextParser(name, wary_of_csv=guessed)
+    return "csv" if column and found == "txt" else found

@@ -1,7 +1,7 @@
 """An S3 server that keeps no invoice, so cheap that what a client spends is the client's own.
 
 Signatures and checksums are not looked at. It answers truly what the clients ask for: puts with and without a
-condition, HEAD, GET of what is no PDF, and a listing in one page. It serves one request at a time on a connection.
+condition, HEAD, GET of what is no PDF, and a listing by pages. It serves one request at a time on a connection.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _EXPECTATION = re.compile(rb"\r\nexpect: *100-continue", re.IGNORECASE)
 _CONDITION = re.compile(rb"\r\nif-none-match: *\*", re.IGNORECASE)
+_PAGE = 1000
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _HEAD = (
     b"HTTP/1.1 %s\r\nContent-Length: %d\r\nContent-Type: application/xml\r\n"
@@ -84,16 +85,23 @@ class NullS3Protocol(asyncio.Protocol):
             self._write(_HEAD % (_OK, found.size) + (found.content if self._method == b"GET" else b""))
 
     def _listing(self) -> bytes:
-        prefix = parse_qs(self._query.decode()).get("prefix", [""])[0]
+        asked = parse_qs(self._query.decode())
         bucket = self._path.decode().rstrip("/") + "/"
+        prefix = bucket + asked.get("prefix", [""])[0]
+        after = bucket + asked.get("start-after", asked.get("continuation-token", [""]))[0]
+        paths = sorted(path for name in self._objects if (path := name.decode()) > after and path.startswith(prefix))
         contents = "".join(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
-            f"<ETag>0</ETag><Size>{kept.size}</Size></Contents>"
-            for path, kept in self._objects.items()
-            if (key := path.decode().removeprefix(bucket)) != path.decode() and key.startswith(prefix)
+            f"<Contents><Key>{escape(path.removeprefix(bucket))}</Key><LastModified>2026-01-01T00:00:00.000Z"
+            f"</LastModified><ETag>0</ETag><Size>{self._objects[path.encode()].size}</Size></Contents>"
+            for path in paths[:_PAGE]
         )
-        listed = f'<ListBucketResult xmlns="{_NAMESPACE}"><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>'
-        return listed.encode()
+        more = ""
+        if len(paths) > _PAGE:
+            last = escape(paths[_PAGE - 1].removeprefix(bucket))
+            more = f"<NextContinuationToken>{last}</NextContinuationToken>"
+        truncated = "true" if more else "false"
+        listed = f'<ListBucketResult xmlns="{_NAMESPACE}"><IsTruncated>{truncated}</IsTruncated>{more}{contents}'
+        return f"{listed}</ListBucketResult>".encode()
 
 
 async def _serve() -> None:

@@ -77,16 +77,18 @@ def test_a_second_run_on_the_archive_is_refused(served, tmp_path):
     assert summary(dest).counts.stored == len(rows(dest)) == 30
 
 
-def test_an_empty_input_is_complete_but_said(served, tmp_path):
-    """Exit code 0 with a warning; with --expect it is a failure, and says what was expected."""
+def test_an_empty_input_is_not_complete_unless_that_is_said(served, tmp_path):
+    """Exit code 3, of a plan as of a run; 0 with --allow-empty; with --expect it says what was expected."""
     source, dest = tmp_path / "ids.txt", tmp_path / "archive"
     source.write_text("# nothing yet\n\n")
     args = ("run", source, "--to", dest, "--api-url", served.api_url)
-    done = bulkfetch(*args)
-    assert done.returncode == 0, done.stderr
-    assert "ids.txt holds no invoice" in done.stderr
+    for done in (bulkfetch(*args), bulkfetch("plan", source, "--to", dest)):
+        assert done.returncode == 3, done.stderr
+        assert "no row; if that is right, add --allow-empty" in done.stderr
     assert summary(dest).counts.read == 0
-    assert bulkfetch(*args, "--expect", 30).returncode == 3
+    assert bulkfetch(*args, "--allow-empty").returncode == 0
+    assert bulkfetch("plan", source, "--to", dest, "--allow-empty").returncode == 0
+    assert "30 rows were expected and 0 came" in bulkfetch(*args, "--allow-empty", "--expect", 30).stderr
 
 
 def test_another_number_of_rows_than_expected_is_a_failure(served, tmp_path):

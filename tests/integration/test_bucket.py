@@ -1,9 +1,10 @@
 """The bucket store on a real S3 server: what is there afterwards, and what each failure comes to."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -28,11 +29,12 @@ from bulkfetch.errors import (
     Throttled,
     TransientError,
 )
-from bulkfetch.events import OriginDown
+from bulkfetch.events import Event, Listener, Note, OriginDown
 from bulkfetch.interfaces import Body
 from bulkfetch.models import ObjectMeta
 from bulkfetch.net.gate import Gate
 from bulkfetch.stores.bucket.address import connect
+from bulkfetch.stores.bucket.errors import Refused
 from bulkfetch.stores.bucket.objects import BucketObjects
 from bulkfetch.stores.bucket.store import BucketStore
 
@@ -62,12 +64,18 @@ def at(bucket: str, **more) -> Destination:
 
 @asynccontextmanager
 async def proxied(
-    seaweed: Seaweed, spool: Path, *, bucket: str = "", gate: Gate | None = None, kind: type[S3Proxy] = S3Proxy
+    seaweed: Seaweed,
+    spool: Path,
+    *,
+    bucket: str = "",
+    gate: Gate | None = None,
+    kind: type[S3Proxy] = S3Proxy,
+    notify: Listener = lambda _: None,
 ) -> AsyncIterator[tuple[S3Proxy, BucketStore]]:
     """A store behind a proxy that has forgotten the requests of its opening."""
     async with s3_proxy(seaweed, kind) as proxy:
         settings = at(bucket or seaweed.bucket(), endpoint=proxy.endpoint)
-        async with connected(settings, seaweed, spool=spool, gate=gate) as store:
+        async with connected(settings, seaweed, spool=spool, gate=gate, notify=notify) as store:
             proxy.seen.clear()
             yield proxy, store
 
@@ -156,7 +164,7 @@ async def test_other_bytes_are_kept_on_this_machine(seaweed: Seaweed, tmp_path: 
         with pytest.raises(PermanentError) as caught:
             await put(store, body=pdf(PDF + b"changed"))
 
-    [kept] = left_in(tmp_path / "quarantine" / "run-1")
+    [kept] = left_in(tmp_path / "quarantine")
     assert kept.read_bytes() == PDF + b"changed"
     assert caught.value.reason is Reason.CONFLICT
     assert str(kept) in str(caught.value)
@@ -216,6 +224,31 @@ async def test_a_store_that_ignores_conditions_is_named(seaweed: Seaweed, tmp_pa
     async with serving(agreeable) as endpoint:
         with pytest.raises(FatalError, match="If-None-Match"):
             async with connected(at("any", endpoint=endpoint), seaweed, spool=tmp_path):
+                pass
+
+
+class Narrow(S3Proxy):
+    """Refuses every PUT that carries the header `unknown`, with the status and code of `refusal`."""
+
+    unknown = "If-None-Match"
+    refusal = (501, "NotImplemented")
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if request.method == "PUT" and self.unknown in request.headers:
+            self.seen.append((request.method, request.raw_path))
+            return s3_error(*self.refusal)()
+        return await super().handle(request)
+
+
+@pytest.mark.parametrize("unknown", ["If-None-Match", "x-amz-checksum-sha256"])
+@pytest.mark.parametrize("refusal", [(501, "NotImplemented"), (400, "InvalidArgument"), (400, ""), (501, "")])
+async def test_what_a_put_may_not_carry_is_named(seaweed: Seaweed, tmp_path: Path, unknown, refusal) -> None:
+    """A store that refuses conditional puts, or puts with a checksum, is refused at the start by the header's name."""
+    bucket = seaweed.bucket()
+    async with s3_proxy(seaweed, Narrow) as proxy:
+        proxy.unknown, proxy.refusal = unknown, refusal
+        with pytest.raises(FatalError, match=unknown):
+            async with connected(at(bucket, endpoint=proxy.endpoint), seaweed, spool=tmp_path):
                 pass
 
 
@@ -291,10 +324,10 @@ async def test_a_bucket_that_goes_away(seaweed: Seaweed, tmp_path: Path) -> None
         (400, "ExpiredToken", FatalError, None),
         (403, "RequestTimeTooSkewed", FatalError, None),
         (403, "AccessDenied", FatalError, None),
-        (403, "", FatalError, None),
+        (403, "", Refused, None),
         (400, "KMS.DisabledException", FatalError, None),
-        (400, "InvalidRequest", FatalError, None),
-        (501, "NotImplemented", FatalError, None),
+        (400, "InvalidRequest", Refused, None),
+        (501, "NotImplemented", Refused, None),
     ],
 )
 async def test_what_a_refused_put_comes_to(seaweed: Seaweed, tmp_path: Path, status, code, kind, reason) -> None:
@@ -382,6 +415,58 @@ async def test_bytes_damaged_on_the_way_are_refused(seaweed: Seaweed, tmp_path: 
         assert not (await put(store, body=pdf(large(size)))).adopted
 
 
+class Liar(S3Proxy):
+    """Answers a PUT that ends in .pdf with 200 and `tag`. What it keeps is what `keeps` makes of the body; None is
+    nothing."""
+
+    tag = '"x"'
+    keeps: Callable[[bytes], bytes | None] = staticmethod(lambda _: None)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if request.method != "PUT" or not request.path.endswith(".pdf"):
+            return await super().handle(request)
+        self.seen.append((request.method, request.raw_path))
+        body = await request.read()
+        tag = self.tag if self.tag != "md5" else f'"{hashlib.md5(body).hexdigest()}"'
+        if (kept := self.keeps(body)) is not None:
+            noted = {"x-amz-meta-sha256": hashlib.sha256(body).hexdigest()}
+            put_past = partial(self.seaweed.request, "PUT", request.raw_path, {}, headers=noted, body=kept)
+            await anyio.to_thread.run_sync(put_past)
+        return web.Response(headers={"ETag": tag})
+
+
+OTHER_MD5 = f'"{"0" * 32}"'
+
+
+async def test_a_tag_of_other_bytes_is_looked_into(seaweed: Seaweed, tmp_path: Path) -> None:
+    """Where the tag is another MD5 than that of what was put, the object is read: nothing there is tried again, other
+    bytes are no success, now or for the next run, and right ones show that tags prove nothing in this bucket."""
+    async with proxied(seaweed, tmp_path, kind=Liar) as (proxy, store):
+        proxy.tag = OTHER_MD5
+        with pytest.raises(TransientError, match="has none"):
+            await put(store)
+        proxy.keeps = lambda body: body[::-1]
+        with pytest.raises(PermanentError, match="other bytes") as caught:
+            await put(store, "INV-2.pdf")
+        assert caught.value.reason is Reason.DIGEST_MISMATCH
+        proxy.keeps = lambda body: body
+        proxy.seen.clear()
+        assert not (await put(store, "INV-3.pdf")).adopted
+        assert not (await put(store, "INV-4.pdf")).adopted
+        assert [method for method, _ in proxy.seen] == ["PUT", "GET", "PUT"]
+
+
+async def test_a_damaged_object_is_not_taken_for_the_invoices_own(seaweed: Seaweed, tmp_path: Path) -> None:
+    """An object that carries the right hash, but whose tag speaks against it, is read before it is adopted."""
+    bucket = seaweed.bucket()
+    noted = {"x-amz-meta-sha256": hashlib.sha256(PDF).hexdigest()}
+    seaweed.request("PUT", f"/{bucket}/invoices/INV-1.pdf", {}, headers=noted, body=PDF[::-1])
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        with pytest.raises(PermanentError) as caught:
+            await put(store)
+    assert caught.value.reason is Reason.CONFLICT
+
+
 async def test_an_answer_that_was_lost_ends_in_adoption(seaweed: Seaweed, tmp_path: Path) -> None:
     """When the store kept an object but its answer did not arrive, the next try finds the object its own."""
     bucket = seaweed.bucket(versioned=True)
@@ -408,7 +493,7 @@ async def test_an_earlier_body_of_the_same_invoice_is_its_own(seaweed: Seaweed, 
 
     assert (result.adopted, result.sha256, result.size) == (True, hashlib.sha256(PDF).hexdigest(), len(PDF))
     assert seaweed.versions(bucket).count("invoices/INV-1.pdf") == 1
-    assert [path.read_bytes() for path in left_in(tmp_path / "quarantine" / "run-1")] == [PDF + b"of another"]
+    assert [path.read_bytes() for path in left_in(tmp_path / "quarantine")] == [PDF + b"of another"]
 
 
 async def test_the_buckets_own_retention_is_read_back(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -423,13 +508,58 @@ async def test_the_buckets_own_retention_is_read_back(seaweed: Seaweed, tmp_path
             assert timedelta() < datetime.fromisoformat(result.retain_until) - datetime.now(UTC) <= timedelta(days=1)
 
 
-async def test_an_unlocked_bucket_is_asked_once_a_run(seaweed: Seaweed, tmp_path: Path) -> None:
-    """Where the first object is not locked, the others cost one request each."""
-    async with proxied(seaweed, tmp_path) as (proxy, store):
-        for number in range(3):
-            await put(store, f"INV-{number}.pdf")
+async def test_an_unlocked_bucket_is_not_asked_for_locks(seaweed: Seaweed, tmp_path: Path) -> None:
+    """Where the marker shows that nothing is locked, each object costs one request; where the marker is older than
+    this run, the first object is asked for its lock, too."""
+    bucket = seaweed.bucket()
+    seen = []
+    for _ in range(2):
+        async with proxied(seaweed, tmp_path, bucket=bucket) as (proxy, store):
+            for number in range(3):
+                await put(store, f"INV-{len(seen)}-{number}.pdf")
+        seen.append([method for method, _ in proxy.seen])
 
-    assert [method for method, _ in proxy.seen] == ["PUT", "HEAD", "PUT", "PUT"]
+    assert seen == [["PUT", "PUT", "PUT"], ["PUT", "HEAD", "PUT", "PUT"]]
+
+
+async def test_a_default_lock_that_came_after_the_marker_is_found(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A bucket that got its default retention between two runs locks the objects of the second, as their rows say."""
+    bucket = seaweed.bucket(lock="on")
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        assert (await put(store)).lock_mode is None
+    seaweed.lock_by_default(bucket, "GOVERNANCE")
+    async with connected(at(bucket), seaweed, spool=tmp_path) as store:
+        assert [(await put(store, f"INV-{number}.pdf")).lock_mode for number in (2, 3)] == ["GOVERNANCE"] * 2
+
+
+@pytest.mark.parametrize("refusal", [403, 405, 501])
+@pytest.mark.parametrize("lock", ["", "GOVERNANCE"])
+async def test_a_lock_that_may_not_be_read_is_a_warning(
+    seaweed: Seaweed, tmp_path: Path, refusal: int, lock: str
+) -> None:
+    """A refused read-back leaves the lock out of the result, at once and for good; where a lock is known to be there a
+    warning says so, once."""
+    bucket = seaweed.bucket(lock=lock)
+    told: list[Event] = []
+    async with proxied(seaweed, tmp_path, bucket=bucket, notify=told.append) as (proxy, store):
+        proxy.head_answers = [lambda: web.Response(status=refusal)] * 9
+        results = [await put(store, f"INV-{number}.pdf") for number in range(3)]
+
+    assert [(result.lock_mode, result.retain_until) for result in results] == [(None, None)] * 3
+    assert [method for method, _ in proxy.seen] == (["PUT", "HEAD", "PUT", "PUT"] if lock else ["PUT"] * 3)
+    assert [note.level for note in told if isinstance(note, Note)] == (["warning"] if lock else [])
+
+
+async def test_a_lock_is_read_behind_the_gate_and_again(seaweed: Seaweed, tmp_path: Path) -> None:
+    """A store that asks for a pause, fails or does not know the object yet is asked again for its lock, by the gate."""
+    bucket = seaweed.bucket(lock="GOVERNANCE")
+    gate = a_gate()
+    async with proxied(seaweed, tmp_path, bucket=bucket, gate=gate) as (proxy, store):
+        proxy.head_answers = [partial(web.Response, status=status) for status in (503, 500, 404)]
+        result = await put(store)
+
+    assert result.lock_mode == "GOVERNANCE"
+    assert (gate.requests.sent, gate.requests.refused) == (5, 1)
 
 
 async def test_a_retention_of_days(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -462,11 +592,13 @@ async def test_a_retention_by_column(seaweed: Seaweed, tmp_path: Path) -> None:
 
 
 async def test_a_lock_that_the_bucket_does_not_know(seaweed: Seaweed, tmp_path: Path) -> None:
-    """To ask for a lock in a bucket without Object Lock stops the run with the first put."""
-    settings = at(seaweed.bucket(), lock_mode="GOVERNANCE", lock_days=1)
-    async with connected(settings, seaweed, spool=tmp_path) as store:
-        with pytest.raises(FatalError):
-            await put(store)
+    """To ask for a lock in a bucket without Object Lock stops the run before anything is put, and says why."""
+    bucket = seaweed.bucket()
+    settings = at(bucket, lock_mode="GOVERNANCE", lock_days=1)
+    with pytest.raises(FatalError, match="lock_mode = GOVERNANCE asks: the bucket needs Object Lock"):
+        async with connected(settings, seaweed, spool=tmp_path):
+            pass
+    assert seaweed.keys(bucket) == [f"invoices/{MARKER}"]
 
 
 async def test_a_lock_that_cannot_be_read_back(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -482,9 +614,9 @@ async def test_a_lock_that_cannot_be_read_back(seaweed: Seaweed, tmp_path: Path)
     async with s3_proxy(seaweed, Tightlipped) as proxy:
         bucket = seaweed.bucket(lock="on")
         settings = at(bucket, endpoint=proxy.endpoint, lock_mode="GOVERNANCE", lock_days=1)
-        async with connected(settings, seaweed, spool=tmp_path) as store:
-            with pytest.raises(FatalError, match="not its Object Lock"):
-                await put(store)
+        with pytest.raises(FatalError, match="not its Object Lock"):
+            async with connected(settings, seaweed, spool=tmp_path):
+                pass
 
 
 async def test_a_listing_begins_behind_where_it_is_asked_to(seaweed: Seaweed, monkeypatch) -> None:

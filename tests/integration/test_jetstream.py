@@ -33,7 +33,7 @@ async def test_a_server_without_jetstream_is_refused(monkeypatch) -> None:
 
 WRONG_QUEUE = {
     "retention is not workqueue": {"retention": RetentionPolicy.LIMITS},
-    "retention is not workqueue.*nats stream rm": {"retention": RetentionPolicy.INTEREST},
+    "retention is not workqueue.*take another name": {"retention": RetentionPolicy.INTEREST},
     "max_age is 3600 s.*--max-age=0": {"max_age": 3600.0},
     "max_msgs or max_bytes.*discards the oldest.*--discard=new": {"max_msgs": 10, "discard": DiscardPolicy.OLD},
     "max_msgs or max_bytes.*discards": {"max_bytes": 10_000, "discard": DiscardPolicy.OLD},

@@ -12,7 +12,7 @@ from nats.js.errors import NoKeysError
 from support.nats_help import admin, dead_letter, opened, stream_of, take, with_lease
 from support.nats_server import nats_server
 
-from bulkfetch.errors import FatalError, Reason
+from bulkfetch.errors import FatalError, Reason, UsageError
 from bulkfetch.events import Backlog, Note, OriginDown, OriginUp
 from bulkfetch.models import Delivery, Malformed, Outcome, QueueStats, Row
 from bulkfetch.sources.queue.message import encode_message
@@ -78,10 +78,10 @@ async def test_ids_and_json_are_read(nats) -> None:
 
 
 BAD = {
-    b'{"id":"A","more":1}': Reason.INVALID_ROW,
+    b'{"id":"A","data":{}}': Reason.INVALID_ROW,
     b'{"id":"A"': Reason.INVALID_ROW,
-    b'{"id":1}': Reason.INVALID_ROW,
-    b'{"id":"A","fields":{"a":1}}': Reason.INVALID_ROW,
+    b'{"id":1.5}': Reason.INVALID_ROW,
+    b'["A"]': Reason.INVALID_ROW,
     b'{"fields":{}}': Reason.INVALID_ROW,
     b'{"id":' + b"[" * 20_000: Reason.INVALID_ROW,
     b"\xff\xfeA": Reason.INVALID_ROW,
@@ -98,11 +98,13 @@ BAD = {
 async def test_what_names_no_invoice_is_malformed_and_becomes_a_dead_letter(nats) -> None:
     """Bad JSON and bad IDs are rejected with a reason, in words that are safe to show, and put away as they were."""
     async with opened(nats.queue()) as queue, source_of(queue) as source:
-        await send(queue, *BAD)
+        await send(queue, b"good", *BAD)
         rows = []
         async for batch in source.batches():
             for row in batch:
-                assert isinstance(row, Malformed)
+                if isinstance(row, Delivery):
+                    await source.ack(row, row_of(row))
+                    continue
                 rows.append((row.tag.body, row.reason))
                 assert row.raw.isprintable()
                 assert len(row.raw) <= 300
@@ -111,8 +113,19 @@ async def test_what_names_no_invoice_is_malformed_and_becomes_a_dead_letter(nats
         kept = [found async for found in queue.dead_letters()]
         # Two of them show the same: nothing.
         assert len(kept) >= len(BAD) - 1
-        assert {(found.body, found.reason) for found in kept} >= {("a/b", "invalid_id"), ('{"id":1}', "invalid_row")}
+        assert {(found.body, found.reason) for found in kept} >= {("a/b", "invalid_id"), ('["A"]', "invalid_row")}
         assert (await queue.stats()).waiting == (await queue.stats()).leased == 0
+
+
+async def test_a_queue_of_strange_messages_is_refused_before_one_is_a_dead_letter(nats) -> None:
+    """Where none of the first messages names an invoice, all stay where they are, untried, and the fix is named."""
+    async with opened(nats.queue()) as queue, source_of(queue) as source:
+        await send(queue, *BAD)
+        with anyio.fail_after(20), pytest.raises(UsageError, match="none of the first messages names an invoice"):
+            await anext(source.batches())
+        stats = await queue.stats()
+        assert (stats.waiting + stats.leased, stats.dead) == (len(BAD), 0)
+        assert source.handed_out == 0
 
 
 async def test_a_message_that_comes_too_often_is_poison(nats, monkeypatch) -> None:
@@ -395,11 +408,12 @@ async def test_long_rubbish_that_begins_alike_stays_apart(nats) -> None:
     """Two messages that cannot be used and look the same at their beginning become two dead letters."""
     bodies = [b"{" + b"x" * 1000 + end for end in (b"1", b"2")]
     async with opened(nats.queue()) as queue:
-        await send(queue, *bodies)
+        await send(queue, b"good", *bodies)
         async with source_of(queue) as source:
             async for batch in source.batches():
                 for row in batch:
-                    await source.ack(row, row_of(row, Outcome.REJECTED, Reason.INVALID_ROW))
+                    bad = isinstance(row, Malformed)
+                    await source.ack(row, row_of(row, Outcome.REJECTED, Reason.INVALID_ROW) if bad else row_of(row))
         dead_letters = [dead_letter async for dead_letter in queue.dead_letters()]
     assert len({dead_letter.invoice_id for dead_letter in dead_letters}) == 2
     assert sorted(dead_letter.body.encode() for dead_letter in dead_letters) == bodies

@@ -21,15 +21,20 @@ def a_gate(notify: Listener = lambda _: None) -> Gate:
 
 
 def open_bucket(
-    bucket: Bucket, *, spool: Path, gate: Gate | None = None, answer_seconds: float = 30.0
+    bucket: Bucket,
+    *,
+    spool: Path,
+    gate: Gate | None = None,
+    answer_seconds: float = 30.0,
+    notify: Listener = lambda _: None,
 ) -> AbstractAsyncContextManager[BucketStore]:
     """The store in `bucket`."""
     return BucketStore.open(
         bucket,
         gate=gate or a_gate(),
-        run="run-1",
         spool=spool,
         utc_now=lambda: datetime.now(UTC),
+        notify=notify,
         answer_seconds=answer_seconds,
     )
 
@@ -43,8 +48,9 @@ async def connected(
     gate: Gate | None = None,
     answer_seconds: float = 30.0,
     environ: Mapping[str, str] | None = None,
+    notify: Listener = lambda _: None,
 ) -> AsyncIterator[BucketStore]:
     """The store that `settings` name, on `seaweed`, or on another endpoint by `environ`."""
     bucket = await connect(bucket_settings(settings), {**seaweed.environ, **(environ or {})})
-    async with open_bucket(bucket, spool=spool, gate=gate, answer_seconds=answer_seconds) as store:
+    async with open_bucket(bucket, spool=spool, gate=gate, answer_seconds=answer_seconds, notify=notify) as store:
         yield store

@@ -30,6 +30,7 @@ class GivenBody:
         enough = self.size + limit
         for part in self._left:
             if isinstance(part, Exception):
+                self._ended = getattr(part, "hold", False)
                 raise part
             if isinstance(part, bytes):
                 self._digest.update(part)
@@ -68,6 +69,7 @@ class GivenSource:
         self.nacked: Counter[int | None] = Counter()
         self.delays: list[float] = []
         self.given = self.handed_out = self.returned = 0
+        self.not_rows: Mapping[str, int] = {}
         self._rows = list(rows)
         self._batch = batch
 

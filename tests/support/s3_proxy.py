@@ -26,6 +26,7 @@ class S3Proxy:
     """
 
     def __init__(self, seaweed: Seaweed, session: aiohttp.ClientSession) -> None:
+        self.seaweed = seaweed
         self._upstream = seaweed.endpoint
         self._session = session
         self.endpoint = ""

@@ -72,13 +72,17 @@ class Seaweed:
             status = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
             self._do("PUT", f"/{name}", {"versioning": ""}, body=status.encode())
         if lock not in ("", "on"):
-            retention = f"<DefaultRetention><Mode>{lock}</Mode><Days>1</Days></DefaultRetention>"
-            rule = (
-                "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled>"
-                f"<Rule>{retention}</Rule></ObjectLockConfiguration>"
-            )
-            self._do("PUT", f"/{name}", {"object-lock": ""}, body=rule.encode())
+            self.lock_by_default(name, lock)
         return name
+
+    def lock_by_default(self, bucket: str, mode: str) -> None:
+        """From now on what is put into `bucket`, which has Object Lock, is locked for a day."""
+        retention = f"<DefaultRetention><Mode>{mode}</Mode><Days>1</Days></DefaultRetention>"
+        rule = (
+            "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled>"
+            f"<Rule>{retention}</Rule></ObjectLockConfiguration>"
+        )
+        self._do("PUT", f"/{bucket}", {"object-lock": ""}, body=rule.encode())
 
     def drop(self, bucket: str) -> None:
         """Delete `bucket` with all that is in it."""

@@ -26,6 +26,7 @@ ACK_WAIT = 30.0
 SHORTEST_ACK_WAIT = 1.0
 
 _EDIT = "nats stream edit"
+_ANOTHER_NAME = "take another name in the URL (nats://host:4222/NAME)"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -109,10 +110,12 @@ async def check_streams(js: JetStreamContext, names: StreamNames) -> None:
 
 
 def _wrong_queue(config: StreamConfig, names: StreamNames) -> str | None:
+    if foreign := _uncovered(config, names.subjects):
+        return foreign
     if config.retention != RetentionPolicy.WORK_QUEUE:
         return (
             "its retention is not workqueue, so what is done would stay queued; a stream's retention cannot be "
-            f"changed: remove it (nats stream rm {names.stream}), and bulkfetch queue push makes it anew"
+            f"changed: {_ANOTHER_NAME}, which bulkfetch queue push makes"
         )
     limit = config.max_msgs_per_subject
     if limit > 0 and not (config.discard == DiscardPolicy.NEW and config.discard_new_per_subject):
@@ -120,21 +123,23 @@ def _wrong_queue(config: StreamConfig, names: StreamNames) -> str | None:
             f"max_msgs_per_subject is {limit}, over which it drops the older messages unseen; set discard to new and "
             f"discard_new_per_subject ({_EDIT} {names.stream} --discard=new --discard-per-subject)"
         )
-    return _uncovered(config, names.subjects)
+    return None
 
 
 def _wrong_dead(config: StreamConfig, names: StreamNames) -> str | None:
+    if foreign := _uncovered(config, names.dead_subjects):
+        return foreign
     if config.retention != RetentionPolicy.LIMITS:
         return (
             "its retention is not limits, so dead letters would vanish unread; a stream's retention cannot be "
-            f"changed: remove it (nats stream rm {names.dead}), and bulkfetch queue push makes it anew"
+            f"changed: {_ANOTHER_NAME}, which bulkfetch queue push makes"
         )
     if config.max_msgs_per_subject != 1 or config.discard_new_per_subject:
         return (
             "an invoice's dead letter would not replace the one before; set max_msgs_per_subject to 1 and "
             f"discard_new_per_subject to false ({_EDIT} {names.dead} --max-msgs-per-subject=1)"
         )
-    return _uncovered(config, names.dead_subjects)
+    return None
 
 
 def _uncovered(config: StreamConfig, needed: str) -> str | None:
@@ -142,7 +147,10 @@ def _uncovered(config: StreamConfig, needed: str) -> str | None:
     if any(_covers(subject, needed) for subject in config.subjects or ()):
         return None
     subjects = ",".join([*(config.subjects or ()), needed])
-    return f"{needed} is not among its subjects; add it ({_EDIT} {config.name} --subjects='{subjects}')"
+    return (
+        f"it is somebody else's, as {needed} is not among its subjects: {_ANOTHER_NAME}; only if it was made for "
+        f"bulkfetch, add the subject ({_EDIT} {config.name} --subjects='{subjects}')"
+    )
 
 
 def _covers(subject: str, needed: str) -> bool:
@@ -168,7 +176,7 @@ def _lossy(config: StreamConfig) -> str | None:
     if config.storage == StorageType.MEMORY:
         return (
             "its storage is memory, which a restart of the server empties; a stream's storage cannot be changed: "
-            f"remove it (nats stream rm {config.name}), and bulkfetch queue push makes it anew"
+            f"{_ANOTHER_NAME}, which bulkfetch queue push makes"
         )
     if config.no_ack:
         return f"no_ack is set, so nobody learns whether a message was stored; unset it ({edit} --ack)"

@@ -1,46 +1,52 @@
-"""The bytes of an input: read by the block, counted, hashed, unpacked."""
+"""The bytes of an input: read by the block, counted, hashed, and watched for changes."""
 
 import hashlib
 import os
 import stat
-import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiofiles
-import aiofiles.os
 import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
+from anyio import to_thread
 
 from bulkfetch.errors import FatalError
 from bulkfetch.sources.files.lines import unreadable
+from bulkfetch.sources.files.unpack import BLOCK
 from bulkfetch.text import printable
 
-BLOCK = 64 * 1024
 STDIN = 0
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 class BlockReader:
     """An open input, read once from front to back.
 
+    A file that somebody writes to meanwhile is no list to rely on: it must not get shorter, and what was read before a
+    change has to be in it still. A file that has only grown is read on.
+
     `size` is its length in bytes where it is known beforehand, `count` how many were read.
     """
 
-    def __init__(self, file: AsyncFileIO, name: str, status: os.stat_result) -> None:
+    def __init__(self, file: AsyncFileIO, name: str) -> None:
         self._file = file
         self._name = name
+        status = os.fstat(file.fileno())
         self._waits = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
         self._hash = hashlib.sha256()
-        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self._regular = stat.S_ISREG(status.st_mode)
+        self._state = _state(status)
+        # Standard input may have been read from before.
+        self._start = os.lseek(file.fileno(), 0, os.SEEK_CUR) if self._regular else 0
+        self.size = status.st_size - self._start if self._regular else None
         self.count = 0
 
     async def read(self) -> bytes:
         """The next bytes: at most 64 KiB, of a pipe what it holds at once; none at the end.
 
         Raises:
-            FatalError: they cannot be read.
+            FatalError: they cannot be read, or what was read before is not in the file any more.
         """
         try:
             block: bytes | None = None
@@ -49,15 +55,42 @@ class BlockReader:
                     # A thread in read() could not be cancelled, and would hold up the exit while the pipe is idle.
                     await anyio.wait_readable(self._file.fileno())
                 block = await self._file.read(BLOCK)
+            self._hash.update(block)
+            self.count += len(block)
+            if self._regular:
+                await self._see_changes()
         except OSError as error:
             raise FatalError(f"source {printable(self._name, 200)}: reading failed: {error.strerror}") from None
-        self._hash.update(block)
-        self.count += len(block)
         return block
+
+    async def _see_changes(self) -> None:
+        state = _state(os.fstat(self._file.fileno()))
+        if state == self._state:
+            return
+        if state[0] < self._state[0] or not await to_thread.run_sync(self._is_still_there):
+            raise FatalError(
+                f"source {printable(self._name, 200)}: the file was changed while it was read, and is not the "
+                "list any more that was begun; let its writer finish, or write a new one and rename it, and run again"
+            )
+        self._state = state
+
+    def _is_still_there(self) -> bool:
+        again, left = hashlib.sha256(), self.count
+        while left:
+            block = os.pread(self._file.fileno(), min(left, 16 * BLOCK), self._start + self.count - left)
+            if not block:
+                return False
+            again.update(block)
+            left -= len(block)
+        return again.digest() == self._hash.digest()
 
     def sha256(self) -> str:
         """Of the bytes read so far, in lower-case hex."""
         return self._hash.hexdigest()
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -77,77 +110,6 @@ async def open_blocks(path: Path | int, name: str) -> AsyncIterator[BlockReader]
     except OSError as error:
         raise unreadable(name, f"it cannot be opened: {error.strerror}") from None
     try:
-        yield BlockReader(file, name, await aiofiles.os.stat(file.fileno()))
+        yield await to_thread.run_sync(BlockReader, file, name)
     finally:
         await file.close()
-
-
-class Unpacker:
-    """Passes plain bytes through, and unpacks gzip (several members as one), at most a block at a time.
-
-    Anything that begins as gzip does is taken for it, whatever its name: no text can.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._gzip = name.lower().endswith(".gz")
-        self._head = b""
-        self._begun = False
-        self._member: zlib._Decompress | None = None
-        self._unpacked = False
-        self.waiting = 0
-        """Bytes that were fed and are not unpacked yet."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` unpacks to, in parts.
-
-        Raises:
-            FatalError: this is not gzip, or damaged.
-        """
-        if not self._begun:
-            data = self._head + data
-            self._head = b""
-            if data == GZIP_MAGIC[:1]:
-                self._head = data
-                return
-            self._begun = True
-            self._gzip = self._gzip or data.startswith(GZIP_MAGIC)
-        if self._gzip:
-            yield from self._inflate(data)
-        else:
-            yield data
-
-    def finish(self) -> bytes:
-        """What is left when the input has ended.
-
-        Raises:
-            FatalError: gzip that ends too early.
-        """
-        if self._gzip and (self._member is not None or not self._unpacked):
-            raise self._damaged("it ends too early")
-        return self._head
-
-    def _inflate(self, data: bytes) -> Iterator[bytes]:
-        try:
-            while data or self._member is not None:
-                if self._member is None:
-                    data = data.lstrip(b"\0")  # padding of the member before
-                    if not data:
-                        break
-                    self._member = zlib.decompressobj(wbits=31)
-                part = self._member.decompress(data, BLOCK)
-                data = self._member.unconsumed_tail
-                if self._member.eof:
-                    data = self._member.unused_data
-                    self._member = None
-                    self._unpacked = True
-                self.waiting = len(data)
-                if part:
-                    yield part
-                if not data and len(part) < BLOCK:
-                    break
-        except zlib.error as error:
-            raise self._damaged(str(error)) from None
-
-    def _damaged(self, problem: str) -> FatalError:
-        return FatalError(f"source {printable(self._name, 200)}: the gzip data cannot be unpacked: {problem}")

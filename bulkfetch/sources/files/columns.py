@@ -1,30 +1,26 @@
-"""Which column of a table, or member of an object, holds the invoice ID."""
+"""The error for an input that does not have the column it was asked for."""
 
 import difflib
 from collections.abc import Iterable
 
 from bulkfetch.errors import UsageError
+from bulkfetch.sources.column_names import DEFAULT_COLUMNS
 from bulkfetch.sources.files.lines import unreadable
 from bulkfetch.text import printable
 
-DEFAULT_COLUMNS = ("id", "invoice_id")
 
-
-def find_column(names: Iterable[str], column: str) -> str | None:
-    """Which of `names` it is: `column` if one was asked for, else the first default there is."""
-    present = set(names)
-    wanted = (column,) if column else DEFAULT_COLUMNS
-    return next((name for name in wanted if name in present), None)
-
-
-def no_such_column(source: str, column: str, names: Iterable[str]) -> UsageError:
-    """The error for an input without the column, with what it has instead."""
+def no_such_column(source: str, column: str, names: Iterable[str], *, header: int = 0) -> UsageError:
+    """The error for an input without `column`, or without any that holds the ID where that is "", with what it has
+    instead. `header` is the line whose columns these are, if it is one."""
     present = [name for name in names if name]
     listed = printable(", ".join(present) or "none", 200)
+    where = f"line {header} is taken for the header: " if header else ""
+    above = "; if that line is no header, remove what stands above the header" if header else ""
     if not column:
         return unreadable(
-            source, f"no column is called {' or '.join(DEFAULT_COLUMNS)}; add --column with one of: {listed}"
+            source,
+            f"{where}no column is called {' or '.join(DEFAULT_COLUMNS)}; add --column with one of: {listed}{above}",
         )
     near = difflib.get_close_matches(column, present, n=1)
     hint = f"; did you mean {printable(near[0], 80)!r}?" if near else "."
-    return unreadable(source, f"no column is called {printable(column, 80)!r}{hint} There are: {listed}")
+    return unreadable(source, f"{where}no column is called {printable(column, 80)!r}{hint} There are: {listed}{above}")

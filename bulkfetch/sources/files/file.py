@@ -1,56 +1,98 @@
 """A file, or standard input, as a source."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio.lowlevel
 
 from bulkfetch.interfaces import Capabilities
 from bulkfetch.models import InputRow, Row
-from bulkfetch.sources.files.blocks import STDIN, Unpacker, open_blocks
+from bulkfetch.sources.files.blocks import STDIN, open_blocks
+from bulkfetch.sources.files.encodings import Recoder
 from bulkfetch.sources.files.lines import LineSplitter, Parser
+from bulkfetch.sources.files.unpack import Unpacker
 from bulkfetch.text import printable
 
-ParserFactory = Callable[[], Parser]
+
+class Reading:
+    """One reading of an input: its bytes on their way to rows."""
+
+    def __init__(self, unpacker: Unpacker, recoder: Recoder, splitter: LineSplitter, parser: Parser) -> None:
+        self._unpacker = unpacker
+        self._recoder = recoder
+        self._splitter = splitter
+        self._parser = parser
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were fed and are not unpacked yet."""
+        return self._unpacker.waiting
+
+    @property
+    def not_rows(self) -> Mapping[str, int]:
+        """How many lines so far were no rows, by kind."""
+        return dict(self._parser.not_rows)
+
+    def feed(self, block: bytes) -> Iterator[list[InputRow]]:
+        """The rows that each part of `block` completes; it may complete none."""
+        for part in self._unpacker.feed(block):
+            for text in self._recoder.feed(part):
+                yield self._parser.parse(self._splitter.feed(text))
+
+    def finish(self) -> Iterator[list[InputRow]]:
+        """The rows that are left when the input has ended."""
+        for text in (*self._recoder.feed(self._unpacker.finish()), self._recoder.finish()):
+            yield self._parser.parse(self._splitter.feed(text))
+        lines, unended = self._splitter.finish()
+        yield self._parser.parse(lines)
+        yield self._parser.finish(unended)
 
 
 class FileSource:
-    """Reads `path` block by block and hands out the rows that each block completes.
+    """Reads `path` block by block and hands out the rows that each block completes; `begin` makes a new reading.
 
     Nothing is kept of a row once it is handed out: what is accounted for is known from the manifest.
     """
 
     capabilities = Capabilities()
 
-    def __init__(self, path: Path | int, parser: ParserFactory) -> None:
+    def __init__(self, path: Path | int, begin: Callable[[], Reading]) -> None:
         self._spec = "-" if path == STDIN else str(path)
         self.name = "stdin" if path == STDIN else printable(self._spec)
         self._path = path
-        self._parser = parser
+        self._begin = begin
         self.handed_out = 0
         self.returned = 0
+        self._reading = begin()
         self._consumed = 0
         self._size: int | None = None
         self._digest: tuple[str, int] | None = None
 
+    @property
+    def not_rows(self) -> Mapping[str, int]:
+        """See `interfaces.Source.not_rows`."""
+        return self._reading.not_rows
+
     async def batches(self) -> AsyncIterator[Sequence[InputRow]]:
         self.handed_out = self.returned = self._consumed = 0
         self._digest = None
-        unpacker, splitter, parser = Unpacker(self._spec), LineSplitter(self._spec), self._parser()
+        reading = self._reading = self._begin()
         async with open_blocks(self._path, self._spec) as reader:
             self._size = None if self._path == STDIN else reader.size
             while block := await reader.read():
-                for part in unpacker.feed(block):
-                    self._consumed = reader.count - unpacker.waiting
-                    if rows := parser.parse(splitter.feed(part)):
+                for rows in reading.feed(block):
+                    self._consumed = reader.count - reading.waiting
+                    if rows:
                         self.handed_out += len(rows)
                         yield rows
                     else:
                         # Packed blank lines unpack to a thousand times their size: let the others run meanwhile.
                         await anyio.lowlevel.checkpoint()
-            for rows in _rest(unpacker, splitter, parser):
-                self.handed_out += len(rows)
-                yield rows
+            self._consumed = reader.count
+            for rows in reading.finish():
+                if rows:
+                    self.handed_out += len(rows)
+                    yield rows
             self._digest = reader.sha256(), reader.count
 
     async def ack(self, input_row: InputRow, row: Row) -> None:
@@ -74,10 +116,3 @@ class FileSource:
 
     def digest(self) -> tuple[str, int] | None:
         return self._digest
-
-
-def _rest(unpacker: Unpacker, splitter: LineSplitter, parser: Parser) -> Iterator[list[InputRow]]:
-    left = splitter.feed(unpacker.finish())
-    for rows in (parser.parse(left + splitter.finish()), parser.finish()):
-        if rows:
-            yield rows

@@ -1,23 +1,22 @@
 """What the body of a queue's message holds: written by `queue push`, read by the workers."""
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
 from bulkfetch.errors import Reason
 from bulkfetch.keys import check_invoice_id
 from bulkfetch.models import NO_FIELDS, Delivery, InputRow, Lease, Malformed
+from bulkfetch.sources.queue.envelopes import open_message
 from bulkfetch.sources.raw import RAW_LIMIT, raw_text
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A message's body, as JSON: `id` is the invoice, `fields` what else its input row says of it."""
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message's body as `queue push` writes it: `id` is the invoice, `fields` what else its input row says of it."""
 
     id: str
     fields: dict[str, str] = {}
-
-
-_decode = msgspec.json.Decoder(Message).decode
 
 
 def encode_message(delivery: Delivery) -> bytes:
@@ -25,22 +24,18 @@ def encode_message(delivery: Delivery) -> bytes:
     return msgspec.json.encode(Message(delivery.invoice_id, dict(delivery.fields)))
 
 
-def read_message(lease: Lease) -> InputRow:
-    """The input row that the body of `lease` holds; the row's `tag` is `lease`."""
+def read_message(lease: Lease, id_at: Sequence[str] = ()) -> InputRow:
+    """The input row that the body of `lease` holds, at one of the paths `id_at` if there are any; the row's `tag` is
+    `lease`."""
     try:
-        message = _decode_body(lease.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = f"the message is neither an ID nor a JSON object with an id: {error}"
-        return _rejected(lease, Reason.INVALID_ROW, problem)
-    if unusable := check_invoice_id(message.id):
+        invoice_id, fields = open_message(lease.body.decode(), id_at)
+    except UnicodeDecodeError as error:
+        return _rejected(lease, Reason.INVALID_ROW, f"the message is not UTF-8 from byte {error.start + 1} on")
+    except ValueError as error:
+        return _rejected(lease, Reason.INVALID_ROW, str(error))
+    if unusable := check_invoice_id(invoice_id):
         return _rejected(lease, Reason.INVALID_ID, unusable)
-    return Delivery(message.id, fields=message.fields or NO_FIELDS, tag=lease, redelivered=lease.redelivered)
-
-
-def _decode_body(body: bytes) -> Message:
-    # A producer that is not bulkfetch may send the bare ID.
-    text = body.strip(b" \t\r\n")
-    return _decode(text) if text.startswith(b"{") else Message(text.decode())
+    return Delivery(invoice_id, fields=fields or NO_FIELDS, tag=lease, redelivered=lease.redelivered)
 
 
 def _rejected(lease: Lease, reason: Reason, problem: str) -> Malformed:

@@ -1,6 +1,6 @@
 """A queue as a source: many workers take from it, and what one of them does not finish comes again."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from random import Random
@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 import anyio
 import anyio.lowlevel
 
-from bulkfetch.errors import FatalError, TransientError
+from bulkfetch.errors import FatalError, Reason, TransientError, UsageError
 from bulkfetch.events import Backlog, Listener, Note, Origin, OriginDown, OriginUp
 from bulkfetch.interfaces import Capabilities, Queue
 from bulkfetch.models import DeadLetter, InputRow, Lease, Malformed, Outcome, Row, utc_iso
@@ -46,6 +46,7 @@ class QueueSource:
     Args:
         limit: messages leased at a time.
         until_empty: end when nothing has been left in the queue for `idle` seconds, in any worker's hands included.
+        id_at: where a message holds the invoice ID, see `open_message`.
         max_outage: seconds without an answer of the broker after which the run is stopped.
     """
 
@@ -59,15 +60,19 @@ class QueueSource:
         until_empty: bool,
         idle: float,
         max_outage: float,
+        id_at: Sequence[str] = (),
         notify: Listener,
         utc_now: Callable[[], datetime],
         rng: Random,
     ) -> None:
         self.name = queue.name
+        self.not_rows: Mapping[str, int] = {}
         self.handed_out = 0
         self.returned = 0
         self._queue = queue
         self._limit = limit
+        self._id_at = id_at
+        self._understood = False
         self._until_empty = until_empty
         self._idle = idle
         self._max_outage = max_outage
@@ -92,10 +97,34 @@ class QueueSource:
             leases = await self._persist(self._lease)
             if leases:
                 self._empty_since = None
-                self.handed_out += len(leases)
-                yield [_row(lease) for lease in leases]
+                rows = [self._row(lease) for lease in leases]
+                await self._refuse_strange(rows)
+                self.handed_out += len(rows)
+                yield rows
             elif self._until_empty and await self._drained():
                 return
+
+    def _row(self, lease: Lease) -> InputRow:
+        row = read_message(lease, self._id_at)
+        return row if isinstance(row, Malformed) else sentenced(row, lease)
+
+    async def _refuse_strange(self, rows: Sequence[InputRow]) -> None:
+        """Refuse a queue whose first messages name no invoice, all of them: they are somebody else's, or of a form that
+        is yet to be told. As dead letters they would be lost to whoever they are for.
+
+        Raises:
+            UsageError: it is so; the messages are handed back.
+        """
+        self._understood = self._understood or any(_is_understood(row) for row in rows)
+        if self._understood:
+            return
+        await self._release([_lease_of(row) for row in rows])
+        first = rows[0]
+        assert isinstance(first, Malformed)  # noqa: S101 - else it were understood
+        raise UsageError(
+            f"{self.name}: none of the first messages names an invoice, so all stay where they are; the first one: "
+            f"{first.message}"
+        )
 
     async def _lease(self) -> Sequence[Lease]:
         with anyio.CancelScope(shield=True):
@@ -208,9 +237,9 @@ class QueueSource:
         return None
 
 
-def _row(lease: Lease) -> InputRow:
-    row = read_message(lease)
-    return row if isinstance(row, Malformed) else sentenced(row, lease)
+def _is_understood(row: InputRow) -> bool:
+    # Poison was a good message.
+    return not isinstance(row, Malformed) or row.reason is Reason.POISON
 
 
 def _lease_of(input_row: InputRow) -> Lease:

@@ -68,6 +68,18 @@ class Bucket:
         prefix = None if plain.prefix is None else str(plain.prefix)
         return S3Store(prefix=prefix, config=plain.config, client_options=options, retry_config=plain.retry_config)
 
+    def without_checksums(self) -> "S3Store | GCSStore | AzureStore | MemoryStore":
+        """The same bucket, for puts that carry no checksum of their bytes where S3 has one."""
+        plain = self.objects
+        if not isinstance(plain, S3Store):
+            return plain
+        config: S3Config = {**plain.config}
+        config.pop("checksum_algorithm", None)
+        prefix = None if plain.prefix is None else str(plain.prefix)
+        return S3Store(
+            prefix=prefix, config=config, client_options=plain.client_options, retry_config=plain.retry_config
+        )
+
 
 async def connect(settings: BucketSettings, environ: Mapping[str, str], *, patience: timedelta = _TIMEOUT) -> Bucket:
     """The bucket that `settings.url` names; nothing is sent to it yet. `patience` bounds each request, body included.
@@ -144,6 +156,11 @@ def _s3_config(bucket: str, settings: BucketSettings, environ: Mapping[str, str]
         config["endpoint"] = endpoint if settings.path_style else f"{scheme}://{bucket}.{host}"
     # Keys come from one place as a set: a token of another place would spoil them.
     keys = environ if environ.get("AWS_ACCESS_KEY_ID") else {key.upper(): value for key, value in own.items()}
+    missing = [
+        name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not (keys.get(name) or environ.get(name))
+    ]
+    if len(missing) == 1:
+        raise UsageError(f"{missing[0]} is missing: give both halves of the access key, or neither")
     if keys.get("AWS_ACCESS_KEY_ID"):
         config["access_key_id"] = keys["AWS_ACCESS_KEY_ID"]
         config["secret_access_key"] = keys.get("AWS_SECRET_ACCESS_KEY", "")

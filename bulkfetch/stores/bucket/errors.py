@@ -11,7 +11,7 @@ from bulkfetch.text import printable
 
 _STATUS = re.compile(r"\bstatus: ([1-5][0-9]{2})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
-_METADATA = re.compile(r"uri: Some\(\s*http://(169\.254\.|metadata\.google\.)")
+_METADATA = re.compile(r"uri: Some\(\s*https?://(169\.254\.|metadata\.google\.|[^/,\s]+/latest/(api/token|meta-data/))")
 _TRANSPORT = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode)\b")
 
 _NEW_CREDENTIALS = "renew them and run the same command again"
@@ -48,6 +48,10 @@ _RACES = {"ConditionalRequestConflict", "OperationAborted"}
 _KINDS = {"Connect": "cannot be connected to", "Timeout": "no answer in time"}
 _UNSUPPORTED = (501, 505)
 _THIS_ONE = {"EntityTooLarge": Reason.TOO_LARGE, "KeyTooLongError": Reason.INVALID_ID}
+
+
+class Refused(FatalError):
+    """The store refuses the request as such, in words of its own: it may not know something that the request asks."""
 
 
 @contextmanager
@@ -102,7 +106,7 @@ def disposition(error: Exception, label: str) -> InvoiceError | FatalError:
         return OriginError(Reason.STORE_ERROR, shown, http_status=status)
     if status == 409 or code in _DAMAGED:
         return TransientError(Reason.STORE_ERROR, shown, http_status=status)
-    return FatalError(f"{name}: {_fix(status)} ({answer})")
+    return Refused(f"{name}: {_fix(status)} ({answer})")
 
 
 def _unanswered(error: Exception, text: str, name: str) -> OriginError | FatalError:

@@ -1,40 +1,42 @@
 """A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
 
 import asyncio
+import hashlib
 import math
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiohttp
 import anyio
 import obstore
 from anyio import CancelScope, CapacityLimiter, to_thread
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
-from yarl import URL
 
-from bulkfetch.errors import FatalError, OriginError, Reason, TransientError
+from bulkfetch.errors import FatalError, PermanentError, Reason, TransientError
+from bulkfetch.events import Listener
 from bulkfetch.interfaces import Body, Committed, Landed
 from bulkfetch.keys import key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.http_errors import http_errors
 from bulkfetch.net.sessions import json_session
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
-from bulkfetch.stores.bucket.object_lock import MODE_HEADER, UNTIL_HEADER
-from bulkfetch.stores.bucket.probe import probe
+from bulkfetch.stores.bucket.found import Found
+from bulkfetch.stores.bucket.locks import UNLOCKED, Lock, LockReader
+from bulkfetch.stores.bucket.look import Looker
+from bulkfetch.stores.bucket.probe import MARKER, probe, probe_lock
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
+from bulkfetch.stores.bucket.tags import speaks_against
 from bulkfetch.stores.bucket.taken import BucketTaken, Upload
+from bulkfetch.stores.quarantine import Quarantine
 from bulkfetch.tasks import ungrouped
+from bulkfetch.text import printable
 
 if TYPE_CHECKING:  # obstore gives some of its types to type checkers only
     from obstore import GetResult
@@ -47,28 +49,12 @@ SLOWEST = 128 * 1024
 _LOOKS = 16
 _LOCKING_STORES = 64  # one for each end of retention in use; making one takes 10 ms, and each keeps connections
 _LINK_LIFE = timedelta(seconds=60)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOOK_TRIES = 20
 """How often one `head` is asked; how long an outage may last is for the gate to say."""
 
 # A short process may abort as the interpreter exits, if an obstore call has only just returned
 # (pyo3-async-runtimes #40).
 _SETTLE_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What is under a key, as told by the store; `sha256` as noted when it was put, if it was."""
-
-    size: int
-    sha256: str | None
-    e_tag: str | None
-    version_id: str | None
-
-    @classmethod
-    def of(cls, result: "GetResult") -> "_Found":
-        meta, noted = result.meta, str(result.attributes.get("sha256", ""))
-        return cls(meta["size"], noted if _SHA256.fullmatch(noted) else None, meta["e_tag"], meta["version"])
 
 
 class BucketStore:
@@ -84,7 +70,7 @@ class BucketStore:
         self,
         bucket: Bucket,
         spool: Spool,
-        session: aiohttp.ClientSession,
+        locks: LockReader,
         *,
         gate: Gate,
         utc_now: Callable[[], datetime],
@@ -95,12 +81,13 @@ class BucketStore:
         self._objects = bucket.objects
         self._locking = lru_cache(_LOCKING_STORES)(bucket.locking)
         self._spool = spool
-        self._session = session
+        self._locks = locks
         self._gate = gate
         self._utc_now = utc_now
         self._answer_seconds = answer_seconds
         self._looks = CapacityLimiter(_LOOKS)
-        self._may_lock = isinstance(bucket.objects, S3Store)
+        self._looker = Looker(bucket, gate, answer_seconds)
+        self._tags_tell = True
 
     @classmethod
     @asynccontextmanager
@@ -109,25 +96,32 @@ class BucketStore:
         bucket: Bucket,
         *,
         gate: Gate,
-        run: str,
         spool: Path,
+        quarantine: Quarantine | None = None,
         utc_now: Callable[[], datetime],
+        notify: Listener,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
-        """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on.
+        """The store in `bucket`. A probe shows first that it can be written, read and relied on, and locked if that is
+        asked for. `notify` is told where locks cannot be read back.
 
         `spool` is a local directory: bodies of more than 8 MiB wait there for their upload, and so does what no longer
-        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`. An upload may take
-        longer than other answers, by what its size needs at 128 KiB a second.
+        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/`, within the bounds that
+        `quarantine` sets (None takes its defaults). An upload may take longer than other answers, by what its size
+        needs at 128 KiB a second.
 
         Raises:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
-            await probe(bucket, answer_seconds)
-            kept = await to_thread.run_sync(Spool, spool, run)
+            new = await probe(bucket, answer_seconds)
+            kept = await to_thread.run_sync(Spool, spool, quarantine)
             async with json_session(connections=_LOOKS) as session:
-                yield cls(bucket, kept, session, gate=gate, utc_now=utc_now, answer_seconds=answer_seconds)
+                locks = LockReader(bucket, session, gate, answer_seconds=answer_seconds, notify=notify)
+                await locks.learn(MARKER, new=new)
+                if bucket.retention is not None:
+                    await locks.of_put(await probe_lock(bucket, bucket.retention, answer_seconds), asked=True)
+                yield cls(bucket, kept, locks, gate=gate, utc_now=utc_now, answer_seconds=answer_seconds)
         finally:
             with CancelScope(shield=True):
                 await anyio.sleep(_SETTLE_SECONDS)
@@ -146,7 +140,7 @@ class BucketStore:
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
         async with AsyncExitStack() as held:
-            content = await held.enter_async_context(self._spool.receive(key, body))
+            content = await held.enter_async_context(self._spool.receive(body))
             noted = {} if put_before is None else put_before
             upload = Upload(key, content, body.sha256, body.content_type, retention, noted)
             await self._upload(upload, committed, held)
@@ -174,6 +168,14 @@ class BucketStore:
             raise FatalError(str(error)) from None
         return [found[key] for key in keys]
 
+    async def find_lost(self, sizes: Mapping[str, int]) -> Mapping[str, int | None]:
+        """See `interfaces.Store.find_lost`. Waits while the store is out of service, as a put does.
+
+        Raises:
+            FatalError: the store does not answer.
+        """
+        return await self._looker.find_lost(sizes)
+
     async def adopt(self, key: str) -> PutResult | None:
         """See `interfaces.Store.adopt`."""
         key_path(key)
@@ -186,19 +188,20 @@ class BucketStore:
             return None
         if check.flaw() is not None:
             return None
-        with await self._gate.enter():
-            return await self._result(key, _Found.of(result), check.sha256, None, adopted=True)
+        lock = await self._locks.of_found(key)
+        return self._result(key, Found.of(result), check.sha256, None, lock, adopted=True)
 
     async def set_aside(self, key: str) -> bool:
         """See `interfaces.Store.set_aside`: to the local spool's quarantine. What is locked stays, and so does what the
-        credentials may not delete."""
+        credentials may not delete, or what the quarantine does not take."""
         try:
             data = b"".join([chunk async for chunk in self.get(key)])
         except FileNotFoundError:
             return True
-        locked = isinstance(self._objects, S3Store) and (await self._lock_of(key))[0] is not None
-        await self._spool.keep(key, Content(data))
-        if locked:
+        sha256 = hashlib.sha256(data).hexdigest()
+        locked = await self._locks.of_found(key) != UNLOCKED
+        kept = await self._spool.keep(Content(data), sha256)
+        if locked or kept is None:
             return False
         try:
             with await self._gate.enter(), anyio.fail_after(self._answer_seconds):
@@ -219,17 +222,22 @@ class BucketStore:
 
     async def _upload(self, upload: Upload, committed: Committed, held: AsyncExitStack) -> None:
         """Put `upload`, and tell. Where its name is taken, what keeps its body is taken out of `held` and kept on."""
+        key = upload.key
+        landed: Landed
+        permit = await self._gate.enter()
         # Half an upload is worth nothing, and its time is bounded.
-        with await self._gate.enter(), CancelScope(shield=True):
-            landed: Landed
-            if made := await self._publish(upload):
-                landed = made
+        with CancelScope(shield=True):
+            with permit:
+                made = await self._publish(upload)
+                found = await self._compare(upload) if made is None else made
+            if made is not None:
+                lock = await self._locks.of_put(key, asked=upload.retention is not None)
+                landed = self._result(key, made, upload.sha256, upload.content_type, lock, adopted=False)
             else:
-                found, same = await self._compare(upload)
-                landed = BucketTaken(upload, found, same, self._upload, self._spool, held.pop_all())
+                landed = await self._taken(upload, found, held)
         asyncio.get_running_loop().call_soon(committed, landed)
 
-    async def _publish(self, upload: Upload) -> PutResult | None:
+    async def _publish(self, upload: Upload) -> Found | None:
         """The object that `upload` has become; None if its name is taken."""
         key, sha256, size, retention = upload.key, upload.sha256, upload.content.size, upload.retention
         # The answer may get lost on the way from a store that took it: the next try can then meet this body.
@@ -248,28 +256,53 @@ class BucketStore:
             raise no_bucket(self.name) from None
         except FileExistsError:
             return None
-        made = _Found(size, sha256, done["e_tag"], done["version"])
-        result = await self._result(key, made, sha256, upload.content_type, adopted=False)
-        if retention and not result.lock_mode:
-            raise FatalError(
-                f"{self.name}: the store took an object but not its Object Lock; create the bucket with "
-                "Object Lock, and let the credentials read it (s3:GetObjectRetention)"
-            )
-        return result
+        await self._raise_if_other(upload, done["e_tag"])
+        return Found(size, sha256, done["e_tag"], done["version"])
 
-    async def _compare(self, upload: Upload) -> tuple[PutResult, bool]:
-        """The object that has the name of `upload`, and whether it has the same content, or that of an earlier put for
-        this invoice whose answer was lost (some servers send another PDF each time)."""
+    async def _raise_if_other(self, upload: Upload, e_tag: str | None) -> None:
+        """Return if nothing speaks against it that `upload` is in its place, where the store has given it `e_tag`.
+
+        Raises:
+            TransientError: there is no object.
+            PermanentError: `digest_mismatch`: it is another one.
+        """
+        if not (self._tags_tell and await speaks_against(e_tag, upload.content.data)):
+            return
+        try:
+            there = await self._digest(upload.key)
+        except FileNotFoundError:
+            raise TransientError(Reason.STORE_ERROR, f"{self.name}: the store took an object and has none") from None
+        if there != upload.sha256:
+            raise PermanentError(
+                Reason.DIGEST_MISMATCH,
+                f"{printable(upload.key, 120)}: the store keeps other bytes (SHA-256 {there[:12]}) than it was given "
+                f"({upload.sha256[:12]}); remove that object and run the same command again",
+            )
+        # Encrypted objects, for one, have tags that say nothing of their bytes.
+        self._tags_tell = False
+
+    async def _compare(self, upload: Upload) -> Found:
+        """The object that has the name of `upload`, with its SHA-256 as noted, unless its tag speaks against that."""
         key = upload.key
         try:
             with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
-                found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
-            there = found.sha256 or await self._digest(key)
+                found = Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
+            noted = found.sha256
+            doubtful = self._tags_tell and await speaks_against(found.e_tag, upload.content.data)
+            there = await self._digest(key) if noted is None or (noted == upload.sha256 and doubtful) else noted
         except FileNotFoundError:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
-        same = upload.put_before.get(there) == found.size
+        return replace(found, sha256=there)
+
+    async def _taken(self, upload: Upload, found: Found, held: AsyncExitStack) -> BucketTaken:
+        """`found` has the same content, or that of an earlier put for this invoice whose answer was lost (some servers
+        send another PDF each time); or it is another object."""
+        assert found.sha256 is not None  # noqa: S101 - `_compare` has seen to it
+        same = upload.put_before.get(found.sha256) == found.size
         content_type = upload.content_type if same else None
-        return await self._result(key, found, there, content_type, adopted=True), same
+        lock = await self._locks.of_found(upload.key)
+        there = self._result(upload.key, found, found.sha256, content_type, lock, adopted=True)
+        return BucketTaken(upload, there, same, self._upload, self._spool, held.pop_all())
 
     async def _digest(self, key: str) -> str:
         check = PdfCheck()
@@ -279,13 +312,10 @@ class BucketStore:
             check.take(chunk)
         return check.sha256
 
-    async def _result(
-        self, key: str, found: _Found, sha256: str, content_type: str | None, *, adopted: bool
+    def _result(
+        self, key: str, found: Found, sha256: str, content_type: str | None, lock: Lock, *, adopted: bool
     ) -> PutResult:
-        mode, until = await self._lock_of(key) if self._may_lock else (None, None)
-        if not adopted:
-            # A bucket's default locks all that is put or nothing: the first object tells, and the others cost no look.
-            self._may_lock = mode is not None or self._bucket.retention is not None
+        mode, until = lock
         return PutResult(
             key=key,
             uri=self.uri(key),
@@ -298,20 +328,6 @@ class BucketStore:
             lock_mode=mode,
             retain_until=until,
         )
-
-    async def _lock_of(self, key: str) -> tuple[str | None, str | None]:
-        """Mode and end of retention, read back from the store; obstore shows neither."""
-        assert isinstance(self._objects, S3Store)  # noqa: S101 - only these are asked
-        with bucket_errors(self.name):
-            link = URL(await obstore.sign_async(self._objects, "HEAD", key, _LINK_LIFE), encoded=True)
-        timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
-        with http_errors(self.name):
-            async with self._session.head(link, allow_redirects=False, timeout=timeout) as response:
-                if response.status != 200:
-                    raise OriginError(
-                        Reason.STORE_ERROR, f"{self.name}: the lock cannot be read back", http_status=response.status
-                    )
-                return response.headers.get(MODE_HEADER), response.headers.get(UNTIL_HEADER)
 
     async def _head(self, key: str) -> ObjectMeta | None:
         with await self._gate.enter():

@@ -232,7 +232,7 @@ def with_corrections(rows: list[Row], corrected: list[int]) -> list[Row]:
 MANIFEST = st.builds(with_corrections, st.lists(any_row(), max_size=6), st.lists(st.integers(0, 5), max_size=2))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=15)
 @given(st.lists(MANIFEST, min_size=1, max_size=3), st.data())
 def test_any_order_and_any_split_give_the_same_ledger(tmp_path_factory, manifests, data):
     """One catch-up over everything, many over its parts in any order, by one process alone or by one beside others,

@@ -36,6 +36,9 @@ def ids_of(source):
     ("name", "options", "text"),
     [
         ("ids.txt", {}, "a\nb\n"),
+        ("ids.txt", {}, "a\nb"),
+        ("ids.ndjson", {}, '"a"\n"b"\n'),
+        ("ids.tsv", {}, "n\tid\n1\ta\n2\tb\n"),
         ("IDS.TXT", {}, "a\nb\n"),
         ("ids.csv", {}, "id\na\nb\n"),
         ("ids.txt", {"column": "no"}, "no,x\na,1\nb,2\n"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkfetch.errors import FatalError
-from bulkfetch.sources.files.blocks import BLOCK, Unpacker
+from bulkfetch.sources.files.unpack import BLOCK, Unpacker
 
 
 def unpack(name, *blocks):

@@ -166,3 +166,12 @@ async def test_other_clouds_know_no_lock() -> None:
     """What only S3 has is refused for the others."""
     with pytest.raises(UsageError, match="for s3:// only"):
         await connect(BucketSettings(url="gs://archive", lock=LockSettings(mode="GOVERNANCE", days=1)), {})
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+async def test_half_of_a_pair_of_keys_is_called_missing(missing) -> None:
+    """A key without its secret, or a secret without its key, is told by the name of what is missing."""
+    environ = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "s"}
+    del environ[missing]
+    with pytest.raises(UsageError, match=f"{missing} is missing"):
+        await connect(BucketSettings(url="s3://archive"), environ)

@@ -27,6 +27,11 @@ def text(inner: str, uri: str = "https://s3.example/b/a.pdf") -> str:
             FatalError,
             "AWS_PROFILE",
         ),
+        (
+            GenericError(text("Http(kind: Timeout)", "http://127.0.0.1:9/latest/api/token")),
+            FatalError,
+            "no credentials found",
+        ),
         (UnauthenticatedError("no"), FatalError, "AWS_PROFILE"),
         (InvalidPathError("a//b"), PermanentError, "no such key"),
     ],
