@@ -168,7 +168,7 @@ def _settle(connection: sqlite3.Connection, run: Run) -> None:
     except FatalError:
         return  # damaged: `verify` tells of it, and perhaps it is mended
     # A queue keeps its rejects itself, as its dead letters.
-    source = summary.source if summary.complete and "://" not in summary.source else _NO_SOURCE
+    source = summary.source if summary.finished and "://" not in summary.source else _NO_SOURCE
     connection.execute(
         """INSERT INTO manifests VALUES (?, ?, ?)
            ON CONFLICT (run) DO UPDATE SET source = excluded.source""",
