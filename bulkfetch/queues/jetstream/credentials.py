@@ -11,6 +11,7 @@ import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import RawCredentials
 
 from bulkfetch.errors import UsageError
+from bulkfetch.net.egress import Egress
 from bulkfetch.queues.jetstream.address import NatsAddress
 from bulkfetch.text import printable
 
@@ -30,7 +31,7 @@ class NatsAccess:
     def of(cls, address: NatsAddress, environ: Mapping[str, str]) -> "NatsAccess":
         """Read the variables that the `nats` command knows. One of NATS_CREDS (a file), NATS_NKEY (a file with the
         seed), NATS_TOKEN, or NATS_USER with NATS_PASSWORD says who we are. NATS_CA, NATS_CERT and NATS_KEY (files) are
-        for TLS.
+        for TLS; without NATS_CA, SSL_CERT_FILE is trusted beside the system's authorities.
 
         Raises:
             UsageError: they contradict each other, or a file cannot be used.
@@ -96,7 +97,7 @@ def _seed(variable: str, seed: str) -> str:
 def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
     ca, cert, key = (str(Path(environ[name]).expanduser()) if environ.get(name) else None for name in _TLS_VARIABLES)
     try:
-        context = ssl.create_default_context(cafile=ca)
+        context = ssl.create_default_context(cafile=ca) if ca else Egress.of(environ).context()
         if cert:
             # Nobody is here to type the passphrase that OpenSSL would ask for.
             context.load_cert_chain(cert, key, password="")
