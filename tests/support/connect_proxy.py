@@ -1,12 +1,15 @@
 """A real HTTP proxy on loopback: it takes CONNECT, and knows by itself where names lead."""
 
 import asyncio
+import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 USER, PASSWORD = "al:ice", "pr0xy-c4n4ry"
+
+_Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
@@ -17,17 +20,17 @@ class ConnectProxy:
     each CONNECT, where it is no 200.
     """
 
-    port: int
-    ports: Mapping[str, int]
+    ports: dict[str, int]
     auth: bool = False
     status: int = 200
+    port: int = 0
     heads: list[str] = field(default_factory=list)
     seen: bytearray = field(default_factory=bytearray)
 
     @property
     def url(self) -> str:
         """The proxy's URL, with user name and password if it wants them."""
-        return f"http://{'al%3Aice:pr0xy-c4n4ry@' if self.auth else ''}127.0.0.1:{self.port}"
+        return f"http://{f'al%3Aice:{PASSWORD}@' if self.auth else ''}127.0.0.1:{self.port}"
 
     @property
     def targets(self) -> list[str]:
@@ -39,60 +42,77 @@ class ConnectProxy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         self.heads.append(head)
         method, target, _ = head.split(" ", 2)
-        wanted = f"proxy-authorization: basic {b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}".lower()
-        port = self.ports.get(target.rpartition(":")[0])
-        status = self.status
-        if self.auth and wanted not in head.lower():
+        port, status = self.ports.get(target.rpartition(":")[0]), self.status
+        if self.auth and b64encode(f"{USER}:{PASSWORD}".encode()).decode() not in head:
             status = 407
         elif method != "CONNECT":
             status = 405
         elif port is None and status == 200:
             status = 502
-        writer.write(f"HTTP/1.1 {status} As You Wish\r\n{'' if status == 200 else 'Content-Length: 0'}\r\n".encode())
-        if status != 200:
-            writer.write(b"\r\n")
+        if status != 200 or port is None:
+            writer.write(f"HTTP/1.1 {status} As You Wish\r\nContent-Length: 0\r\n\r\n".encode())
             await writer.drain()
             return
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            await asyncio.gather(self._pass(reader, there_writer, note=True), self._pass(there_reader, writer))
-        finally:
-            there_writer.close()
+        writer.write(b"HTTP/1.1 200 As You Wish\r\n\r\n")
+        await relay(reader, writer, port, self.seen)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, note: bool = False) -> None:
-        while data := await reader.read(65536):
-            if note:
-                self.seen += data
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+
+async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, seen: bytearray) -> None:
+    """Pass on what comes to `port` and back, until either side ends; what goes there is added to `seen`."""
+
+    async def forward(source: asyncio.StreamReader, target: asyncio.StreamWriter, noted: bytearray) -> None:
+        while data := await source.read(65536):
+            noted += data
+            target.write(data)
+            await target.drain()
+        target.close()
+
+    there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        await asyncio.gather(forward(reader, there_writer, seen), forward(there_reader, writer, bytearray()))
+    finally:
+        there_writer.close()
 
 
 @asynccontextmanager
-async def connect_proxy(
-    ports: Mapping[str, int], *, auth: bool = False, status: int = 200
-) -> AsyncIterator[ConnectProxy]:
-    """A running proxy. `ports` may grow while it runs."""
-    proxy = ConnectProxy(0, ports, auth, status)
+async def _listening(serve: _Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     serving: set[asyncio.Task[None]] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
         serving.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await proxy.serve(reader, writer)
+            with suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await serve(reader, writer)
         finally:
             writer.close()
             serving.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     try:
-        yield proxy
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in list(serving):
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+
+
+@asynccontextmanager
+async def connect_proxy(ports: dict[str, int], *, auth: bool = False, status: int = 200) -> AsyncIterator[ConnectProxy]:
+    """A running proxy. `ports` may change while it runs."""
+    proxy = ConnectProxy(ports, auth, status)
+    async with _listening(proxy.serve) as proxy.port:
+        yield proxy
+
+
+@asynccontextmanager
+async def tls_front(tls: ssl.SSLContext, port: int) -> AsyncIterator[int]:
+    """A port on loopback that speaks TLS, and passes what comes on to `port`."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await relay(reader, writer, port, bytearray())
+
+    async with _listening(serve, tls) as front:
+        yield front

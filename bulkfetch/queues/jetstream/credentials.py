@@ -11,12 +11,13 @@ import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import RawCredentials
 
 from bulkfetch.errors import UsageError
-from bulkfetch.net.egress import Egress
+from bulkfetch.net.egress import CA_VARIABLE, Egress
 from bulkfetch.queues.jetstream.address import NatsAddress
 from bulkfetch.text import printable
 
 _VARIABLES = ("NATS_CREDS", "NATS_NKEY", "NATS_TOKEN", "NATS_USER")
 _TLS_VARIABLES = ("NATS_CA", "NATS_CERT", "NATS_KEY")
+_ASKING_FOR_TLS = (*_TLS_VARIABLES, CA_VARIABLE)
 _PART = re.compile(r"-----BEGIN ([A-Z ]+)-----\s+(\S+)\s+------?END")
 _CREDS_LIMIT = 1_000_000
 
@@ -54,7 +55,7 @@ class NatsAccess:
                 options["user"] = environ["NATS_USER"]
                 options["password"] = environ.get("NATS_PASSWORD", "")
         # A server may ask for TLS on nats://, too.
-        if address.only_tls or any(environ.get(name) for name in _TLS_VARIABLES):
+        if address.only_tls or any(environ.get(name) for name in _ASKING_FOR_TLS):
             options["tls"] = _tls(environ)
         return cls(options)
 

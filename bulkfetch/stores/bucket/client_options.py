@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # obstore's typed dictionaries exist for type checkers only
 
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 # Without a proxy of its own the client takes one from the process's environment: so it gets one that nothing goes to.
-_NO_PROXY: "ClientConfig" = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "*"}
+_NO_PROXY: "ClientConfig" = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "*,0.0.0.0/0,::/0"}
 
 
 def client_options(egress: Egress, endpoint: str, timeout: timedelta) -> "ClientConfig":

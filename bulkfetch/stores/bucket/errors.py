@@ -121,8 +121,10 @@ def _unanswered(error: Exception, text: str, name: str) -> OriginError | FatalEr
             f"{name}: the endpoint's TLS certificate cannot be verified; "
             f"the file of a private authority goes into {CA_LABEL}"
         )
-    if "proxy authorization required" in inner:
+    if "ProxyAuthRequired" in inner:
         return FatalError(f"{name}: {PROXY_LABEL} wants a user name and a password, or refuses those it got")
+    if "TunnelUnsuccessful" in inner:
+        return OriginError(Reason.STORE_ERROR, f"{name}: {PROXY_LABEL} does not get through to it")
     found = _TRANSPORT.search(inner)
     answer = _KINDS.get(found[1] if found else "", "no usable answer")
     return OriginError(Reason.STORE_ERROR, f"{name}: {answer}")
