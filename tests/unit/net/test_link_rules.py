@@ -55,7 +55,7 @@ def listing(*hosts, allow_http=False):
         (STRICT, "https://\u2460\u2461\u2466.0.0.1/a", "usual form"),
         (STRICT, "https://%31%32%37.0.0.1/a", "usual form"),
         (STRICT, "https://files%2eexample/a", "not a host name"),
-        (STRICT, "https://b\u00fccher.example/a", None),
+        (STRICT, "https://b\u00fccher.example/a", "not an http"),
         (STRICT, "https://xn--bcher-kva.example/a", None),
         (STRICT, "https://[::127.0.0.1]/a", "local address"),
         (STRICT, "https://[::ffff:0:127.0.0.1]/a", "local address"),
