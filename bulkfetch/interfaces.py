@@ -162,6 +162,9 @@ class Taken(Protocol):
     same: bool
     """Whether the object there has the content of this body, or of an earlier one of the same invoice."""
 
+    size: int
+    """Of the body that waits, in bytes."""
+
     sha256: str
     """Of the body that waits."""
 
@@ -173,8 +176,8 @@ class Taken(Protocol):
         """
         ...
 
-    async def keep(self) -> str:
-        """Keep the body aside for a person to look at, durably; where, for a message."""
+    async def keep(self) -> str | None:
+        """Keep the body aside for a person to look at, durably; where, for a message. None if it was not kept."""
         ...
 
     async def drop(self) -> None:

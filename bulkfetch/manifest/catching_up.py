@@ -43,7 +43,8 @@ class Unread:
 
 def layers(connection: sqlite3.Connection) -> tuple[str, ...]:
     """The databases that make up the ledger, the newest last: its overlay `main` hides what its `base` says."""
-    names = {name for _, name, _ in connection.execute("PRAGMA database_list")}
+    # Not the files' names with them, which need not be UTF-8.
+    names = {name for (name,) in connection.execute("SELECT name FROM pragma_database_list")}
     return ("base", "main") if "base" in names else ("main",)
 
 
@@ -167,7 +168,7 @@ def _settle(connection: sqlite3.Connection, run: Run) -> None:
     except FatalError:
         return  # damaged: `verify` tells of it, and perhaps it is mended
     # A queue keeps its rejects itself, as its dead letters.
-    source = summary.source if summary.complete and "://" not in summary.source else _NO_SOURCE
+    source = summary.source if summary.finished and "://" not in summary.source else _NO_SOURCE
     connection.execute(
         """INSERT INTO manifests VALUES (?, ?, ?)
            ON CONFLICT (run) DO UPDATE SET source = excluded.source""",

@@ -60,8 +60,8 @@ def write(root: Path, run: str, *rows: Row) -> None:
         file.write(encode_rows(rows))
 
 
-def end(root: Path, run: str, *, source: str = "ids.txt", complete: bool = True) -> None:
-    result = msgspec.structs.replace(summary(complete=complete), source=source)
+def end(root: Path, run: str, *, source: str = "ids.txt", finished: bool = True) -> None:
+    result = msgspec.structs.replace(summary(finished=finished), source=source)
     write_summary(root, run, result, manifest=f"{run}.jsonl", rows=0, sha256="")
 
 
@@ -153,7 +153,7 @@ def test_rejects_go_with_the_sources_next_run(root):
     write(root, RUNS[1], reject)
     end(root, RUNS[1], source="nats://localhost:4222/invoices")
     write(root, RUNS[2], reject, reject)
-    end(root, RUNS[2], complete=False)
+    end(root, RUNS[2], finished=False)
     assert told(root)[-1] == [found]
     write(root, RUNS[3], row("a", STORED))
     end(root, RUNS[3])
