@@ -70,7 +70,7 @@ def test_a_link_in_place_of_a_manifest(tmp_path, run):
 
 
 def test_the_archive_is_as_private_as_what_is_in_it(tmp_path, run):
-    """Nobody else may read the archive's root, whatever the umask is."""
+    """The archive's root has the mode of what is in it, and is not open to everybody."""
     assert run().returncode == 0
     archive = tmp_path / "archive"
     modes = {path: stat.S_IMODE((archive / path).stat().st_mode) for path in (".", "manifests", ".bulkfetch")}
