@@ -94,7 +94,7 @@ async def test_an_authority_that_is_not_known(seaweed: Seaweed, tmp_path: Path) 
 async def test_a_proxy_that_wants_another_password(seaweed: Seaweed, tmp_path: Path) -> None:
     """A refused password stops the run, and is not shown."""
     async with company(seaweed, tmp_path, auth=True) as outside:
-        wrong = outside.environ | {"HTTPS_PROXY": outside.proxy.url.replace("al%3Aice", "bob")}
+        wrong = outside.environ | {"HTTPS_PROXY": outside.proxy.url.replace("al%40ice", "bob")}
         with pytest.raises(FatalError, match=r"HTTPS_PROXY or api\.proxy.*password") as caught:
             await store_one(seaweed, tmp_path, wrong)
         assert PASSWORD not in everything_said(caught.value)

@@ -98,7 +98,7 @@ async def test_the_proxy_gets_its_password_and_nobody_else(tmp_path):
 async def test_a_proxy_that_wants_a_password_stops_the_run(tmp_path):
     """Nothing gets out without the proxy: a refused password is no invoice's failure, and is not shown."""
     async with company(tmp_path, auth=True) as outside:
-        wrong = outside.environ | {"HTTPS_PROXY": outside.proxy.url.replace("al%3Aice", "bob")}
+        wrong = outside.environ | {"HTTPS_PROXY": outside.proxy.url.replace("al%40ice", "bob")}
         with pytest.raises(FatalError, match=r"HTTPS_PROXY or api\.proxy.*password") as caught:
             await fetch(wrong)
         assert PASSWORD not in everything_said(caught.value)

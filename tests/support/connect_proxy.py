@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-USER, PASSWORD = "al:ice", "pr0xy-c4n4ry"
+USER, PASSWORD = "al@ice", "pr0xy-c4n4ry"
 
 _Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -30,7 +30,7 @@ class ConnectProxy:
     @property
     def url(self) -> str:
         """The proxy's URL, with user name and password if it wants them."""
-        return f"http://{f'al%3Aice:{PASSWORD}@' if self.auth else ''}127.0.0.1:{self.port}"
+        return f"http://{f'al%40ice:{PASSWORD}@' if self.auth else ''}127.0.0.1:{self.port}"
 
     @property
     def targets(self) -> list[str]:
