@@ -61,6 +61,13 @@ _URL_WORDS = {"allowed": "an http:// or https:// URL with a host, without user n
 
 Url = Annotated[str, Meta(pattern=rf"\A{_URL}\Z", extra=_URL_WORDS)]
 UrlOrNone = Annotated[str, Meta(pattern=rf"\A({_URL})?\Z", extra=_URL_WORDS)]
+ProxyOrNone = Annotated[
+    str,
+    Meta(
+        pattern=r"\A((?i:http)://([^\s/?#@:\\\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?)?\Z",
+        extra={"allowed": "a proxy as http://host:port; a user name and a password go into HTTPS_PROXY instead"},
+    ),
+]
 Host = Annotated[
     str, Meta(pattern=rf"\A{_HOST}\Z", extra={"allowed": "a host, host:port, or a suffix such as .example.com"})
 ]
@@ -98,6 +105,8 @@ class Api(Section, frozen=True, kw_only=True):
     link_seconds: Annotated[int, Meta(ge=5, le=_WEEK)] = 600
     rate: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
     link_hosts: tuple[Host, ...] = ()
+    proxy: ProxyOrNone = ""
+    ca_file: str = ""
 
 
 class SourceConfig(Section, frozen=True, kw_only=True):

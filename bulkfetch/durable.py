@@ -17,7 +17,10 @@ _FIXES = {
     errno.EACCES: "permission denied; let this user read and write it, or choose another destination",
     errno.EPERM: "operation not permitted; the file system must allow this user hard links and changes of mode",
     errno.ENOTDIR: "it, or something on its way, is not a directory; choose another destination",
-    errno.EXDEV: "part of it is another file system; keep the whole archive, .bulkfetch included, on one",
+    errno.EXDEV: "part of it is another file system, or another branch of a pool; keep the whole archive, .bulkfetch "
+    "included, on one (mergerfs: a create policy without ep, such as category.create=mfs)",
+    errno.ENAMETOOLONG: "the name is longer than this file system takes; make the key shorter, or choose another "
+    "destination",
     errno.EIO: "input/output error; check the disk (see dmesg)",
 }
 

@@ -9,15 +9,18 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import anyio
+from yarl import URL
 
 from bulkfetch.app.open_archive import open_store
 from bulkfetch.app.open_origins import open_origins, token_source
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.config import Config
 from bulkfetch.errors import BulkfetchError, PermanentError, Reason
 from bulkfetch.events import Event, Note, Origin
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
+from bulkfetch.net.egress import Egress
 from bulkfetch.net.server_time import server_time
 from bulkfetch.queues import open_queue
 
@@ -40,9 +43,9 @@ def check_setup(
 ) -> list[CheckResult]:
     """Make every check, in order, also after a check that failed.
 
-    `token` goes before what `config` names. `environ` holds the credentials for bucket and queue. With `probe`, an
-    invoice ID, a link is minted and its PDF read, verified and thrown away. Without it the API is asked for an invoice
-    that nobody has: any answer but 401 and 403 shows that the API is there and takes the token.
+    `token` goes before what `config` names. `environ` holds the credentials for bucket and queue, and the way out. With
+    `probe`, an invoice ID, a link is minted and its PDF read, verified and thrown away. Without it the API is asked for
+    an invoice that nobody has: any answer but 401 and 403 shows that the API is there and takes the token.
     """
     return anyio.run(_check, config, token, environ, probe, queue)
 
@@ -50,6 +53,8 @@ def check_setup(
 async def _check(
     config: Config, value: Secret | None, environ: Mapping[str, str], probe: str | None, queue: str | None
 ) -> list[CheckResult]:
+    environ = with_way_out(environ, config.api)
+    egress = await anyio.to_thread.run_sync(Egress.of, environ)
     results: list[CheckResult] = []
 
     async def make(name: str, check: Callable[[], Awaitable[str]]) -> bool:
@@ -62,9 +67,9 @@ async def _check(
     await make("key template", lambda: _key(config))
     token: list[TokenSource] = []
     has_token = await make("token", lambda: _token(config, value, token))
-    await make("clock", lambda: _clock(config))
+    await make("clock", lambda: _clock(config, egress))
     if has_token:
-        await make("api", lambda: _api(config, token[0], probe))
+        await make("api", lambda: _api(config, token[0], probe, egress))
     else:
         results.append(CheckResult("api", None, "not asked: there is no token"))
     if config.destination.url:
@@ -107,9 +112,11 @@ async def _token(config: Config, value: Secret | None, found: list[TokenSource])
     return "from " + next((place for place, given in places.items() if given), "api.token_file")
 
 
-async def _clock(config: Config) -> str:
+async def _clock(config: Config, egress: Egress) -> str:
     """The local clock beside the API's: an hour of difference breaks signed requests and every record."""
-    theirs = await server_time(config.api.url, origin=Origin.API, answer_seconds=config.timeouts.first_byte)
+    theirs = await server_time(
+        config.api.url, origin=Origin.API, answer_seconds=config.timeouts.first_byte, egress=egress
+    )
     if theirs is None:
         return "the API does not say its time"
     apart = abs((datetime.now(UTC) - theirs).total_seconds())
@@ -118,24 +125,26 @@ async def _clock(config: Config) -> str:
     return f"within {CLOCK_TOLERANCE:.0f} s of the API's"
 
 
-async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
-    async with open_origins(config, token, rng=Random(), notify=_ignore) as origins:
+async def _api(config: Config, token: TokenSource, probe: str | None, egress: Egress) -> str:
+    proxy = egress.proxy_for(URL(config.api.url))
+    way = f" through the proxy {proxy}" if proxy else ""
+    async with open_origins(config, token, rng=Random(), notify=_ignore, egress=egress) as origins:
         started = time.monotonic()
         try:
             link = await origins.minter.mint(probe or NOBODYS_INVOICE)
         except PermanentError as error:
             if probe is not None or error.reason is Reason.FORBIDDEN:
                 raise
-            return f"answers in {time.monotonic() - started:.2f} s and takes the token ({error})"
+            return f"answers in {time.monotonic() - started:.2f} s{way} and takes the token ({error})"
         if probe is None:
-            return f"answers in {time.monotonic() - started:.2f} s and takes the token"
+            return f"answers in {time.monotonic() - started:.2f} s{way} and takes the token"
         body = await origins.downloader.open(link)
         try:
             while await body.gather([], BLOCK):
                 pass
         finally:
             body.close()
-        return f"{probe}: a PDF of {body.size:,} bytes in {time.monotonic() - started:.2f} s"
+        return f"{probe}: a PDF of {body.size:,} bytes in {time.monotonic() - started:.2f} s{way}"
 
 
 async def _destination(config: Config, environ: Mapping[str, str]) -> str:

@@ -17,8 +17,9 @@ from bulkfetch.links.downloader import HttpDownloader
 from bulkfetch.links.minter import ApiMinter
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret
-from bulkfetch.net.addresses import is_local, refuse_in_the_clear
+from bulkfetch.net.addresses import UnresolvedHost, is_local, is_public, literal, refuse_in_the_clear
 from bulkfetch.net.doubts import Doubts
+from bulkfetch.net.egress import DIRECT, PROXY_LABEL, Egress
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.link_rules import LinkRules
 from bulkfetch.net.sessions import download_session, json_session, last_look
@@ -45,26 +46,25 @@ async def open_origins(
     rng: Random,
     notify: Listener,
     queue: Queue | None = None,
+    egress: Egress = DIRECT,
 ) -> AsyncIterator[Origins]:
     """The clients of API and download host, each behind its gate; nothing is sent to them yet.
 
-    All workers of `queue` share one rate, if the queue's engine offers that.
+    All workers of `queue` share one rate, if the queue's engine offers that. `egress` is the way to both.
 
     Raises:
         UsageError: the token would travel over plain HTTP to a public host.
-        FatalError: the API's host name does not resolve.
+        FatalError: the host name of the API, or of the proxy to it, does not resolve.
     """
-    await refuse_in_the_clear(config.api.url, label="api.url", exposed="the token")
-    url = URL(config.api.url)
-    # Links may lead to local addresses, and in the clear, only where the API itself does.
-    local, plain = await is_local(url.host or "", label="api.url"), url.scheme == "http"
-    rules = LinkRules(hosts=config.api.link_hosts, allow_local=local, allow_http=plain)
+    rules = await _link_rules(config, egress)
+    if egress.unused:
+        notify(Note("warning", f"API, links and bucket are reached directly{egress.advice()}"))
     limits, timeouts = config.limits, config.timeouts
     gate = partial(Gate, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
     download_gate, doubts = gate(Origin.DOWNLOAD_HOST), Doubts()
     async with (
         _api_gate(gate, config, queue) as api_gate,
-        json_session(connections=limits.workers, doubts=doubts) as api,
+        json_session(connections=limits.workers, egress=egress, doubts=doubts) as api,
         download_session(connections=limits.workers, rules=rules, doubts=doubts) as links,
     ):
         minter = ApiMinter(
@@ -97,6 +97,30 @@ async def open_origins(
             doubts,
             partial(last_look, api, links),
         )
+
+
+async def _link_rules(config: Config, egress: Egress) -> LinkRules:
+    """Links may lead to local addresses, and in the clear, only where the API itself does."""
+    await refuse_in_the_clear(config.api.url, label="api.url", exposed="the token")
+    url = URL(config.api.url)
+    host, proxy = url.host or "", egress.proxy_for(url)
+    if proxy is not None:
+        await is_local(proxy.url.host or "", label=PROXY_LABEL)
+        # Behind a proxy no name needs to resolve here, and what it would resolve to here says nothing.
+        address = literal(host)
+        local = address is not None and not is_public(address)
+    else:
+        try:
+            local = await is_local(host, label="api.url")
+        except UnresolvedHost as error:
+            raise UnresolvedHost(f"{error}{egress.advice()}") from None
+    return LinkRules(
+        hosts=config.api.link_hosts,
+        allow_local=local,
+        allow_http=url.scheme == "http",
+        egress=egress,
+        own_host=host,
+    )
 
 
 @asynccontextmanager

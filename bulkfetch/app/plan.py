@@ -7,6 +7,7 @@ import anyio
 
 from bulkfetch.app.open_archive import is_bucket
 from bulkfetch.app.open_input import open_rows
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.app.planned_names import PlannedNames
 from bulkfetch.app.sorted_input import InputCounts, open_triage
 from bulkfetch.config import Config
@@ -65,7 +66,7 @@ def plan_archive(
         UsageError: source, key template or destination cannot be used.
         FatalError: a manifest is damaged.
     """
-    return anyio.run(_plan, config, source, environ, show_keys, progress, notify)
+    return anyio.run(_plan, config, source, with_way_out(environ, config.api), show_keys, progress, notify)
 
 
 async def _plan(

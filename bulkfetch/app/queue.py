@@ -10,6 +10,7 @@ import msgspec
 
 from bulkfetch.app.open_archive import is_bucket
 from bulkfetch.app.open_input import open_rows
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.app.sorted_input import InputCounts, open_triage
 from bulkfetch.config import Config
 from bulkfetch.errors import FatalError, TransientError
@@ -57,7 +58,7 @@ def push_invoices(
         UsageError: source, queue or archive cannot be used.
         FatalError: the queue cannot be reached, or refuses; a manifest is damaged.
     """
-    return _run(_push, config, source, queue, skip_done, environ, notify)
+    return _run(_push, config, source, queue, skip_done, with_way_out(environ, config.api), notify)
 
 
 async def _push(

@@ -13,6 +13,7 @@ from bulkfetch.app.open_archive import open_archive, utc_now
 from bulkfetch.app.open_input import Input, open_input
 from bulkfetch.app.open_origins import Origins, open_origins, token_source
 from bulkfetch.app.open_pipeline import open_pipeline
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.app.summary import run_result
 from bulkfetch.app.time_limits import stop_in_time
 from bulkfetch.app.verdict import find_shortfall, verdict_on
@@ -23,6 +24,7 @@ from bulkfetch.interfaces import Manifest, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.links.token import TokenSource
 from bulkfetch.models import Secret, Summary
+from bulkfetch.net.egress import Egress
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.retrying import RetryPolicy
@@ -47,9 +49,10 @@ async def archive(
 
     Args:
         token: the API's token; None takes the one that `config` names.
-        environ: variables with the credentials for a bucket or a queue (AWS_..., NATS_...), and with the place for a
-            bucket's local copy (XDG_CACHE_HOME, HOME). For credentials that are not there the clients of S3, GCS, Azure
-            and SQS look by themselves, in the process's own environment.
+        environ: variables with the credentials for a bucket or a queue (AWS_..., NATS_...), the way out (HTTPS_PROXY,
+            NO_PROXY, SSL_CERT_FILE), and the place for a bucket's local copy (XDG_CACHE_HOME, HOME). For credentials
+            that are not there the clients of S3, GCS, Azure and SQS look by themselves, in the process's own
+            environment.
         stop: ends the run early and in order. A cancellation is quicker: what is stored has its row, but the run has no
             summary, and the next one looks for what is left of it.
         listeners: hear every event.
@@ -64,6 +67,7 @@ async def archive(
             listener(event)
 
     entered = anyio.current_time()
+    environ = with_way_out(environ, config.api)
     async with open_input(config, source, environ=environ, notify=notify) as opened:
         keys = KeyTemplate.parse(config.destination.key, config.source.date_format)
         tokens = token_source(config, token, notify)
@@ -82,10 +86,11 @@ async def _archive(
     entered: float,
 ) -> Summary:
     rng = Random()
+    egress = await anyio.to_thread.run_sync(Egress.of, environ)
     shared = opened.queue is not None or config.destination.share
     async with (
         open_archive(config, environ, rng=rng, notify=notify, shared=shared) as (manifest, store),
-        open_origins(config, tokens, rng=rng, notify=notify, queue=opened.queue) as origins,
+        open_origins(config, tokens, rng=rng, notify=notify, queue=opened.queue, egress=egress) as origins,
         running(partial(_tell_of_stop, stop, notify), partial(stop_in_time, config.limits, stop, began=entered)),
     ):
         pool = open_pipeline(

@@ -12,7 +12,7 @@ from typing import Self
 
 from msgspec import UNSET
 
-from bulkfetch.durable import disk_errors, make_directory
+from bulkfetch.durable import disk_errors
 from bulkfetch.errors import DamagedManifest, FatalError, UsageError
 from bulkfetch.interfaces import Objects
 from bulkfetch.keys import MANIFESTS, STATE
@@ -22,6 +22,7 @@ from bulkfetch.manifest.doubt_file import DoubtFile
 from bulkfetch.manifest.duplicates import SeenIds
 from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.lock import ArchiveLock, Holder
+from bulkfetch.manifest.own_directories import make_own_directories
 from bulkfetch.manifest.queue_total import distinct_since_drain
 from bulkfetch.manifest.row_file import RowFile, heal
 from bulkfetch.manifest.rows import read_rows
@@ -101,9 +102,7 @@ class OpenRun:
             check_run_id(run)
         state = root / STATE
         with ExitStack() as stack:
-            with disk_errors(f"create the archive {root}"):
-                make_directory(state, 0o700)
-                make_directory(root / MANIFESTS, 0o750)
+            make_own_directories(root)
             lock = ArchiveLock.acquire(state / "lock", shared=shared and objects is None)
             stack.enter_context(closing(lock))
             mirror = Mirror(objects, root) if objects is not None else None

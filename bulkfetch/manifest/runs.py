@@ -11,6 +11,7 @@ from pathlib import Path
 from bulkfetch.durable import disk_errors
 from bulkfetch.errors import FatalError, UsageError
 from bulkfetch.keys import MANIFESTS
+from bulkfetch.manifest.own_directories import refuse_link
 from bulkfetch.models import utc_iso
 from bulkfetch.text import printable
 
@@ -62,6 +63,7 @@ def list_runs(root: Path) -> list[Run]:
         FatalError: the directory cannot be read, or something in a manifest's place is no file.
     """
     directory = root / MANIFESTS
+    refuse_link(directory)
     with disk_errors(f"list {directory}"):
         try:
             with os.scandir(directory) as entries:
@@ -96,7 +98,7 @@ def _are_files(directory: Path, names: Mapping[str, os.DirEntry[str]], run: str)
     """
     for name in (f"{run}.jsonl", f"{run}.json"):
         with disk_errors(f"look at {directory / name}"):
-            if name in names and not names[name].is_file():
+            if name in names and not names[name].is_file(follow_symlinks=False):
                 raise FatalError(
                     f"{printable(str(directory / name))} is no file: see what it is, and move it elsewhere"
                 )

@@ -1,7 +1,9 @@
 """Which hosts are public, and the rule that follows: nothing goes to a public host in the clear."""
 
 import ipaddress
+import re
 import socket
+import unicodedata
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -14,7 +16,16 @@ RESOLVE_TIMEOUT = 10.0
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# IPv4 in the last 32 bits: "compatible" (::a.b.c.d), mapped, translated (::ffff:0:a.b.c.d), NAT64.
+_WITH_IPV4 = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+_ISATAP = {0x0000_5EFE, 0x0200_5EFE}
+# What `is_global` of some Python versions lets pass: IETF's own, Teredo, documentation, and a cloud's metadata server.
+_NOT_PUBLIC = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "3fff::/20"))
+)
+_SEPARATORS = str.maketrans("\u3002", ".")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _WITH_TLS = {"http": "https", "nats": "tls"}
 
 
@@ -64,13 +75,26 @@ async def _resolve(host: str, label: str) -> list[Address]:
 
 
 def is_public(address: Address | None) -> bool:
-    """Whether `address` is on the public internet; IPv4 inside IPv6 (mapped, 6to4, NAT64) counts by the IPv4."""
+    """Whether `address` is on the public internet; IPv4 inside IPv6 counts by the IPv4, as whoever translates it
+    connects to that."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        address = inner or address
-    return address is not None and address.is_global and not address.is_multicast
+        last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if any(address in network for network in _WITH_IPV4):
+            return is_public(last)
+        if address.sixtofour is not None:
+            return is_public(address.sixtofour)
+        if address not in _GLOBAL_UNICAST or (int(address) >> 32 & 0xFFFFFFFF in _ISATAP and not is_public(last)):
+            return False
+    if address is None or any(address in network for network in _NOT_PUBLIC):
+        return False
+    return address.is_global and not address.is_multicast
+
+
+def is_number(host: str) -> bool:
+    """Whether `host` is an IPv4 address in any spelling that some resolver or proxy understands: 127.1, 0x7f.0.0.1,
+    2130706433, 0177.0.0.1, with a dot at its end, in digits of other scripts. No name ends in a number."""
+    plain = unicodedata.normalize("NFKC", host).translate(_SEPARATORS).rstrip(".")
+    return _NUMBER.fullmatch(plain.rpartition(".")[2]) is not None
 
 
 @lru_cache(maxsize=64)

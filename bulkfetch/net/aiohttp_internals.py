@@ -18,6 +18,7 @@ from aiohttp.connector import Connection
 
 from bulkfetch.net.asking import Asking, asking_now
 from bulkfetch.net.doubts import Doubts
+from bulkfetch.net.egress import DIRECT, Egress
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest, ConnectionKey
@@ -57,6 +58,10 @@ class Watched(ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def open_tunnel(self) -> None:
+        """Note that a proxy is about to be asked for a connection: its answer is awaited."""
+        self._resting = False
 
     def begin(self, key: "ConnectionKey", asking: Asking | None) -> bool:
         """Note that a request is about to be sent; False if it must not be, since something came already."""
@@ -156,12 +161,13 @@ class WatchingConnector(aiohttp.TCPConnector):
     """Gives out kept connections only if nothing came over them that was not asked for, and closes each with a look at
     what still comes.
 
-    `doubts` takes the invoices asked for over a connection that carried an unasked answer. Its host gets one request a
-    connection from then on.
+    What `egress` sends through a proxy goes through its tunnel. `doubts` takes the invoices asked for over a connection
+    that carried an unasked answer. Its host gets one request a connection from then on.
     """
 
-    def __init__(self, *, doubts: Doubts, limit: int, **options: Any) -> None:
-        super().__init__(limit=limit, **options)
+    def __init__(self, *, doubts: Doubts, limit: int, egress: Egress = DIRECT, **options: Any) -> None:
+        super().__init__(limit=limit, ssl=egress.tls or True, **options)
+        self._egress = egress
         self._factory = cast("partial[ResponseHandler]", partial(Watched, self._loop, self))
         self._doubts = doubts
         self._doubted: set[ConnectionKey] = set()
@@ -175,20 +181,37 @@ class WatchingConnector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own name
     ) -> Connection:
         began = self._loop.time()
+        if proxy := self._egress.proxy_for(req.url):
+            req.update_proxy(proxy.url, None, {**proxy.headers})
+        # To be had now: aiohttp adds to the proxy's headers, which are part of the key.
+        key = req.connection_key
         connection = await super().connect(req, traces, timeout)
         asking, watched = asking_now(), connection.protocol
         if not isinstance(watched, Watched):
             return connection
         try:
-            if req.connection_key in self._doubted or (asking is not None and asking.alone):
+            if key in self._doubted or (asking is not None and asking.alone):
                 # Whoever answers before being asked does so about a round trip after the connection is made.
                 await asyncio.sleep(max(SHORTEST_LOOK / 2, 2 * (self._loop.time() - began)))
-            if not watched.begin(req.connection_key, asking):
+            if not watched.begin(key, asking):
                 raise aiohttp.ClientOSError(None, "an answer came before anything was asked")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    async def _create_direct_connection(
+        self,
+        req: "ClientRequest",
+        traces: "list[Trace]",
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own name
+        *,
+        client_error: type[Exception] = aiohttp.ClientConnectorError,
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        made = await super()._create_direct_connection(req, traces, timeout, client_error=client_error)
+        if client_error is aiohttp.ClientProxyConnectionError and isinstance(made[1], Watched):
+            made[1].open_tunnel()
+        return made
 
     async def last_look(self) -> None:
         """Close all kept connections, and return when what still came over them is known."""

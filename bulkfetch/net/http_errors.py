@@ -17,6 +17,7 @@ from bulkfetch.errors import (
     TransientError,
     UnexpectedAnswer,
 )
+from bulkfetch.net.egress import CA_LABEL, PROXY_LABEL
 from bulkfetch.net.headers import parse_retry_after
 from bulkfetch.net.link_rules import BlockedAddressError
 
@@ -29,6 +30,7 @@ NOT_YET = frozenset({202, 204, 409, 423, 425})
 """Statuses by which servers say that a document is still being made."""
 
 
+_PRIVATE_CA = f"; the file of a private authority goes into {CA_LABEL}"
 _TOO_LARGE = ("Got more than", "Too many headers")  # aiohttp has no error of its own for it
 
 
@@ -41,6 +43,7 @@ def http_errors(origin: str) -> AbstractContextManager[None]:
         TransientError: the connection ended in the middle of the body.
         PermanentError: a link whose host may not be reached, or whose certificate is wrong.
         UnexpectedAnswer: the answer is not HTTP as we know it.
+        FatalError: the proxy refuses to serve us.
     """
     return _HttpErrors(origin)
 
@@ -61,7 +64,7 @@ class _HttpErrors:
             if isinstance(error, aiohttp.ClientError | OSError | ValueError):
                 # The original is dropped: its text holds the whole link, its repr the request's headers.
                 raise _mapped(error, self._origin) from None
-        except InvoiceError as mapped:
+        except (InvoiceError, FatalError) as mapped:
             # `from None` hides the original, but leaves it within reach of whoever prints a whole chain.
             mapped.__context__ = None
             raise
@@ -93,10 +96,12 @@ def retry_after_of(response: aiohttp.ClientResponse, now: datetime) -> float | N
     return parse_retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"), now=now)
 
 
-def _mapped(error: Exception, origin: str) -> InvoiceError:
+def _mapped(error: Exception, origin: str) -> InvoiceError | FatalError:
     match error:
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            return _mapped_of_proxy(error, origin)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() if _is_certificate(error):
-            return PermanentError(Reason.CONNECTION, f"{origin}: the TLS certificate is not trusted")
+            return PermanentError(Reason.CONNECTION, f"{origin}: the TLS certificate is not trusted{_PRIVATE_CA}")
         case aiohttp.ClientConnectorDNSError(os_error=BlockedAddressError()) | BlockedAddressError():
             return PermanentError(Reason.CONNECTION, f"{origin}: the link's host resolves to a local address")
         case aiohttp.ClientConnectorDNSError():
@@ -117,6 +122,21 @@ def _mapped(error: Exception, origin: str) -> InvoiceError:
             return OriginError(Reason.CONNECTION, f"{origin}: the connection broke ({_system_word(error)})")
         case _:
             return OriginError(Reason.CONNECTION, f"{origin}: the connection broke ({type(error).__name__})")
+
+
+def _mapped_of_proxy(
+    error: aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError, origin: str
+) -> InvoiceError | FatalError:
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        why = _system_word(error.os_error)
+        return OriginError(Reason.CONNECTION, f"{origin}: {PROXY_LABEL} cannot be connected to ({why})")
+    status = error.status
+    said = f"HTTP {status}"
+    if status == 407:
+        return FatalError(f"{PROXY_LABEL} wants a user name and a password, or refuses those it got ({said})")
+    if status in {408, 429} or status >= 500:
+        return OriginError(Reason.CONNECTION, f"{origin}: {PROXY_LABEL} does not get through ({said})")
+    return PermanentError(Reason.CONNECTION, f"{origin}: {PROXY_LABEL} refuses to connect there ({said})")
 
 
 def _is_certificate(error: Exception) -> bool:

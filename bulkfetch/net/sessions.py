@@ -1,6 +1,7 @@
 """The HTTP sessions: one for JSON APIs, one for links.
 
-Neither keeps cookies, follows redirects or reads proxy settings by itself: a proxy would see signed links.
+Neither keeps cookies, follows redirects or reads proxy settings by itself: what goes through a proxy is for `Egress` to
+say, and no proxy sees a link.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +13,7 @@ import anyio
 from bulkfetch import __version__
 from bulkfetch.net.aiohttp_internals import WatchingConnector, without_retries
 from bulkfetch.net.doubts import Doubts
+from bulkfetch.net.egress import DIRECT, Egress
 from bulkfetch.net.link_rules import CheckedResolver, LinkRules
 
 USER_AGENT = f"bulkfetch/{__version__}"
@@ -21,12 +23,14 @@ MAX_HEADERS = 200
 
 
 @asynccontextmanager
-async def json_session(*, connections: int, doubts: Doubts | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def json_session(
+    *, connections: int, egress: Egress = DIRECT, doubts: Doubts | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A session for answers in JSON, or without a body. It holds no token: whoever has one adds it to each request.
 
     `doubts` is told of invoices whose answers cannot be trusted; so below.
     """
-    connector = WatchingConnector(doubts=doubts or Doubts(), limit=connections, ttl_dns_cache=60)
+    connector = WatchingConnector(doubts=doubts or Doubts(), limit=connections, egress=egress, ttl_dns_cache=60)
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
     # A PUT without a body has no content, and so no type of it.
     async with _session(connector, headers, skip_auto_headers=("Content-Type",)) as session:
@@ -39,7 +43,11 @@ async def download_session(
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """The session for links: no token, and no address that `rules` do not allow."""
     connector = WatchingConnector(
-        doubts=doubts or Doubts(), limit=connections, ttl_dns_cache=60, resolver=CheckedResolver(rules)
+        doubts=doubts or Doubts(),
+        limit=connections,
+        egress=rules.egress,
+        ttl_dns_cache=60,
+        resolver=CheckedResolver(rules),
     )
     # identity: a compressed body that is cut can look whole, and its length says nothing about the PDF's.
     headers = {"Accept": "application/pdf, */*;q=0.1", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}

@@ -169,12 +169,14 @@ def certificates(tmp_path_factory):
 
 
 async def test_tls(certificates) -> None:
-    """tls:// with NATS_CA lets in; the wrong CA, or the machine's own, is refused soon; so is a name that the
-    certificate does not have."""
+    """tls:// with NATS_CA or SSL_CERT_FILE lets in; the wrong CA, or the machine's, is refused soon; so is a name that
+    the certificate does not have."""
     args = ("--tls", f"--tlscert={certificates}/server.pem", f"--tlskey={certificates}/server.key")
     with nats_server(*args) as server:
         await works(server.queue("tls"), {"NATS_CA": f"{certificates}/ca.pem"})
         await works(server.queue("nats"), {"NATS_CA": f"{certificates}/ca.pem"})
+        for scheme in ("tls", "nats"):
+            await works(server.queue(scheme), {"SSL_CERT_FILE": f"{certificates}/ca.pem"})
         await refused(server.queue("tls"), {"NATS_CA": f"{certificates}/other-ca.pem"}, "CERTIFICATE_VERIFY_FAILED")
         await refused(server.queue("tls"), {}, "CERTIFICATE_VERIFY_FAILED")
         await refused(

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+import trustme
+from support.connect_proxy import connect_proxy, tls_front
 from support.edges import everything_said
 from support.fault_server import FaultServer, Request, Steps, fault_server, reply
 from support.ministack import ACCOUNT, SECRET_KEY, Ministack, aws_environ, free_port, running
@@ -212,6 +215,21 @@ async def test_plain_http_goes_through_no_proxy(monkeypatch, fake) -> None:
     async with opened(fake.environ):
         pass
     assert fake.asked
+
+
+async def test_sqs_outside_is_reached_through_the_proxy(tmp_path, monkeypatch, fake) -> None:
+    """SQS goes the way that everything goes: by the proxy and the authority of the variables that are given."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    authority, served = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("sqs.outside.example").configure_cert(served)
+    port = int(fake.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    async with tls_front(served, port) as front, connect_proxy({"sqs.outside.example": front}, auth=True) as proxy:
+        way = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        async with opened(fake.environ | way | {"AWS_ENDPOINT_URL": "https://sqs.outside.example"}):
+            pass
+    assert fake.asked
+    assert set(proxy.targets) == {"sqs.outside.example:443"}
 
 
 def test_without_the_client() -> None:

@@ -11,11 +11,13 @@ import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import RawCredentials
 
 from bulkfetch.errors import UsageError
+from bulkfetch.net.egress import CA_VARIABLE, Egress
 from bulkfetch.queues.jetstream.address import NatsAddress
 from bulkfetch.text import printable
 
 _VARIABLES = ("NATS_CREDS", "NATS_NKEY", "NATS_TOKEN", "NATS_USER")
 _TLS_VARIABLES = ("NATS_CA", "NATS_CERT", "NATS_KEY")
+_ASKING_FOR_TLS = (*_TLS_VARIABLES, CA_VARIABLE)
 _PART = re.compile(r"-----BEGIN ([A-Z ]+)-----\s+(\S+)\s+------?END")
 _CREDS_LIMIT = 1_000_000
 
@@ -30,7 +32,7 @@ class NatsAccess:
     def of(cls, address: NatsAddress, environ: Mapping[str, str]) -> "NatsAccess":
         """Read the variables that the `nats` command knows. One of NATS_CREDS (a file), NATS_NKEY (a file with the
         seed), NATS_TOKEN, or NATS_USER with NATS_PASSWORD says who we are. NATS_CA, NATS_CERT and NATS_KEY (files) are
-        for TLS.
+        for TLS; without NATS_CA, SSL_CERT_FILE is trusted beside the system's authorities.
 
         Raises:
             UsageError: they contradict each other, or a file cannot be used.
@@ -53,7 +55,7 @@ class NatsAccess:
                 options["user"] = environ["NATS_USER"]
                 options["password"] = environ.get("NATS_PASSWORD", "")
         # A server may ask for TLS on nats://, too.
-        if address.only_tls or any(environ.get(name) for name in _TLS_VARIABLES):
+        if address.only_tls or any(environ.get(name) for name in _ASKING_FOR_TLS):
             options["tls"] = _tls(environ)
         return cls(options)
 
@@ -96,7 +98,7 @@ def _seed(variable: str, seed: str) -> str:
 def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
     ca, cert, key = (str(Path(environ[name]).expanduser()) if environ.get(name) else None for name in _TLS_VARIABLES)
     try:
-        context = ssl.create_default_context(cafile=ca)
+        context = ssl.create_default_context(cafile=ca) if ca else Egress.of(environ).context()
         if cert:
             # Nobody is here to type the passphrase that OpenSSL would ask for.
             context.load_cert_chain(cert, key, password="")

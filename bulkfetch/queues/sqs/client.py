@@ -11,9 +11,11 @@ import anyio
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from anyio import to_thread
+from yarl import URL
 
 from bulkfetch.errors import FatalError, TransientError, UsageError
 from bulkfetch.net.addresses import refuse_in_the_clear
+from bulkfetch.net.egress import Egress
 from bulkfetch.queues.sqs.errors import sqs_errors
 from bulkfetch.text import printable
 
@@ -99,7 +101,8 @@ class SqsClient:
             UsageError: the settings cannot be used, or everything would travel in the clear to a public host.
             FatalError: a credentials' source refuses, or the endpoint's host name does not resolve.
         """
-        made = AioSession(profile=environ.get("AWS_PROFILE") or None).create_client("sqs", **_settings(environ))
+        egress = await to_thread.run_sync(Egress.of, environ)
+        made = AioSession(profile=environ.get("AWS_PROFILE") or None).create_client("sqs", **_settings(environ, egress))
         client = await _entered(name, made)
         try:
             await refuse_in_the_clear(client.meta.endpoint_url, label=name, exposed="every message")
@@ -120,16 +123,19 @@ async def _entered(name: str, made: Any) -> Any:
     raise UsageError(f"{name}: AWS_ENDPOINT_URL is no URL of a server")
 
 
-def _settings(environ: Mapping[str, str]) -> Mapping[str, Any]:
+def _settings(environ: Mapping[str, str], egress: Egress) -> Mapping[str, Any]:
     endpoint = environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL") or None
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
+    proxy = egress.proxy_for(URL(endpoint or f"https://sqs.{region}.amazonaws.com"))
     # Keys come from one place as a set: a token of another place would spoil them.
     names = (
         ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") if environ.get("AWS_ACCESS_KEY_ID") else ()
     )
     return {
         # botocore itself knows only the second one.
-        "region_name": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None,
+        "region_name": region,
         "endpoint_url": endpoint,
+        "verify": egress.ca_file or None,
         "config": AioConfig(
             connect_timeout=CONNECT_TIMEOUT,
             # `call` is stricter, this only must not cut a long wait short.
@@ -137,8 +143,8 @@ def _settings(environ: Mapping[str, str]) -> Mapping[str, Any]:
             # One retry loop in the program, and this is not it.
             retries={"total_max_attempts": 1},
             max_pool_connections=_CONNECTIONS,
-            # A proxy may relay TLS, but has no business between this machine and a server in its own network.
-            proxies={} if endpoint and endpoint.startswith("http://") else None,
+            # Told for good: without it botocore looks in the process's own environment.
+            proxies={"https": proxy.secret_url} if proxy else {},
         ),
         **{name.lower(): environ.get(name) or None for name in names},
     }

@@ -12,7 +12,9 @@ from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
 from bulkfetch.errors import UsageError
 from bulkfetch.net.addresses import refuse_in_the_clear
+from bulkfetch.net.egress import DIRECT, Egress
 from bulkfetch.stores.bucket.aws_profile import profile
+from bulkfetch.stores.bucket.client_options import client_options
 from bulkfetch.stores.bucket.object_lock import LockSettings, Retention, RetentionRule
 from bulkfetch.text import printable
 
@@ -26,7 +28,6 @@ DEFAULT_REGION = "us-east-1"
 
 # A deadline by size bounds each request; this only keeps obstore's own, of 30 s, from cutting a large one short.
 _TIMEOUT = timedelta(hours=2)
-_CONNECT_TIMEOUT = timedelta(seconds=10)
 # One retry loop in the program, and this is not it.
 _RETRY: "RetryConfig" = {"max_retries": 0}
 
@@ -49,12 +50,13 @@ class BucketSettings:
 class Bucket:
     """A bucket, or what is below a prefix of one. `name` is its URL, `objects` knows keys relative to it.
 
-    `retention` is what a run asks for; None leaves objects to the bucket's own default.
+    `retention` is what a run asks for; None leaves objects to the bucket's own default. `egress` is the way to it.
     """
 
     name: str
     objects: "S3Store | GCSStore | AzureStore | MemoryStore" = field(repr=False)
     retention: RetentionRule | None = None
+    egress: Egress = DIRECT
 
     def uri(self, key: str) -> str:
         """Where `key` is."""
@@ -88,6 +90,8 @@ async def connect(settings: BucketSettings, environ: Mapping[str, str], *, patie
     `settings` override them. The credentials of a container, a web identity or an instance, and all of GCS and Azure,
     are found by obstore itself, in the process's own environment.
 
+    The way out is that of `environ` as well (`Egress.of`).
+
     Raises:
         UsageError: URL or settings cannot be used, or invoices would travel over plain HTTP to a public host.
         FatalError: the endpoint's host name does not resolve.
@@ -95,27 +99,25 @@ async def connect(settings: BucketSettings, environ: Mapping[str, str], *, patie
     scheme, bucket, prefix = _parsed(settings.url)
     name = f"{scheme}://{bucket}/{prefix}".rstrip("/")
     retention = RetentionRule.parse(settings.lock, bucket)
+    egress = await to_thread.run_sync(Egress.of, environ)
     try:
         if scheme == "s3":
             config = await to_thread.run_sync(_s3_config, bucket, settings, environ)
             endpoint = config.get("endpoint", "")
             await refuse_in_the_clear(endpoint, label="destination.endpoint", exposed="every invoice")
-            plain = urlsplit(endpoint).scheme == "http"
-            objects = S3Store(
-                prefix=prefix or None,
-                config=config,
-                client_options=_client_options(plain, patience),
-                retry_config=_RETRY,
-            )
-            return Bucket(name, objects, retention)
+            host = endpoint or f"https://s3.{config.get('region')}.amazonaws.com"
+            options = await to_thread.run_sync(client_options, egress, host, patience)
+            objects = S3Store(prefix=prefix or None, config=config, client_options=options, retry_config=_RETRY)
+            return Bucket(name, objects, retention, egress)
         if retention or settings.endpoint or settings.region:
             raise UsageError(f"{name}: destination.endpoint, region and lock_mode are for s3:// only")
-        store = from_url(name, client_options=_client_options(False, patience), retry_config=_RETRY)
+        options = await to_thread.run_sync(client_options, egress, "", patience)
+        store = from_url(name, client_options=options, retry_config=_RETRY)
     except (BaseError, ValueError):
         # The text may quote a value, and a value may be a secret.
         raise UsageError(f"{printable(name, 200)}: cannot be used with these settings and variables") from None
     assert isinstance(store, GCSStore | AzureStore)  # noqa: S101 - that is what the two schemes mean
-    return Bucket(name, store)
+    return Bucket(name, store, egress=egress)
 
 
 def _parsed(url: str) -> tuple[str, str, str]:
@@ -167,12 +169,3 @@ def _s3_config(bucket: str, settings: BucketSettings, environ: Mapping[str, str]
         if token := keys.get("AWS_SESSION_TOKEN"):
             config["session_token"] = token
     return config
-
-
-def _client_options(allow_http: bool, timeout: timedelta) -> "ClientConfig":
-    return {
-        "allow_http": allow_http,
-        "timeout": timeout,
-        "connect_timeout": _CONNECT_TIMEOUT,
-        "default_content_type": "application/pdf",
-    }

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, UnauthenticatedError
 
 from bulkfetch.errors import FatalError, InvoiceError, OriginError, PermanentError, Reason, Throttled, TransientError
+from bulkfetch.net.egress import CA_LABEL, PROXY_LABEL
 from bulkfetch.text import printable
 
 _STATUS = re.compile(r"\bstatus: ([1-5][0-9]{2})\b")
@@ -116,7 +117,14 @@ def _unanswered(error: Exception, text: str, name: str) -> OriginError | FatalEr
     if isinstance(error, UnauthenticatedError) or _METADATA.search(text):
         return FatalError(f"{name}: {_NO_CREDENTIALS}")
     if "InvalidCertificate" in inner:
-        return FatalError(f"{name}: the endpoint's TLS certificate cannot be verified")
+        return FatalError(
+            f"{name}: the endpoint's TLS certificate cannot be verified; "
+            f"the file of a private authority goes into {CA_LABEL}"
+        )
+    if "ProxyAuthRequired" in inner:
+        return FatalError(f"{name}: {PROXY_LABEL} wants a user name and a password, or refuses those it got")
+    if "TunnelUnsuccessful" in inner:
+        return OriginError(Reason.STORE_ERROR, f"{name}: {PROXY_LABEL} does not get through to it")
     found = _TRANSPORT.search(inner)
     answer = _KINDS.get(found[1] if found else "", "no usable answer")
     return OriginError(Reason.STORE_ERROR, f"{name}: {answer}")

@@ -116,7 +116,7 @@ class BucketStore:
         try:
             new = await probe(bucket, answer_seconds)
             kept = await to_thread.run_sync(Spool, spool, quarantine)
-            async with json_session(connections=_LOOKS) as session:
+            async with json_session(connections=_LOOKS, egress=bucket.egress) as session:
                 locks = LockReader(bucket, session, gate, answer_seconds=answer_seconds, notify=notify)
                 await locks.learn(MARKER, new=new)
                 if bucket.retention is not None:

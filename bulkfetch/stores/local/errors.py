@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bulkfetch.durable import explain
-from bulkfetch.errors import FatalError, Reason, TransientError
+from bulkfetch.errors import FatalError, InvoiceError, PermanentError, Reason, TransientError
 from bulkfetch.text import printable
 
 EIO_LIMIT = 3
@@ -42,10 +42,12 @@ def local_errors(destination: Destination) -> Iterator[None]:
         raise disposition(error, destination) from error
 
 
-def disposition(error: OSError, destination: Destination) -> TransientError | FatalError:
+def disposition(error: OSError, destination: Destination) -> InvoiceError | FatalError:
     """What to raise for `error`: fatal where every other object would meet it too."""
     if error.errno in _MEETS_EVERY_OBJECT:
         return unusable(error, destination)
+    if error.errno == errno.ENAMETOOLONG:
+        return PermanentError(Reason.STORE_ERROR, f"{printable(destination.name)}: {explain(error)}")
     if error.errno == errno.EIO:
         destination.io_errors += 1
         if destination.io_errors >= EIO_LIMIT:

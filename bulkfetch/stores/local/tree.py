@@ -1,5 +1,6 @@
 """The archive's directory, for threads: everything here blocks, and raises `OSError` as it comes."""
 
+import errno
 import hashlib
 import os
 import re
@@ -25,6 +26,7 @@ FREE_FLOOR = 64 * BLOCK
 _needs_no_quotes = re.compile(r"[A-Za-z0-9._/-]+").fullmatch
 
 _PROBE = f"{STATE}-probe"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 
 
 def is_case_blind(root: Path) -> bool:
@@ -47,6 +49,8 @@ class Tree:
 
     def __init__(self, root: Path, run: str, quarantine: Quarantine) -> None:
         root = root.absolute()
+        # A path need not be UTF-8, and what names the archive in records must be.
+        self.name = printable(str(root), limit=4096)
         make_directory(root, 0o750)
         with ExitStack() as opened:
             self.root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -60,8 +64,6 @@ class Tree:
             self.temp_files.sweep()
             self._probe(root)
             self._opened = opened.pop_all()
-        # A path need not be UTF-8, and what names the archive in records must be.
-        self.name = printable(str(root), limit=4096)
         self.spellings = Spellings() if is_case_blind(root) else None
         self._uri = root.as_uri()
         self._quarantine = quarantine
@@ -169,11 +171,22 @@ class Tree:
             try:
                 temp.write([b"bulkfetch"])
                 seal(temp)
-                self.publish(temp, (_PROBE,), directories)
+                self._publish_first(temp, directories)
                 _raise_first(directories.sync())
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(_PROBE, dir_fd=self.root_fd)
+
+    def _publish_first(self, temp: TempFile, directories: Directories) -> None:
+        try:
+            self.publish(temp, (_PROBE,), directories)
+        except OSError as error:
+            if error.errno not in _NO_LINKS or not temp.visible:
+                raise
+            raise FatalError(
+                f"{self.name}: this file system has no hard links ({error.strerror}), as exFAT, FAT and some network "
+                "mounts, so no file could get its final name whole and at once; choose a destination on another one"
+            ) from error
 
 
 def seal(temp: TempFile) -> None:

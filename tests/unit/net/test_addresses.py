@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.resolver import resolve_only
 
 from bulkfetch.errors import UsageError
-from bulkfetch.net.addresses import UnresolvedHost, is_local, is_public, literal, refuse_in_the_clear
+from bulkfetch.net.addresses import UnresolvedHost, is_local, is_number, is_public, literal, refuse_in_the_clear
 
 NAMES = {
     "home.example": ["127.0.0.1", "::1"],
@@ -24,10 +24,78 @@ NAMES = {
 
 @given(st.ip_addresses(v=4))
 def test_an_address_inside_ipv6_counts_as_itself(address):
-    """Mapped, 6to4 and NAT64 forms of an IPv4 address are as public as the address."""
+    """Compatible, mapped, translated, 6to4 and NAT64 forms of an IPv4 address are as public as the address."""
     bits = int(address)
-    for wrapped in ((0xFFFF << 32) | bits, (0x2002 << 112) | (bits << 80), (0x64FF9B << 96) | bits):
+    low = ((prefix << 32) | bits for prefix in (0, 0xFFFF, 0xFFFF << 16, 0x64FF9B << 64))
+    for wrapped in (*low, (0x2002 << 112) | (bits << 80)):
         assert is_public(ipaddress.IPv6Address(wrapped)) == is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "::ffff:0:169.254.169.254",
+        "64:ff9b::10.0.0.1",
+        "64:ff9b:1::8.8.8.8",
+        "64:ff9b:1:ffff::1",
+        "fec0::1",
+        "feff::1",
+        "fe80::1",
+        "fd00::1",
+        "2001:0:808:808::1",
+        "2001:10::1",
+        "2001:db8::1",
+        "2002:7f00:1::1",
+        "2002:a9fe:a9fe::1",
+        "2606:4700::5efe:10.0.0.1",
+        "2606:4700::200:5efe:127.0.0.1",
+        "3fff::1",
+        "5f00::1",
+        "100::1",
+        "ff0e::1",
+        "::",
+        "::1",
+        "192.0.0.192",
+        "168.63.129.16",
+        "100.100.100.200",
+        "198.18.0.1",
+        "255.255.255.255",
+    ],
+)
+def test_what_is_no_address_of_the_public_internet(address):
+    """Local, translated to local, of a cloud's own, of a tunnel, or of no network that there is yet."""
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    ("host", "number"),
+    [
+        ("127.1", True),
+        ("2130706433", True),
+        ("0177.0.0.1", True),
+        ("0x7f.0.0.1", True),
+        ("0X7F000001", True),
+        ("0x", True),
+        ("127.0.0.1.", True),
+        ("127.0.0.1..", True),
+        ("anything.0x7f", True),
+        ("anything.127", True),
+        ("127\u30020\u30020\u30021", True),
+        ("127\uff0e0\uff0e0\uff0e1", True),
+        ("\u2460\u2461\u2466.0.0.\u2460", True),
+        ("\uff11\uff12\uff17.0.0.1", True),
+        ("1.files.example", False),
+        ("0x7f.example", False),
+        ("3com.example", False),
+        ("xn--9", False),
+        ("", False),
+    ],
+)
+def test_what_spells_a_number(host, number):
+    """A host whose last part is a number is an address to somebody, however it is written; a name never ends so."""
+    assert is_number(host) is number
 
 
 def test_what_spells_an_address():

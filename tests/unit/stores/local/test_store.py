@@ -427,6 +427,8 @@ async def test_what_is_adopted_is_synced(root: Path, failing_sync: int) -> None:
         ("bulkfetch-store", "linkat:error=EROFS", FatalError, "read-only"),
         ("bulkfetch-store", "linkat:error=EPERM", FatalError, "hard links"),
         ("bulkfetch-store", "linkat:error=EXDEV", FatalError, "another file system"),
+        ("bulkfetch-store", "linkat:error=EXDEV", FatalError, "category.create=mfs"),
+        ("bulkfetch-store", "linkat:error=ENAMETOOLONG", PermanentError, "longer than this file system takes"),
         ("bulkfetch-store", "writev:error=EDQUOT", FatalError, "quota"),
         ("bulkfetch-store", "openat:error=EMFILE", TransientError, "Too many open files"),
         ("bulkfetch-store", "writev:error=EFBIG", TransientError, "File too large"),
