@@ -153,7 +153,7 @@ def _known(connection: sqlite3.Connection) -> dict[str, tuple[int, str | None]]:
 def _clear(connection: sqlite3.Connection) -> None:
     """Empty the tables. The index by key is dropped, too: it is built faster after all rows are in."""
     connection.execute("DROP INDEX IF EXISTS invoices_by_key")
-    for table in ("invoices", "rejects", "manifests"):
+    for table in ("invoices", "rejects", "reject_flags", "manifests"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a fixed name
 
 
@@ -167,7 +167,7 @@ def _settle(connection: sqlite3.Connection, run: Run) -> None:
     except FatalError:
         return  # damaged: `verify` tells of it, and perhaps it is mended
     # A queue keeps its rejects itself, as its dead letters.
-    source = summary.source if summary.complete and "://" not in summary.source else _NO_SOURCE
+    source = summary.source if summary.finished and "://" not in summary.source else _NO_SOURCE
     connection.execute(
         """INSERT INTO manifests VALUES (?, ?, ?)
            ON CONFLICT (run) DO UPDATE SET source = excluded.source""",

@@ -157,8 +157,7 @@ class LedgerIndex:
         Raises:
             FatalError: the ledger can neither be read nor be built anew.
         """
-        with sqlite_errors(_LABEL):
-            return self._mending(lambda: count_unresolved(self._connection))
+        return self.ask(count_unresolved)
 
     def rejects(self) -> Iterator[Reject]:
         """The rejected rows that count: of each file those of the newest run that read it to its end.
@@ -168,6 +167,15 @@ class LedgerIndex:
         """
         with sqlite_errors(_LABEL):
             yield from current_rejects(self._connection)
+
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """What `question` finds in the ledger's database, which it only reads.
+
+        Raises:
+            FatalError: the ledger can neither be read nor be built anew.
+        """
+        with sqlite_errors(_LABEL):
+            return self._mending(lambda: question(self._connection))
 
     def index(self, run: str, rows: Sequence[Row], lines: bytes, start: int) -> None:
         """Take in `rows`, which were written into the manifest of `run` as `lines`, from its byte `start` on: all of
