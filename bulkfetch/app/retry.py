@@ -183,9 +183,8 @@ def _check_keys(ledger: LedgerIndex, chosen: Chosen, root: Path, keys: KeyTempla
         except PermanentError as error:
             would = f"no key ({error})"
         raise UsageError(
-            f"run {invoice.run} would have stored invoice {printable(row.invoice_id)} as "
-            f"{printable(invoice.key, 200)}, and {printable(keys.text, 200)} makes that {would}: give --key as that run "
-            "had it, or the one that you mean"
+            f"run {invoice.run} would have stored {printable(row.invoice_id)} as {printable(invoice.key, 200)}, and "
+            f"{printable(keys.text, 200)} makes that {would}: give --key as that run had it, or the one that you mean"
         )
 
 

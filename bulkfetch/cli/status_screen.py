@@ -138,8 +138,9 @@ def _examples(reason: UnresolvedReason, room: int) -> str:
 
 def _accepted(status: Status, now: datetime, room: int) -> list[str]:
     gaps = status.accepted
+    rejected = [f"{_count(gaps.rejected, 'rejected row')}"] if gaps.rejected else []
     if not gaps.invoices:
-        return ["no gaps"]
+        return rejected or ["no gaps"]
     heads = _columns([(printable(gap.invoice_id, 40), _when(gap.at, now)) for gap in gaps.examples], right=())
     wide = max(map(len, heads))
     lines = [
@@ -147,7 +148,7 @@ def _accepted(status: Status, now: datetime, room: int) -> list[str]:
         for head, gap in zip(heads, gaps.examples, strict=True)
     ]
     more = gaps.invoices - len(lines)
-    return [_count(gaps.invoices, "gap"), *lines, *([f"  and {more:,} more"] if more else [])]
+    return [_count(gaps.invoices, "gap"), *lines, *([f"  and {more:,} more"] if more else []), *rejected]
 
 
 def _verified(verification: Verification | None, now: datetime) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from bulkfetch.manifest.catching_up import layers
-from bulkfetch.manifest.unresolved import CURRENT, current_rejects
+from bulkfetch.manifest.unresolved import CURRENT, accepted_rejects, current_rejects, rejects_of
 
 EXAMPLES = 3
 """How many invoices are named of each kind."""
@@ -58,10 +58,11 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class AcceptedGaps(msgspec.Struct, frozen=True):
-    """The accepted gaps: how many, and the newest few."""
+    """The accepted gaps: how many, the newest few, and how many rejected rows are accepted."""
 
     invoices: int
     examples: list[Gap]
+    rejected: int
 
 
 def count_stored(connection: sqlite3.Connection) -> int:
@@ -111,7 +112,7 @@ def rejected_rows(connection: sqlite3.Connection, source: str | None) -> list[Re
 
 
 def accepted_gaps(connection: sqlite3.Connection) -> AcceptedGaps:
-    """The invoices that are accepted as gaps, and are not stored."""
+    """The invoices that are accepted as gaps, and are not stored; and the rejected rows that would count otherwise."""
     count, newest = 0, list[Gap]()
     for layer in layers(connection):
         gaps = _GAPS.format(layer=layer, current=CURRENT[layer])
@@ -119,7 +120,8 @@ def accepted_gaps(connection: sqlite3.Connection) -> AcceptedGaps:
         query = f"SELECT invoice_id, accepted_reason, flag_at {gaps} ORDER BY flag_at DESC, invoice_id LIMIT {EXAMPLES}"
         newest += [Gap(*row) for row in connection.execute(query)]
     newest.sort(key=lambda gap: gap.at, reverse=True)
-    return AcceptedGaps(count, newest[:EXAMPLES])
+    rejected = sum(1 for run in accepted_rejects(connection) for _ in rejects_of(connection, run))
+    return AcceptedGaps(count, newest[:EXAMPLES], rejected)
 
 
 def known_ids(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
