@@ -63,14 +63,14 @@ def status_text(status: Status, width: int = 80) -> Text:
         ("stored", [_count(status.stored, "invoice")]),
         ("unresolved", _unresolved(status, now, room)),
         ("accepted", _accepted(status, now, room)),
-        ("verified", _verified(status.verification, now)),
-        ("last runs", _table(status.runs, now, room)),
-        ("next", _advice(status)),
+        ("verified", wrap(_verified(status.verification, now), room)),
     ):
-        if label in ("last runs", "next") and lines:
-            text.append("\n")
         for index, line in enumerate(lines):
             text.append(f"{label if not index else '':<{_LABEL}}", style="bold").append(f"{line}\n")
+    for index, line in enumerate(_table(status.runs, now, room + _LABEL)):
+        text.append("" if index else "\n").append(f"{line}\n", style="" if index else "bold")
+    for index, line in enumerate(_advice(status)):
+        text.append("" if index else "\nnext\n", style="bold").append(f"  {line}\n")
     text.rstrip()
     return text
 
@@ -97,8 +97,9 @@ def _last_run(run: PastRun | None, now: datetime, room: int) -> list[str]:
     why = f": {printable(run.stopped_by, 300)}" if run.stopped_by else ""
     lines = [*wrap(verdict(run) + why, room), f"{_source(run.source, room - 36)}, {_when(run.started_at, now)}{length}"]
     if run.counts is not None:
-        parts = [f"{getattr(run.counts, word):,} {word}" for word in ("stored", "skipped", "failed", "rejected")]
-        lines += wrap(f"{_count(run.counts.read, 'row')}: {', '.join(parts)}", room)
+        words = ("stored", "skipped", "failed", "rejected")
+        parts = [f"{number:,} {word}" for word in words if (number := getattr(run.counts, word))]
+        lines += wrap(f"{_count(run.counts.read, 'row')}: {', '.join(parts) or 'nothing to do'}", room)
     return lines
 
 
@@ -151,19 +152,21 @@ def _accepted(status: Status, now: datetime, room: int) -> list[str]:
     return [_count(gaps.invoices, "gap"), *lines, *([f"  and {more:,} more"] if more else []), *rejected]
 
 
-def _verified(verification: Verification | None, now: datetime) -> list[str]:
+def _verified(verification: Verification | None, now: datetime) -> str:
     if verification is None:
-        return ["never"]
+        return "never"
     bad = [f"{getattr(verification, word):,} {word}" for word in ("missing", "damaged", "extra")]
     found = ", ".join(part for part in bad if not part.startswith("0 ")) or "all sound"
     left = f"; not mended: {verification.unmended:,}" if verification.unmended else ""
     when = _when(verification.run_at, now)
-    return [f"{when}, {printable(verification.kind, 40)}, {_count(verification.checked, 'object')}: {found}{left}"]
+    return f"{when}, {printable(verification.kind, 40)}, {_count(verification.checked, 'object')}: {found}{left}"
 
 
-def _table(runs: Sequence[PastRun], now: datetime, room: int) -> list[str]:
+def _table(runs: Sequence[PastRun], now: datetime, width: int) -> list[str]:
     """The last runs, one a line, with a heading; none if there was none."""
-    rows = []
+    if not runs:
+        return []
+    rows = [("last runs", "took", "stored", "failed", "verdict")]
     for run in runs:
         counts = run.counts
         rows.append(
@@ -173,12 +176,12 @@ def _table(runs: Sequence[PastRun], now: datetime, room: int) -> list[str]:
                 f"{counts.stored:,}" if counts else "-",
                 f"{counts.failed + counts.rejected:,}" if counts else "-",
                 verdict(run).removeprefix("finished, "),
-                _source(run.source, max(16, room - 54)),
             )
         )
-    return (
-        _columns([("began", "took", "stored", "failed", "verdict", "source"), *rows], right=(1, 2, 3)) if rows else []
-    )
+    heads = _columns(rows, right=(1, 2, 3), pad=True)
+    room = max(12, width - len(heads[0]) - 2)
+    sources = ["source", *(_source(run.source, room) for run in runs)]
+    return [f"{head}  {source}" for head, source in zip(heads, sources, strict=True)]
 
 
 def _advice(status: Status) -> list[str]:
@@ -190,21 +193,22 @@ def _advice(status: Status) -> list[str]:
         steps.append((f"bulkfetch retry {dest}", "tries what is unresolved again"))
         steps.append((f"bulkfetch accept {dest} ID --reason TEXT", "records that an invoice will not come"))
     if status.rejected:
-        run = status.rejected[0].run
-        steps.append((f"bulkfetch accept {dest} --rejected {run} --reason TEXT", "or mend these rows in the list"))
-    return [line for step, what in steps for line in (step, f"  {what}")]
+        steps.append((f"bulkfetch accept {dest} --rejected RUN --reason TEXT", "or mend these rows in the list"))
+    return [line for step, what in steps for line in (step, f"    {what}")]
 
 
-def _columns(rows: Sequence[tuple[str, ...]], right: Container[int] = (0,)) -> list[str]:
-    """`rows` as lines in which the cells stand below each other, in the columns `right` at their right edge."""
+def _columns(rows: Sequence[tuple[str, ...]], right: Container[int] = (0,), *, pad: bool = False) -> list[str]:
+    """`rows` as lines in which the cells stand below each other, in the columns `right` at their right edge. With `pad`
+    all lines have one length."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
+    lines = [
         "  ".join(
             f"{cell:>{width}}" if index in right else f"{cell:<{width}}"
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        )
         for row in rows
     ]
+    return lines if pad else [line.rstrip() for line in lines]
 
 
 def _count(number: int, noun: str) -> str:

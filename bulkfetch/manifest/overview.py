@@ -23,7 +23,8 @@ WHERE {open} AND {current} {of_runs} GROUP BY reason, retryable
 """
 _FIRST = """
 SELECT invoice_id FROM {layer}.invoices AS invoices
-WHERE {open} AND reason = ?2 AND retryable = ?3 AND {current} {of_runs} LIMIT {examples}
+WHERE {open} AND reason = ?2 AND retryable = ?3 AND {current} {of_runs}
+ORDER BY invoice_id LIMIT {examples}
 """
 _STORED = "SELECT count(*) FROM {layer}.invoices AS invoices WHERE state = 'stored' AND {current}"
 _GAPS = "FROM {layer}.invoices AS invoices WHERE accepted_reason IS NOT NULL AND state IS NOT 'stored' AND {current}"
@@ -119,6 +120,7 @@ def accepted_gaps(connection: sqlite3.Connection) -> AcceptedGaps:
         count += connection.execute(f"SELECT count(*) {gaps}").fetchone()[0]
         query = f"SELECT invoice_id, accepted_reason, flag_at {gaps} ORDER BY flag_at DESC, invoice_id LIMIT {EXAMPLES}"
         newest += [Gap(*row) for row in connection.execute(query)]
+    newest.sort(key=lambda gap: gap.invoice_id)
     newest.sort(key=lambda gap: gap.at, reverse=True)
     rejected = sum(1 for run in accepted_rejects(connection) for _ in rejects_of(connection, run))
     return AcceptedGaps(count, newest[:EXAMPLES], rejected)
