@@ -43,7 +43,8 @@ class Unread:
 
 def layers(connection: sqlite3.Connection) -> tuple[str, ...]:
     """The databases that make up the ledger, the newest last: its overlay `main` hides what its `base` says."""
-    names = {name for _, name, _ in connection.execute("PRAGMA database_list")}
+    # Not the files' names with them, which need not be UTF-8.
+    names = {name for (name,) in connection.execute("SELECT name FROM pragma_database_list")}
     return ("base", "main") if "base" in names else ("main",)
 
 

@@ -143,5 +143,5 @@ def test_a_run_that_can_need_more_open_files_than_it_may_have(tmp_path, served, 
     )
     assert done.returncode == code, done.stderr
     if code:
-        assert "limits.workers = 32 can need 416 open files, and this process may have 100" in refused(done, code)
+        assert "limits.workers = 32 can need 480 open files, and this process may have 100" in refused(done, code)
         assert not (tmp_path / "archive").exists()

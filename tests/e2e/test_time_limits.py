@@ -28,7 +28,7 @@ def test_a_limit_is_a_nights_portion(tmp_path):
             assert len(objects(dest)) == min(20 * night, 50)
             if code:
                 assert told.stopped_by == "the limit of 20 invoices is reached (source.limit)"
-                assert "stopped: the limit of 20" in done.stderr
+                assert "stopped, not finished: the limit of 20" in done.stderr
     assert [row.reason for row in rows(dest)].count("already_stored") == 40
     assert_sound(dest)
 

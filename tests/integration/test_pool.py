@@ -642,19 +642,31 @@ async def test_a_batch_that_ends_a_worker_in_an_unforeseen_way_was_tried(tmp_pat
 
 async def test_after_a_cancellation_nobody_is_asked_again(tmp_path, monkeypatch):
     """What the store could not keep comes back while a cancelled run comes to rest: it is handed back like the rest."""
+    loop, given, asked = asyncio.get_running_loop(), [], []
+
+    def give_back():
+        while given:
+            given.pop()(TransientError(Reason.STORE_ERROR, "the disk had a bad moment"))
 
     async def put(self, key, body, *, committed, **_):
         while await body.gather([], 1 << 20):
             pass
-        error = TransientError(Reason.STORE_ERROR, "the disk had a bad moment")
-        asyncio.get_running_loop().call_later(0.1, committed, error)
+        given.append(committed)
+        if asked:
+            loop.call_soon(give_back)
         return 0
 
     monkeypatch.setattr(LocalStore, "put", put)
-    tick, asked = Moments(90), []
+    tick = Moments(90)
     async with pool_on(tmp_path, tick) as (pool, source, server, _):
+
+        def comes_back():
+            assert given
+            asked.append(server.asked)
+            give_back()
+
         with anyio.CancelScope() as scope:
-            tick.act = lambda: (asked.append(server.asked), scope.cancel())
+            tick.act = lambda: (loop.call_later(0.1, comes_back), scope.cancel())
             await pool.run()
         assert scope.cancelled_caught
         assert asked == [server.asked]

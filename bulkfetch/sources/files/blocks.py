@@ -106,10 +106,13 @@ async def open_blocks(path: Path | int, name: str) -> AsyncIterator[BlockReader]
         UsageError: it cannot be opened.
     """
     try:
-        file = await aiofiles.open(path, "rb", buffering=0, closefd=path != STDIN, opener=_without_waiting)
+        # It does not wait, and a cancellation in the middle would leave the file open.
+        with anyio.CancelScope(shield=True):
+            file = await aiofiles.open(path, "rb", buffering=0, closefd=path != STDIN, opener=_without_waiting)
     except OSError as error:
         raise unreadable(name, f"it cannot be opened: {error.strerror}") from None
     try:
         yield await to_thread.run_sync(BlockReader, file, name)
     finally:
-        await file.close()
+        with anyio.CancelScope(shield=True):
+            await file.close()
