@@ -6,7 +6,7 @@ import signal
 from support.bucket_archive import PREFIX, machine
 from support.program import bulkfetch, ids_of, rows, sandbox, started, summary, until, write_ids
 from support.runs import accept
-from support.schemas import problems
+from support.schemas import SCHEMAS, problems
 
 
 def status(dest, *args, **environ):
@@ -205,3 +205,20 @@ def test_the_status_of_a_bucket(seaweed, tmp_path):
     assert (told["exit_code"], told["stored"], told["last_run"]["exit_code"]) == (3, 200, 0)
     # The run that was killed has no summary: nothing tells it from one that is at work and silent.
     assert len(told["at_work"]) == 1
+
+
+def test_the_schema_has_the_members_of_the_code():
+    """A member that is new in the code, or gone from it, is so in docs/schema as well."""
+    schema = SCHEMAS["status"]
+    assert list(schema["properties"]) == list(Status.__struct_fields__)
+    assert list(schema["properties"]["accepted"]["properties"]) == list(AcceptedGaps.__struct_fields__)
+    for name, struct in {
+        "unresolved": UnresolvedReason,
+        "rejected": RejectedRows,
+        "gap": Gap,
+        "at_work": RunAtWork,
+        "past_run": PastRun,
+        "verification": Verification,
+    }.items():
+        assert list(schema["$defs"][name]["properties"]) == list(struct.__struct_fields__), name
+    assert SCHEMAS["summary"]["properties"]["kind"]["enum"] == [RUN, ACCEPT]
