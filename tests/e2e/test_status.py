@@ -8,6 +8,11 @@ from support.program import bulkfetch, ids_of, rows, sandbox, started, summary, 
 from support.runs import accept
 from support.schemas import SCHEMAS, problems
 
+from bulkfetch.app.run_history import PastRun, RunAtWork
+from bulkfetch.app.status import Status, Verification
+from bulkfetch.manifest.overview import AcceptedGaps, Gap, RejectedRows, UnresolvedReason
+from bulkfetch.models import ACCEPT, RUN
+
 
 def status(dest, *args, **environ):
     """What `status` prints as JSON, once it is known to fit its schema, and its exit code."""
