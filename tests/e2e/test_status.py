@@ -96,7 +96,6 @@ def test_a_run_at_work_is_shown_and_changes_no_verdict(tmp_path):
         assert 380 <= at_work["estimate"] <= 420
         assert 0 < at_work["rows"] < 400
         assert (told["exit_code"], told["last_run"]["source"]) == (0, str(first))
-        assert "at work" in bulkfetch("status", dest, token=None).stdout
         died = status(dest)
         assert (died["exit_code"], died["at_work"]) == (5, [])
         assert (died["last_run"]["exit_code"], died["last_run"]["source"]) == (None, str(tmp_path / "ids.txt"))

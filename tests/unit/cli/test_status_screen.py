@@ -81,10 +81,10 @@ def test_what_stands_where():
         "                and 11 more",
         "              3 rejected rows",
         "10 objects: 1 missing, 2 extra;",
-        "last runs              took     stored  failed  verdict  source",
         "next\n  the command of that run again\n",
     ):
         assert part in text, part
+    assert ["last", "runs", "took", "stored", "failed", "verdict", "source"] in [line.split() for line in shown]
 
 
 @pytest.mark.parametrize("width", [80, 120])

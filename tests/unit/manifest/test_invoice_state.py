@@ -81,13 +81,13 @@ def whole(ledger: LedgerIndex, ids: Sequence[str]) -> tuple[Any, ...]:
         [ledger.owner(f"{invoice_id}.pdf") for invoice_id in ids],
         sorted(ledger.unresolved(), key=lambda found: found.invoice_id),
         ledger.count_unresolved(),
-        sorted(msgspec.json.encode(reject) for reject in ledger.rejects()),
         ledger.ask(count_stored),
         ledger.ask(accepted_gaps),
         ledger.ask(lambda database: unresolved_reasons(database, None)),
         ledger.ask(lambda database: unresolved_reasons(database, RUNS[:1])),
         ledger.ask(lambda database: rejected_rows(database, None)),
         ledger.ask(lambda database: known_ids(database, ids)),
+        sorted(msgspec.json.encode(reject) for reject in ledger.rejects()),
     )
 
 
