@@ -96,14 +96,14 @@ def read_ids(config: Config, file: str, notify: Listener) -> list[str]:
                 if isinstance(row, Malformed):
                     raise UsageError(f"{printable(file, 200)}, line {row.line}: {printable(row.message)}")
                 ids.append(row.invoice_id)
+            _refuse_too_many(ids)
         return ids
 
     return anyio.run(read)
 
 
 async def _accept(config: Config, word: Word, environ: Mapping[str, str]) -> Accepted:
-    if len(word.ids) > MOST:
-        raise UsageError(f"{len(word.ids):,} invoices are too many at a time: give at most {MOST:,}")
+    _refuse_too_many(word.ids)
     for invoice_id in word.ids:
         if wrong := check_invoice_id(invoice_id):
             raise UsageError(f"{printable(invoice_id, 200)!r}: {wrong}")
@@ -111,6 +111,11 @@ async def _accept(config: Config, word: Word, environ: Mapping[str, str]) -> Acc
         check_run_id(word.rejected)
     place = await find_place(config.destination, environ)
     return await to_thread.run_sync(_record, place, word)
+
+
+def _refuse_too_many(ids: Sequence[str]) -> None:
+    if len(ids) > MOST:
+        raise UsageError(f"these are too many invoices at a time: give at most {MOST:,}")
 
 
 def _record(place: Place, word: Word) -> Accepted:

@@ -33,7 +33,7 @@ def write_side_manifest(
         result: for the number of rows, what the summary says.
 
     Raises:
-        FatalError: nothing of it counts.
+        FatalError: it is not recorded whole. To record it again is harmless.
     """
     run = new_run_id(now, after=max((run.id for run in list_runs(root)), default=None))
     final = root / MANIFESTS / f"{run}.jsonl"
