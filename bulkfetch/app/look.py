@@ -1,11 +1,12 @@
 """Looks at an archive as it is at this moment, beside whatever runs are at work, and holds up none of them."""
 
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from anyio import to_thread
 
@@ -22,6 +23,8 @@ from bulkfetch.manifest.open_run import open_ledger
 from bulkfetch.retrying import persistent
 from bulkfetch.stores.bucket.address import connect
 from bulkfetch.stores.bucket.objects import BucketObjects
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,19 @@ async def look_at(settings: Destination, environ: Mapping[str, str]) -> AsyncIte
         ledger.close()
 
 
+async def glance_at(
+    settings: Destination, environ: Mapping[str, str], question: Callable[[Place, LedgerIndex], T]
+) -> T:
+    """What `question`, which is quickly answered, finds in the archive that `settings` name: as `look_at`, but the
+    ledger is not copied. The question may be asked twice.
+
+    Raises:
+        UsageError, FatalError: as `look_at`, and `question`.
+    """
+    place = await find_place(settings, environ)
+    return await to_thread.run_sync(_ask, place, question)
+
+
 async def find_place(settings: Destination, environ: Mapping[str, str]) -> Place:
     """Where the archive is that `settings` name. It may not be there.
 
@@ -104,13 +120,28 @@ def insist_on_archive(place: Place) -> None:
 
 
 def _open_ledger(place: Place) -> LedgerIndex:
+    with _up_to_date(place):
+        return LedgerIndex.snapshot(place.root)
+
+
+def _ask(place: Place, question: Callable[[Place, LedgerIndex], T]) -> T:
+    with _up_to_date(place):
+        pass
+    return LedgerIndex.glance(place.root, partial(question, place))
+
+
+@contextmanager
+def _up_to_date(place: Place) -> Iterator[None]:
+    """Have the local copy of a bucket's manifests, and its ledger, hold what the bucket does; it stays so in this
+    block."""
     if place.objects is None:
         insist_on_archive(place)
-        return LedgerIndex.snapshot(place.root)
+        yield
+        return
     with taking_turns(turns_file(place)):
         mirror = Mirror(place.objects, place.root)
         mirror.pull()
         insist_on_archive(place)
         with closing(open_ledger(place.root, mirror, shared=False)):
             pass
-        return LedgerIndex.snapshot(place.root)
+        yield

@@ -1,12 +1,12 @@
 """`bulkfetch status`: an archive's morning in one value, from its manifests alone."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import anyio
 import msgspec
-from anyio import to_thread
 
-from bulkfetch.app.look import Place, look_at
+from bulkfetch.app.look import Place, glance_at
 from bulkfetch.app.open_archive import utc_now
 from bulkfetch.app.run_history import PastRun, RunAtWork, RunHistory, read_runs
 from bulkfetch.config import Destination
@@ -75,15 +75,10 @@ def archive_status(settings: Destination, *, source: str | None, environ: Mappin
         UsageError: there is no archive, or it has never had a run of `source`.
         FatalError: it cannot be read, or a manifest is damaged.
     """
-    return anyio.run(_status, settings, source, environ)
+    return anyio.run(glance_at, settings, environ, partial(_read, source=source))
 
 
-async def _status(settings: Destination, source: str | None, environ: Mapping[str, str]) -> Status:
-    async with look_at(settings, environ) as (place, ledger):
-        return await to_thread.run_sync(_read, place, ledger, source)
-
-
-def _read(place: Place, ledger: LedgerIndex, source: str | None) -> Status:
+def _read(place: Place, ledger: LedgerIndex, *, source: str | None) -> Status:
     now = utc_now()
     with disk_errors(f"read the manifests in {place.root}"):
         history = read_runs(place, now, source)
