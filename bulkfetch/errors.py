@@ -4,16 +4,17 @@
     ├── InvoiceError            concerns one invoice; carries the manifest's `reason`
     │   ├── TransientError      try this invoice again
     │   │   ├── OriginError     the origin failed, not the invoice: counts towards its breaker
-    │   │   ├── Throttled       the origin asked for a pause: never charged to an invoice
     │   │   ├── LinkRefused     the link died: mint again, under a cap of its own
     │   │   ├── LinkAged        the link grew old in our own queue
     │   │   ├── UnexpectedAnswer  outside the contract: ask once more
     │   │   ├── BadBody         whole, but not a PDF
-    │   │   ├── NotReady        the document is not there yet: it is waited for
-    │   │   │   └── NoLink      the API said yes, and named no link
-    │   │   └── SingledOut      refused alone, again and again
+    │   │   └── Deferred        wait before asking again: charged to nobody
+    │   │       ├── Throttled   the origin refused to answer now
+    │   │       └── NotReady    the document is not there yet
+    │   │           └── NoLink  the API said yes, and named no link
     │   └── PermanentError      give this invoice up
     ├── FatalError              stop the run; `exit_code` says how
+    │   ├── FatalAnswer         if others meet it, too; else it fails its invoice
     │   ├── UsageError          exit 2
     │   ├── ArchiveLocked       exit 7
     │   ├── DamagedManifest     what is there is not what a run wrote
@@ -142,16 +143,29 @@ class OriginError(TransientError):
     """The origin failed (5xx, connection, time-out). A row of these opens the origin's breaker."""
 
 
-class Throttled(TransientError):
-    """The origin asked for a pause. `retry_after` is in seconds; None where it named no usable time."""
+class Deferred(TransientError):
+    """Asking again at once is no use: the invoice waits, in nobody's hands, and no try is charged for it.
 
-    tries = 20  # no invoice that alone is refused for ever may hold up the others for as long
+    `retry_after` is in seconds; None where the server named no usable time.
+    """
+
+    tries = 1
 
     def __init__(
-        self, reason: Reason, message: str, *, http_status: int | None = None, retry_after: float | None = None
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        http_status: int | None = None,
+        hold: bool = False,
+        retry_after: float | None = None,
     ) -> None:
-        super().__init__(reason, message, http_status=http_status, charged=False)
+        super().__init__(reason, message, http_status=http_status, hold=hold, charged=False)
         self.retry_after = retry_after
+
+
+class Throttled(Deferred):
+    """The origin refused to answer now (429, 503)."""
 
 
 class LinkRefused(TransientError):
@@ -187,13 +201,8 @@ class BadBody(TransientError):
         self.refused = refused
 
 
-class NotReady(TransientError):
-    """The document is not there yet: the invoice waits, in nobody's hands, and no try is charged for it.
-
-    `retry_after` is in seconds; None where the server named no usable time.
-    """
-
-    tries = 1
+class NotReady(Deferred):
+    """The document is not there yet."""
 
     def __init__(
         self,
@@ -205,8 +214,7 @@ class NotReady(TransientError):
         retry_after: float | None = None,
         refused: Refused | None = None,
     ) -> None:
-        super().__init__(reason, message, http_status=http_status, hold=hold, charged=False)
-        self.retry_after = retry_after
+        super().__init__(reason, message, http_status=http_status, hold=hold, retry_after=retry_after)
         self.refused = refused
 
 
@@ -214,12 +222,6 @@ class NoLink(NotReady):
     """The API said yes and named no link: it may be making one, or it may be another API."""
 
     second_pass = False
-
-
-class SingledOut(TransientError):
-    """A refusal that meets this invoice alone: it is put off to the end of the run, and stops nobody else."""
-
-    tries = 1
 
 
 class PermanentError(InvoiceError):
@@ -230,6 +232,15 @@ class FatalError(BulkfetchError):
     """Stop the run: no further invoice is begun, and what is in hand is charged with nothing."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.STOPPED
+
+
+class FatalAnswer(FatalError):
+    """An answer that would stop the run, if other invoices met it, too. `alone` is what it means for an invoice that
+    meets it alone."""
+
+    def __init__(self, message: str, alone: InvoiceError) -> None:
+        super().__init__(message)
+        self.alone = alone
 
 
 class UsageError(FatalError):

@@ -67,19 +67,21 @@ async def open_origins(
         json_session(connections=limits.workers, doubts=doubts) as api,
         download_session(connections=limits.workers, rules=rules, doubts=doubts) as links,
     ):
+        minter = ApiMinter(
+            api,
+            token,
+            api_gate,
+            base_url=config.api.url,
+            link_seconds=config.api.link_seconds,
+            connect_timeout=timeouts.connect,
+            timeout=timeouts.connect + timeouts.first_byte,
+        )
         yield Origins(
-            ApiMinter(
-                api,
-                token,
-                api_gate,
-                base_url=config.api.url,
-                link_seconds=config.api.link_seconds,
-                connect_timeout=timeouts.connect,
-                timeout=timeouts.connect + timeouts.first_byte,
-            ),
+            minter,
             HttpDownloader(
                 links,
                 download_gate,
+                mint=minter.mint,
                 rules=rules,
                 limits=BodyLimits(
                     max_size=limits.max_size,

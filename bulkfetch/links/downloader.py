@@ -1,18 +1,21 @@
 """Opens download links: redirects, statuses, and how the body is framed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import aiohttp
 from yarl import URL
 
 from bulkfetch.errors import (
+    FatalAnswer,
+    FatalError,
     InvoiceError,
     LinkAged,
     LinkRefused,
     PermanentError,
     Reason,
+    Throttled,
     TransientError,
     UnexpectedAnswer,
 )
@@ -24,7 +27,7 @@ from bulkfetch.models import Link
 from bulkfetch.net.asking import ask
 from bulkfetch.net.deadlines import Deadlines
 from bulkfetch.net.gate import Gate
-from bulkfetch.net.headers import names_coding
+from bulkfetch.net.headers import MAX_RETRY_AFTER, names_coding
 from bulkfetch.net.http_errors import NEVER_MENDED, http_errors, transient_status
 from bulkfetch.net.link_rules import LinkRules
 from bulkfetch.net.urls import redirected, sendable
@@ -38,19 +41,25 @@ _HTTP_ERRORS = http_errors(Origin.DOWNLOAD_HOST)
 
 
 class HttpDownloader:
-    """The `Downloader` over HTTP(S). Redirects are followed up to three hops, each checked by `rules` like the link."""
+    """The `Downloader` over HTTP(S). Redirects are followed up to three hops, each checked by `rules` like the link.
+
+    Args:
+        mint: makes a fresh link for an invoice, to see whether others are answered.
+    """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         gate: Gate,
         *,
+        mint: Callable[[str], Awaitable[Link]],
         rules: LinkRules,
         limits: BodyLimits,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._session = session
         self._gate = gate
+        self._mint = mint
         self._rules = rules
         self._limits = limits
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
@@ -62,6 +71,23 @@ class HttpDownloader:
 
     async def open(self, link: Link, *, last_bad_sha256: str | None = None) -> HttpBody:
         """The link's body; see `interfaces.Downloader`."""
+        try:
+            return await self._open(link, last_bad_sha256)
+        except Throttled:
+            await self._gate.settle(self._answers)
+            raise
+        except FatalAnswer as error:
+            if await self._gate.is_alone(self._answers):
+                raise error.alone from None
+            raise FatalError(str(error)) from None
+
+    async def _answers(self, invoice_id: str) -> bool:
+        """Whether the host has the document of `invoice_id`, by a fresh link; past the gate."""
+        response = await self._get(await self._mint(invoice_id))
+        response.close()
+        return True
+
+    async def _open(self, link: Link, last_bad_sha256: str | None) -> HttpBody:
         permit = await self._gate.enter(link.invoice_id, fresh=link.fresh)
         try:
             if self._time() - link.minted_at > 0.8 * link.valid_seconds:
@@ -153,6 +179,8 @@ class HttpDownloader:
             check_size(response.content_length or 0, self._limits.max_size)
             return
         transient = transient_status(response, message, now=self._utc_now())
+        if isinstance(transient, Throttled) and (transient.retry_after or 0.0) > MAX_RETRY_AFTER:
+            raise FatalAnswer(f"{message}; it asks for a pause of {transient.retry_after:.0f} s", transient)
         if transient is not None:
             raise transient
         if status in NEVER_MENDED:

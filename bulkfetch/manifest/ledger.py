@@ -40,8 +40,9 @@ from bulkfetch.models import Entry, Row
 
 _LABEL = f"the ledger ({STATE}/{LEDGER})"
 
+# One row with everything: between two rows the interpreter lock changes hands, which costs more than a row does.
 _STORED = """
-SELECT invoices.invoice_id, invoices.key, size, sha256 FROM json_each(?1) AS wanted
+SELECT json_group_array(json_array(invoices.invoice_id, invoices.key, size, sha256)) FROM json_each(?1) AS wanted
 CROSS JOIN {layer}.invoices AS invoices ON invoices.invoice_id = wanted.value
 WHERE state = 'stored' AND {current}
 """
@@ -55,6 +56,8 @@ SELECT sha256 FROM {layer}.invoices AS invoices
 WHERE invoice_id = ?1 AND state = 'failed' AND sha256 IS NOT NULL AND {current}
 """
 _OWNER = "SELECT invoice_id FROM {layer}.invoices AS invoices WHERE key = ?1 AND state = 'stored' AND {current}"
+
+_decode_stored = msgspec.json.Decoder(list[tuple[str, str, int, str]]).decode
 
 T = TypeVar("T")
 Found = list[tuple[Any, ...]]
@@ -140,8 +143,13 @@ class LedgerIndex:
         """
         if not self._select("SELECT 1 FROM {layer}.invoices LIMIT 1"):
             return {}
-        found = self._select(_STORED, msgspec.json.encode(ids).decode())
-        return {invoice_id: Entry(key, size, sha256) for invoice_id, key, size, sha256 in found}
+        # In the order of the table, so that each of its pages is read once.
+        wanted = msgspec.json.encode(sorted(ids)).decode()
+        entries: dict[str, Entry] = {}
+        for (found,) in self._select(_STORED, wanted):
+            for invoice_id, key, size, sha256 in _decode_stored(found):
+                entries[invoice_id] = Entry(key, size, sha256)
+        return entries
 
     def accepted(self, ids: Sequence[str]) -> dict[str, str]:
         """Those of `ids` that are accepted as gaps, each with the reason that was given. What is stored is no gap.

@@ -1,28 +1,39 @@
 """Protects an origin from us: one gate per origin decides when a request may start.
 
-A gate holds three brakes. `Retry-After` closes it for every worker until the time the server named, then lets one
-probe through. A breaker closes it when the origin fails many times in a row. In between, concurrency follows a window
-(slow start, then AIMD), and after a refusal the pace follows what the server was seen to allow: concurrency alone
-cannot find a limit in requests a second when one request takes a few milliseconds.
+A gate holds three brakes. Where there is a limit, `Retry-After` closes it for every worker until the time the server
+named, then lets one probe through. A breaker closes it when the origin fails many times in a row. In between,
+concurrency follows a window (slow start, then AIMD), and the pace follows what a limit was seen to allow: concurrency
+alone cannot find a limit in requests a second when one request takes a few milliseconds.
+
+Whether there is a limit at all, `refusals.py` decides: a single invoice that is refused waits by itself, alone.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Self
 
 import anyio
 
-from bulkfetch.errors import FatalError, LinkAged, OriginError, SingledOut, Throttled
+from bulkfetch.errors import BulkfetchError, FatalError, LinkAged, OriginError, Throttled
 from bulkfetch.events import Listener, OriginDown, OriginUp
 from bulkfetch.interfaces import SharedRate
 from bulkfetch.net.breaker import Breaker, probe_wait
 from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.net.pace import Pace
+from bulkfetch.net.refusals import Refusals, Trial
 from bulkfetch.net.requests import Requests
 from bulkfetch.net.window import Window
 
-FRUITLESS_THROTTLES = 20
+UNANSWERED_REFUSALS = 8
+"""After so many refusals with no answer in between, the origin is asked by single probes."""
+
+CONTROLS = 3
+"""So many invoices that were answered before are asked for once more before an answer stops the run."""
+
+Ask = Callable[[str], Awaitable[bool]]
+"""Asks the origin for an invoice, past the gate; whether it was answered."""
 
 
 class Permit:
@@ -70,11 +81,19 @@ class _Pause:
     probing: bool = False
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """What came since the last answer: `refusals`, those under way together counted once, and `since` when."""
+
+    refusals: int = 0
+    since: float | None = None
+
+
 class Gate:
     """Decides when a request to one origin may start: in order of entry, as window, pace and pauses allow.
 
-    Mutable: `_shut` is the pause and its probe. `_throttles`, `_trouble_since` and `_given_up` tell for how long it has
-    been refused. The head of the queue waits for `_changed` and `_reserving`.
+    Mutable: `_shut` is the pause and its probe, `_trial` the trial for whose end everybody waits. `_trouble` and
+    `_given_up` tell for how long nothing was answered. The head of the queue waits for `_changed` and `_reserving`.
     All of them change without awaiting.
 
     Args:
@@ -102,14 +121,15 @@ class Gate:
         self._notify = notify
         self._window = Window(ceiling)
         self._pace = Pace(rate, self._time())
+        self._refusals = Refusals(self._pace)
         self._breaker = Breaker()
         self._shared_rate: SharedRate | None = None
         self._turnstile = anyio.Lock(fast_acquire=True)
         self._reserving = anyio.CancelScope()
         self._changed = anyio.Event()
         self._shut = _Pause()
-        self._throttles = 0
-        self._trouble_since: float | None = None
+        self._trial: Trial | None = None
+        self._trouble = _Trouble()
         self._given_up: str | None = None
         self.requests = Requests()
 
@@ -144,6 +164,7 @@ class Gate:
         held_back = (
             self._shut.half_open
             or self._closed
+            or self._trial is not None
             or self._window.full
             or self._pace.binds
             or self._shared_rate is not None
@@ -163,8 +184,52 @@ class Gate:
                     start = max(start, await self._shared_rate.reserve())
                 if start > (now := self._time()):
                     await anyio.sleep(start - now)
-            if not self._closed:
+            if not self._closed and self._trial is None:
                 return
+
+    async def settle(self, ask: Ask) -> None:
+        """Make the trial that a refusal has made due, if it has, with `ask`. Whoever closed a permit with a refusal
+        calls this at once: until then nothing starts."""
+        trial = self._trial
+        if trial is None or trial.begun:
+            return
+        trial.begun, limit = True, None
+        try:
+            while limit is None:
+                if trial.paced:
+                    await anyio.sleep(self._pace.reserve(self._time()) - self._time())
+                limit = trial.note(answered=await self._asked(ask, trial.next()))
+        finally:
+            self._trial = None
+            if limit is not None:
+                now = self._time()
+                self._refusals.judged(trial, limit=limit, now=now)
+                if limit:
+                    self._window.cut(now, now)
+            self._changed.set()
+
+    async def is_alone(self, ask: Ask) -> bool:
+        """Whether an invoice that was answered a moment ago is answered again: then what another one met is its own
+        affair. False where nothing was answered yet."""
+        for invoice in self._refusals.controls[-CONTROLS:]:
+            await self._until_open()
+            start = self._pace.reserve(self._time())
+            await anyio.sleep(max(0.0, start - self._time()))
+            if await self._asked(ask, invoice):
+                return True
+        return False
+
+    async def _asked(self, ask: Ask, invoice: str) -> bool:
+        self.requests.sent += 1
+        try:
+            answered = await ask(invoice)
+        except BaseException as error:
+            self.requests.ended(error)
+            if isinstance(error, BulkfetchError):
+                return False
+            raise
+        self.requests.ended(None)
+        return answered
 
     @property
     def outage(self) -> bool:
@@ -183,7 +248,7 @@ class Gate:
             if pause > 0:
                 with anyio.move_on_after(pause):
                     await self._until_changed()
-            elif self._shut.half_open and self._shut.probing:
+            elif (self._shut.half_open and self._shut.probing) or self._trial is not None:
                 await self._until_changed()
             else:
                 return
@@ -201,47 +266,48 @@ class Gate:
         now = self._time()
         match error:
             case None:
-                self._well(permit, now)
+                self._well(permit.invoice, now)
             case Throttled():
                 self._throttled(permit, error, now)
             case OriginError():
                 self._failed(permit, error, now)
-            case SingledOut() | LinkAged():
-                pass  # they say nothing about the others, neither that they may go on nor that they must wait
+            case LinkAged():
+                pass  # nothing was sent, so nothing is known of the origin
             case Exception():
-                self._well(permit, now)  # an answer about the invoice
+                self._well(None, now)  # an answer about the invoice, which makes no control of it
             case _:
                 pass  # cancelled: says nothing about the origin
         self._changed.set()
 
-    def _well(self, permit: Permit, now: float) -> None:
-        if permit.began >= self._window.cut_at:
-            self.requests.answered_since += 1
-        self._pace.passed()
+    def _well(self, invoice: str | None, now: float) -> None:
+        self._refusals.answered(invoice, now)
         self._breaker.answered()
-        self._throttles = 0
-        self._trouble_since = None
+        self._trouble.refusals, self._trouble.since = 0, None
         if self._shut.half_open and now >= self._shut.until:
             self._shut.half_open = False
             self._notify(OriginUp(self.origin))
         self._window.answered()
 
     def _throttled(self, permit: Permit, error: Throttled, now: float) -> None:
-        if error.retry_after is not None and error.retry_after > MAX_RETRY_AFTER:
-            self._give_up(f"{self.origin} asks for a pause of {error.retry_after:.0f} s: run again after that")
-            return
-        # What started before the last cut was refused for the same reason: cut once, not once a request.
+        pause = error.retry_after or 0.0
+        trial = self._refusals.refused(permit.invoice, now, began=permit.began, pause=pause)
+        if trial is not None and self._trial is None:
+            self._trial = trial
+        if not self._refusals.limited(now):
+            return  # its own affair, as far as anybody knows
+        self._trouble.since = self._trouble.since or now
         if self._window.cut(now, permit.began):
-            self._throttles += 1
-            self._pace.refused(now)
-        self._trouble_since = self._trouble_since or now
-        lasted = now - self._trouble_since
+            self._trouble.refusals += 1
+        lasted = now - self._trouble.since
         # Few but long pauses are the server's right, up to the longest there may be on top of an outage.
-        patience = self._max_outage if self._throttles > FRUITLESS_THROTTLES else self._max_outage + MAX_RETRY_AFTER
-        if lasted > patience:
+        # Of an object store nothing can be asked as a control, so each of its refusals is taken at its word.
+        in_vain = self._trouble.refusals - (1 if permit.invoice is None else UNANSWERED_REFUSALS)
+        if lasted > self._max_outage + (0.0 if in_vain > UNANSWERED_REFUSALS else MAX_RETRY_AFTER):
             self._give_up(f"{self.origin} has refused every request for {lasted:.0f} s")
             return
-        pause = max(probe_wait(self._throttles - 1), error.retry_after or 0.0)
+        pause = max(pause, probe_wait(in_vain) if in_vain >= 0 else 0.0)
+        if not pause:
+            return
         # Up to a quarter more, so that many clients do not come back as one.
         self._close(now, pause * self._rng.uniform(1.0, 1.25), f"HTTP {error.http_status}")
         if self._shared_rate is not None:
@@ -255,8 +321,8 @@ class Gate:
             return
         # What fails now is the origin's fault, and charged to nobody.
         error.charged = False
-        self._trouble_since = self._trouble_since or now
-        lasted = now - self._trouble_since
+        self._trouble.since = self._trouble.since or now
+        lasted = now - self._trouble.since
         if lasted > self._max_outage:
             self._give_up(f"{self.origin} has been out of service for {lasted:.0f} s (last: {error})")
         elif permit.probe or not self._shut.half_open:

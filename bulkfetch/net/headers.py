@@ -10,7 +10,7 @@ MAX_RETRY_AFTER = 3600.0
 
 _CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
 
-_DELAY_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_DELAY_SECONDS = re.compile(r"[0-9]+", re.ASCII)
 
 
 def parse_retry_after(value: str | None, *, date: str | None, now: datetime) -> float | None:

@@ -20,8 +20,9 @@ from bulkfetch.errors import (
 from bulkfetch.net.headers import parse_retry_after
 from bulkfetch.net.link_rules import BlockedAddressError
 
-NEVER_MENDED = frozenset({402, 451, 501, 505})
-"""Statuses that no later try changes. Whether they end the run or one invoice depends on what was asked for."""
+NEVER_MENDED = {402: Reason.FORBIDDEN, 451: Reason.FORBIDDEN, 501: Reason.SERVER_ERROR, 505: Reason.SERVER_ERROR}
+"""Statuses that no later try changes, with their reason in a manifest row. Whether they end the run or one invoice
+depends on what was asked for, and on what others are answered."""
 
 
 NOT_YET = frozenset({202, 204, 409, 423, 425})
@@ -76,7 +77,7 @@ def transient_status(response: aiohttp.ClientResponse, message: str, *, now: dat
     retry_after = retry_after_of(response, now)
     if status == 429:
         return Throttled(Reason.RATE_LIMITED, message, http_status=status, retry_after=retry_after)
-    if status == 503 and retry_after is not None:
+    if status == 503:
         return Throttled(Reason.SERVER_ERROR, message, http_status=status, retry_after=retry_after)
     if status == 408:
         return OriginError(Reason.TIMEOUT, message, http_status=status)

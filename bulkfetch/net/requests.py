@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bulkfetch.errors import InvoiceError, LinkAged, LinkRefused, OriginError, Reason, SingledOut, Throttled
+from bulkfetch.errors import FatalAnswer, InvoiceError, LinkAged, LinkRefused, OriginError, Reason, Throttled
 
 REFUSALS = frozenset({401, 402, 403, 429, 451, 503})
 """The statuses by which a server says that it does not serve this client, or not now."""
@@ -17,9 +17,6 @@ class Requests:
     `refused` counts every refusal, whatever its status: of a rate, of the client, or of a link. `failed` had no whole
     answer, or one of a server in trouble (5xx). `abandoned` were given up from here. `answered` are all others, an
     answer such as "not found" included.
-
-    `answered_since` are the answers to requests that began after the latest refusal or failure: those under way at that
-    moment prove nothing.
     """
 
     sent: int = 0
@@ -27,14 +24,15 @@ class Requests:
     refused: int = 0
     failed: int = 0
     abandoned: int = 0
-    answered_since: int = 0
 
     def ended(self, error: BaseException | None) -> None:
         """Count a request that was `sent` and ended in `error`; None is an answer."""
         match error:
             case LinkAged():
                 self.sent -= 1  # nothing was sent
-            case Throttled() | SingledOut() | LinkRefused():
+            case FatalAnswer(alone=alone):
+                self.ended(alone)
+            case Throttled() | LinkRefused():
                 self.refused += 1
             case InvoiceError(http_status=status) if status in REFUSALS:
                 self.refused += 1

@@ -10,10 +10,12 @@ from bulkfetch.retrying import Effort
 
 @dataclass(slots=True)
 class Patience:
-    """How often an invoice was waited for because its document was not ready, and for how many seconds in all."""
+    """How often an invoice was waited for because its document was not ready, for how many seconds in all, and how
+    often it was refused."""
 
     waits: int = 0
     waited: float = 0.0
+    refusals: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Where invoices wait whose document is not ready yet: by time, and in nobody's hands."""
+"""Where invoices wait that were refused, or whose document is not ready yet: by time, and in nobody's hands."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Protocol
 
 import anyio
 
-from bulkfetch.errors import NoLink, NotReady
+from bulkfetch.errors import Deferred, NoLink, Throttled
 from bulkfetch.interfaces import Source
 from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.pipeline.canary import CANARY_OUTCOMES, Canary
@@ -15,6 +15,9 @@ from bulkfetch.pipeline.job import Job, Patience
 
 FIRST_WAIT = 5.0
 LEAST_WAIT = 1.0
+MOST_REFUSALS = 12
+"""How often an invoice may be refused before it is put off to the end of the run: some minutes."""
+
 MOST_WAITING = 10_000
 """How many invoices may wait at a time. Beyond that the source waits: memory must not follow the length of
 the input."""
@@ -27,8 +30,10 @@ class Waits:
         self._steps = (FIRST_WAIT, max(FIRST_WAIT, wait_max), max(FIRST_WAIT, 4.0 * wait_max))
         self._all = sum(self._steps)
 
-    def next(self, patience: Patience, error: NotReady) -> float | None:
+    def next(self, patience: Patience, error: Deferred) -> float | None:
         """Seconds until the invoice is asked for again, counted in `patience`; None if it has waited long enough."""
+        if isinstance(error, Throttled):
+            return _after_refusal(patience, error)
         if patience.waited >= self._all or (error.retry_after or 0.0) > MAX_RETRY_AFTER:
             return None
         if error.retry_after is None:
@@ -41,15 +46,23 @@ class Waits:
         return wait
 
 
-def before_the_end(error: NotReady) -> float:
+def _after_refusal(patience: Patience, error: Throttled) -> float | None:
+    """1 s, 2 s, 4 s ... 30 s, or what the server asks for; None if the invoice was refused too often."""
+    wait = max(error.retry_after or 0.0, min(30.0, 2.0**patience.refusals))
+    patience.refusals += 1
+    return wait if patience.refusals <= MOST_REFUSALS and wait <= MAX_RETRY_AFTER else None
+
+
+def before_the_end(error: Deferred) -> float:
     """The least number of seconds until an invoice that has waited is asked for once more, at the end of the run."""
     return max(FIRST_WAIT, min(error.retry_after or 0.0, MAX_RETRY_AFTER))
 
 
 class WaitingRoom(Protocol):
-    """Where invoices wait whose document is not ready yet. It keeps the count of invoices in hand."""
+    """Where invoices wait that were refused, or whose document is not ready yet. It keeps the count of invoices in
+    hand."""
 
-    async def wait(self, job: Job, error: NotReady) -> bool:
+    async def wait(self, job: Job, error: Deferred) -> bool:
         """Let `job` wait; False if it has waited for long enough."""
         ...
 
@@ -84,7 +97,7 @@ class ByTheClock:
         self._time = asyncio.get_running_loop().time
         self._timers: dict[Job, asyncio.TimerHandle] = {}
 
-    async def wait(self, job: Job, error: NotReady) -> bool:
+    async def wait(self, job: Job, error: Deferred) -> bool:
         if _may_be_the_runs_fault(error, self._canary, len(self._timers)):
             return False
         seconds = self._waits.next(job.patience, error)
@@ -136,7 +149,7 @@ class InTheQueue:
         self._source = source
         self._patience: dict[str, Patience] = {}
 
-    async def wait(self, job: Job, error: NotReady) -> bool:
+    async def wait(self, job: Job, error: Deferred) -> bool:
         invoice_id = job.delivery.invoice_id
         if _may_be_the_runs_fault(error, self._canary, len(self._patience)):
             return False
@@ -168,6 +181,6 @@ class InTheQueue:
         return []
 
 
-def _may_be_the_runs_fault(error: NotReady, canary: Canary, waiting: int) -> bool:
+def _may_be_the_runs_fault(error: Deferred, canary: Canary, waiting: int) -> bool:
     """Whether `error` says more of the run than of its invoice: then the canary has to see it soon."""
     return isinstance(error, NoLink) and not canary.passed and waiting >= CANARY_OUTCOMES

@@ -10,7 +10,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from bulkfetch.errors import Aborted, BulkfetchError, FatalError, NotReady, PermanentError, TransientError
+from bulkfetch.errors import Aborted, BulkfetchError, Deferred, FatalError, PermanentError, TransientError
 from bulkfetch.events import Estimated, Listener
 from bulkfetch.interfaces import Landed, Source, Taken
 from bulkfetch.models import InputRow, PutResult, Row
@@ -266,7 +266,7 @@ class Pool:
                 return await self._settle(job, landed)
             await self._fetch(job, landed)
         except TransientError as error:
-            if isinstance(error, NotReady) and await self._not_ready.wait(job, error):
+            if isinstance(error, Deferred) and await self._not_ready.wait(job, error):
                 return None
             judged = await self._refusals.judge(job, error)
             if judged is error and error.second_pass and not job.final and await self._second_pass.put_off(job):

@@ -62,7 +62,7 @@ def test_what_runs_into_a_directory_say(tmp_path):
     """Rows of every outcome, every event of the log, and the summaries of runs that are complete, finished, or
     neither."""
     dest, source = tmp_path / "archive", tmp_path / "ids.csv"
-    with sandbox(invoices=30, drafts=0.1, faults={"errors": 0.1, "throttle": 0.05}, seed=3) as served:
+    with sandbox(invoices=30, drafts=0.1, faults={"errors": 0.1}, rate_limit=10.0, seed=3) as served:
         ids = ids_of(served)
         rows = [f"{each};{number};20{number % 3}" for number, each in enumerate([*ids, ids[0], "a/b", "unknown"])]
         source.write_text("\n".join(["id;number;year", *rows]))

@@ -568,7 +568,8 @@ async def test_the_first_byte_has_a_time_of_its_own():
         ([202, 409, 423, 425], NotReady, Reason.NOT_READY),
         ([402, 451, 501, 505], PermanentError, Reason.BAD_RESPONSE),
         ([429], Throttled, Reason.RATE_LIMITED),
-        ([500, 502, 503, 504, 520, 599], OriginError, Reason.SERVER_ERROR),
+        ([500, 502, 504, 520, 599], OriginError, Reason.SERVER_ERROR),
+        ([503], Throttled, Reason.SERVER_ERROR),
         ([205, 206, 226, 300, 304], UnexpectedAnswer, Reason.BAD_RESPONSE),
     ],
 )

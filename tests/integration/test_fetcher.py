@@ -134,7 +134,6 @@ async def test_from_an_id_to_an_object(tmp_path):
         ([reply(500), reply(502), CUT, reply(200, XML), WHOLE], 5),
         ([reply(403), reply(404), WHOLE], 3),
         ([reply(206, PDF), WHOLE], 2),
-        ([reply(429, headers={"Retry-After": "0"}), WHOLE], 2),
     ],
 )
 async def test_every_try_asks_for_a_link_of_its_own(tmp_path, answers, attempts):

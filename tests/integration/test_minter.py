@@ -17,12 +17,12 @@ from support.fault_server import CLOSE, RESET, fault_server, head, reply
 from bulkfetch.errors import (
     BulkfetchError,
     FatalError,
+    InvoiceError,
     NoLink,
     NotReady,
     OriginError,
     PermanentError,
     Reason,
-    SingledOut,
     Throttled,
     TransientError,
     UnexpectedAnswer,
@@ -96,7 +96,8 @@ async def test_the_request_is_exactly_so(invoice_id, segment):
         ([202, 409, 423, 425], NotReady, Reason.NOT_READY),
         ([408], OriginError, Reason.TIMEOUT),
         ([429], Throttled, Reason.RATE_LIMITED),
-        ([500, 502, 503, 504, 507, 520, 527, 599], OriginError, Reason.SERVER_ERROR),
+        ([500, 502, 504, 507, 520, 527, 599], OriginError, Reason.SERVER_ERROR),
+        ([503], Throttled, Reason.SERVER_ERROR),
         ([201, 205, 206, 226, 418, 421, 431, 499], UnexpectedAnswer, Reason.BAD_RESPONSE),
         ([401, 402, 451, 501, 505], FatalError, None),
         ([300, 301, 302, 303, 304, 307, 308], FatalError, None),
@@ -136,26 +137,23 @@ def dated(seconds, date_format):
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-1"}, None),
         ({"Retry-After": "1.5"}, None),
-        ({"Retry-After": "99999999999999"}, None),
         ({}, None),
     ],
 )
 async def test_the_pause_that_the_api_asks_for(headers, seconds):
-    """429 pauses with the time it names, if that is one; 503 does so only with a usable time, else it is a failure."""
+    """429 and 503 pause for the time they name, if that is one."""
     throttled = await outcome(reply(429, headers=headers))
     assert (type(throttled), throttled.retry_after, throttled.charged) == (Throttled, seconds, False)
     unavailable = await outcome(reply(503, headers=headers))
-    assert type(unavailable) is (OriginError if seconds is None else Throttled)
+    assert (type(unavailable), unavailable.retry_after) == (Throttled, seconds)
 
 
 async def test_a_pause_of_more_than_an_hour_stops_the_run():
-    """Retry-After above the cap is no pause but a quota: the next request is refused with the time to come back."""
+    """Retry-After above the cap is no pause but a quota: where nothing was answered, it stops the run and is told."""
     async with fault_server() as api, minting(api.url) as minter:
         api.on("/", reply(429, headers={"Retry-After": "86400"}))
-        with pytest.raises(Throttled):
-            await minter.mint("INV-1")
         with pytest.raises(FatalError, match="86400 s"):
-            await minter.mint("INV-2")
+            await minter.mint("INV-1")
         assert len(api.requests) == 1
 
 
@@ -368,86 +366,111 @@ async def test_proxy_settings_have_no_effect(monkeypatch, tmp_path):
 
 
 async def test_a_refusal_closes_the_gate_for_everybody():
-    """After one 429 no request leaves before the pause is over, whoever asks."""
+    """After the first 429s, with nothing answered, no request leaves before the pause is over, whoever asks."""
     events = []
     async with fault_server() as api, minting(api.url, gate=new_gate(notify=events.append)) as minter:
-        api.on("/invoices/FIRST", reply(429, headers={"Retry-After": "1"}))
-        api.on("/", GRANTED)
-        with pytest.raises(Throttled):
-            await minter.mint("FIRST")
+        api.on("/", reply(429, headers={"Retry-After": "1"}))
+        for number in range(4):
+            await refused(minter, f"FIRST-{number}")
         with anyio.move_on_after(0.3):
             async with anyio.create_task_group() as tasks:
                 for number in range(8):
                     tasks.start_soon(minter.mint, f"INV-{number}")
-        assert len(api.requests) == 1
+        assert len(api.requests) == 4
         assert "HTTP 429" in events[0].reason
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """A gate pauses for some ten milliseconds."""
-    monkeypatch.setattr("bulkfetch.net.breaker.PROBE_WAIT_FIRST", 0.01)
-    monkeypatch.setattr("bulkfetch.net.breaker.PROBE_WAIT_MAX", 0.02)
 
 
 async def refused(minter, invoice_id="BAD"):
     """The error by which `invoice_id` is refused."""
     with pytest.raises(TransientError) as caught:
         await minter.mint(invoice_id)
-    assert (caught.value.reason, caught.value.http_status) == (Reason.RATE_LIMITED, 429)
+    assert (type(caught.value), caught.value.reason, caught.value.http_status) == (Throttled, Reason.RATE_LIMITED, 429)
     return caught.value
 
 
-async def test_an_invoice_that_alone_is_refused_stops_nobody_any_more(quick):
-    """Refused three times while others are answered, an invoice is put off, and the gate stays open: also when it is
-    asked for again in the second pass. Once granted, it is like any other."""
+async def test_an_invoice_that_alone_is_refused_stops_nobody():
+    """However long it is to wait, and however often it is asked for: the gate stays open for all others."""
     events = []
     async with fault_server() as api, minting(api.url, gate=(gate := new_gate(notify=events.append))) as minter:
         api.on("/", GRANTED)
-        api.on("/invoices/BAD", *[reply(429)] * 4, GRANTED, reply(429))
-        for _ in range(2):
-            assert type(await refused(minter)) is Throttled
-            await minter.mint("GOOD")
-        pauses = len(events)
-        for _ in range(2):
-            error = await refused(minter)
-            assert type(error) is SingledOut
-            assert (error.tries, error.second_pass) == (1, True)
-        assert len(events) == pauses
-        assert (gate.requests.refused, gate.requests.sent) == (4, 6)
-        await minter.mint("BAD")
-        assert type(await refused(minter)) is Throttled
+        api.on("/invoices/BAD", reply(429, headers={"Retry-After": "600"}))
+        await minter.mint("GOOD")
+        for _ in range(6):
+            assert (await refused(minter)).retry_after == 600.0
+            with anyio.fail_after(1.0):
+                await minter.mint("GOOD")
+        assert (gate.requests.refused, gate.requests.sent) == (6, 13)
+    assert events == []
 
 
-async def test_a_refusal_of_everybody_singles_out_nobody(quick):
-    """While nobody is answered, refusals are the pace's, however many; and one that was singled out before does not
-    open the gate for the others."""
+async def test_many_that_are_refused_beside_one_that_is_answered_are_no_limit():
+    """Four in a row make a trial: what was answered is asked again beside what was refused, and nobody has to wait."""
     events = []
     async with fault_server() as api, minting(api.url, gate=new_gate(notify=events.append)) as minter:
-        api.on("/invoices/BAD", reply(429))
-        api.on("/", GRANTED, GRANTED, reply(429))
-        for _ in range(2):
-            await refused(minter)
+        api.on("/", GRANTED)
+        for number in range(6):
+            api.on(f"/invoices/BAD-{number}", reply(429, headers={"Retry-After": "600"}))
+        await minter.mint("GOOD")
+        for number in range(4):
+            await refused(minter, f"BAD-{number}")
+        asked = [request.target for request in api.requests[5:]]
+        assert [path.split("/")[2] for path in asked] == ["GOOD", "BAD-1", "GOOD", "BAD-2", "GOOD", "BAD-3"]
+        with anyio.fail_after(1.0):
             await minter.mint("GOOD")
-        assert type(await refused(minter)) is SingledOut
-        events.clear()
-        for _ in range(3):
-            assert type(await refused(minter, "A")) is Throttled
-            assert type(await refused(minter)) is SingledOut
-        assert {type(event) for event in events} == {OriginDown}
+    assert events == []
 
 
-async def test_answers_to_what_was_under_way_single_out_nobody(quick):
-    """What was asked for before a refusal, and is answered after it, does not show that others are let through."""
-    async with fault_server() as api, minting(api.url) as minter, anyio.create_task_group() as tasks:
-        api.on("/invoices/BAD", reply(429))
-        for number in range(1, 4):
-            api.on(f"/invoices/SLOW-{number}", [0.1 * number, GRANTED])
-            tasks.start_soon(minter.mint, f"SLOW-{number}")
-        await anyio.sleep(0.05)
-        for _ in range(4):
-            assert type(await refused(minter)) is Throttled
-            await anyio.sleep(0.11)
+async def test_a_control_that_is_refused_as_well_is_a_limit():
+    """Then everybody waits for as long as was asked for."""
+    events = []
+    async with fault_server() as api, minting(api.url, gate=new_gate(notify=events.append)) as minter:
+        api.on("/", GRANTED, reply(429, headers={"Retry-After": "1"}))
+        await minter.mint("GOOD")
+        for number in range(5):
+            await refused(minter, f"BAD-{number}")
+    assert [type(event) for event in events] == [OriginDown]
+
+
+LONE = {
+    "402": reply(402),
+    "451": reply(451),
+    "501": reply(501),
+    "505": reply(505),
+    "302": reply(302, headers={"Location": "https://elsewhere.example/"}),
+    "two hours": reply(429, headers={"Retry-After": "7200"}),
+    "over a week": reply(503, headers={"Retry-After": "999999"}),
+    "ten digits": reply(429, headers={"Retry-After": "9999999999"}),
+    "secondsValid": reply(422, body=b'{"violations": [{"propertyPath": "secondsValid", "message": "too long"}]}'),
+    "401": reply(401),
+}
+
+
+@pytest.mark.parametrize("answer", LONE.values(), ids=LONE)
+async def test_what_one_invoice_meets_fails_that_one_alone(answer):
+    """An invoice that was answered before is asked for once more. If it is answered, the run goes on."""
+    async with fault_server() as api, minting(api.url) as minter:
+        api.on("/", GRANTED)
+        api.on("/invoices/BAD", answer)
+        await minter.mint("GOOD")
+        with pytest.raises(InvoiceError) as caught:
+            await minter.mint("BAD")
+        assert isinstance(caught.value, PermanentError) or caught.value.retry_after > 3600.0
+        assert api.requests[-1].target.split("/")[2] == "GOOD"
+        await minter.mint("ANOTHER")
+
+
+@pytest.mark.parametrize("answer", LONE.values(), ids=LONE)
+async def test_what_all_meet_stops_the_run(answer):
+    """Where nothing was answered yet, or the control meets it as well, nobody is charged."""
+    async with fault_server() as api, minting(api.url) as minter:
+        api.on("/", answer)
+        with pytest.raises(FatalError):
+            await minter.mint("FIRST")
+    async with fault_server() as api, minting(api.url) as minter:
+        api.on("/", GRANTED, answer)
+        await minter.mint("GOOD")
+        with pytest.raises(FatalError):
+            await minter.mint("BAD")
 
 
 @pytest.fixture

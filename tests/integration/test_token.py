@@ -114,7 +114,10 @@ async def test_a_new_token_that_is_refused_too_stops_the_run(tmp_path):
         api.on("/", reply(401))
         with pytest.raises(FatalError, match="no invoice was marked as failed"):
             await minter.mint("INV-2")
-        assert [request.headers["authorization"] for request in api.requests[1:]] == ["Bearer old", "Bearer new"]
+        used = [request.headers["authorization"] for request in api.requests[1:]]
+        assert used[:2] == ["Bearer old", "Bearer new"]
+        # Then the invoice that was answered before is refused as well.
+        assert [request.target.split("/")[2] for request in api.requests[3:]] == ["INV-1"]
 
 
 async def test_a_token_from_the_environment_cannot_be_renewed():

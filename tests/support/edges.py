@@ -2,12 +2,12 @@
 
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from bulkfetch.errors import BulkfetchError
+from bulkfetch.errors import BulkfetchError, PermanentError, Reason
 from bulkfetch.events import Listener
 from bulkfetch.links.body import BodyLimits
 from bulkfetch.links.downloader import HttpDownloader
@@ -53,9 +53,18 @@ async def minting(
         )
 
 
+async def no_other(invoice_id: str) -> Link:
+    """No invoice has another link."""
+    raise PermanentError(Reason.NOT_FOUND, invoice_id)
+
+
 @asynccontextmanager
 async def downloading(
-    *, rules: LinkRules = LOCAL, gate: Gate | None = None, **limits: Any
+    *,
+    rules: LinkRules = LOCAL,
+    gate: Gate | None = None,
+    mint: Callable[[str], Awaitable[Link]] = no_other,
+    **limits: Any,
 ) -> AsyncIterator[HttpDownloader]:
     """A downloader by `rules`; `limits` are those of `BodyLimits` that matter to the test."""
     times: dict[str, Any] = {"connect": 2.0, "first_byte": 3.0, "idle": 5.0, "total": 10.0, "min_speed": 0.0}
@@ -63,6 +72,7 @@ async def downloading(
         yield HttpDownloader(
             session,
             gate or new_gate("download host"),
+            mint=mint,
             rules=rules,
             limits=BodyLimits(**{"max_size": 100_000, **times, **limits}),
         )

@@ -88,20 +88,19 @@ def test_caps_are_of_their_own_kind():
 
 
 def test_uncharged_failures_use_nothing_up():
-    """Pauses and outages cost no attempt and wait no back-off: the gate does the waiting."""
-    throttled = Throttled(Reason.RATE_LIMITED, "429", http_status=429, retry_after=1.0)
-    result, tries, waits = run(*[throttled, transient(charged=False)] * 19, None)
+    """Outages cost no attempt and wait no back-off: the gate does the waiting."""
+    result, tries, waits = run(*[transient(charged=False)] * 38, None)
     assert result == "stored"
     assert len(tries) == 39
     assert waits == [0.0] * 38
 
 
-def test_an_invoice_that_alone_is_refused_for_ever_is_given_up():
-    """After twenty pauses for one and the same invoice it is put off: it must not hold up all the others."""
+def test_what_is_refused_is_not_asked_for_again_at_once():
+    """It waits elsewhere: no worker is held for it."""
     throttled = Throttled(Reason.RATE_LIMITED, "429", http_status=429, retry_after=1.0)
     result, tries, _ = run(throttled)
     assert result is throttled
-    assert len(tries) == 20
+    assert len(tries) == 1
 
 
 def test_waits_grow_with_the_charged_failures():

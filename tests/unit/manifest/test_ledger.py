@@ -192,7 +192,7 @@ def test_any_text_is_found_again(tmp_path_factory, ids):
     (root / ".bulkfetch").mkdir()
     (root / "manifests").mkdir()
     write(root, RUN, *(row(name) for name in ids[::2]))
-    assert list(ask(root, *ids)) == ids[::2]
+    assert sorted(ask(root, *ids)) == sorted(ids[::2])
 
 
 def test_a_row_knows_all_its_keys():
