@@ -242,6 +242,15 @@ class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
     abandoned: int = 0
 
 
+RUN = "run"
+ACCEPT = "accept"
+"""What wrote a manifest, by the `kind` of its summary: a run, or a person's word on gaps."""
+
+
+RETRY_SOURCE = "retry"
+"""What a run is said to have read that tries again what is unresolved."""
+
+
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What happened in a run. The manifest turns it into the run's `Summary`.
 
@@ -252,7 +261,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     that were stored under a key with a digest because something else had the plain name.
     """
 
-    kind: str = "run"
+    kind: str = RUN
     exit_code: int
     finished: bool
     complete: bool

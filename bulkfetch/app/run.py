@@ -4,11 +4,13 @@ Nothing here belongs to a process of its own: signals, limits, the environment a
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from random import Random
 
 import anyio
 
+from bulkfetch.app.at_work import announce
 from bulkfetch.app.open_archive import open_archive, utc_now
 from bulkfetch.app.open_input import Input, open_input
 from bulkfetch.app.open_origins import Origins, open_origins, token_source
@@ -35,14 +37,14 @@ NO_VARIABLES: Mapping[str, str] = {}
 
 async def archive(
     config: Config,
-    source: str,
+    source: str | Input,
     *,
     token: Secret | None = None,
     environ: Mapping[str, str] = NO_VARIABLES,
     stop: Stop | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Summary:
-    """Archive what `source` names, and say in the summary how that went.
+    """Archive what `source` names, or is, and say in the summary how that went.
 
     It runs on the asyncio event loop of any thread. It takes no signal handler and changes no limit of the process.
     Several may run in one process, each into an archive of its own. Each needs about 3 * workers + 320 open files.
@@ -68,7 +70,10 @@ async def archive(
 
     entered = anyio.current_time()
     environ = with_way_out(environ, config.api)
-    async with open_input(config, source, environ=environ, notify=notify) as opened:
+    opening = (
+        open_input(config, source, environ=environ, notify=notify) if isinstance(source, str) else nullcontext(source)
+    )
+    async with opening as opened:
         keys = KeyTemplate.parse(config.destination.key, config.source.date_format)
         tokens = token_source(config, token, notify)
         await tokens.current()
@@ -118,7 +123,8 @@ async def _archive(
         origins.doubts.told = manifest.note_doubts
         began, started = utc_now(), anyio.current_time()
         notify(RunStarted(manifest.run, opened.source.name, store.name, opened.source.estimate(), manifest.rows))
-        await pool.run()
+        async with running(partial(announce, manifest, opened.source, began)):
+            await pool.run()
         async with running(partial(_bound_the_end, manifest, stop, config.timeouts.drain)):
             try:
                 shortfall = None if stop.cause else await find_shortfall(config.source, opened, manifest, notify)

@@ -15,8 +15,8 @@ from bulkfetch.net.requests import Requests
 from bulkfetch.pipeline.tally import Tally
 
 
-def _versions() -> Mapping[str, str]:
-    # Reads the packages' metadata from the disk.
+def versions() -> Mapping[str, str]:
+    """What a summary says of the programs at work. Reads the packages' metadata from the disk."""
     return {
         "bulkfetch": version("bulkfetch"),
         "python": platform.python_version(),
@@ -71,5 +71,5 @@ async def run_result(
         input_sha256=digest[0] if digest else None,
         input_bytes=digest[1] if digest else None,
         destination=destination,
-        versions=await anyio.to_thread.run_sync(_versions),
+        versions=await anyio.to_thread.run_sync(versions),
     )

@@ -11,6 +11,9 @@ from bulkfetch.cli.token_refusal import token_refusal
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bulkfetch.cli.run:command", "Archive every invoice that SOURCE names."),
     "plan": ("bulkfetch.cli.plan:command", "Show what a run would do; calls nothing."),
+    "status": ("bulkfetch.cli.status:command", "Show how an archive is: the last run, what is missing, runs at work."),
+    "retry": ("bulkfetch.cli.retry:command", "Try what is unresolved again, from the manifests alone."),
+    "accept": ("bulkfetch.cli.accept:command", "Record that invoices will not come, or take that back."),
     "queue": ("bulkfetch.cli.queue:command", "Feed and look at the queue that many workers share."),
     "check": ("bulkfetch.cli.check:command", "Test configuration, token, API and destination before a run."),
     "sandbox": ("bulkfetch.cli.sandbox:command", "Serve a local stand-in for the API, with faults on demand."),

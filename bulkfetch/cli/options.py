@@ -110,6 +110,11 @@ def configuration(ctx: click.Context, environ: Mapping[str, str], config_file: P
     return config.load(config_file, environ, ctx.meta.get(_FLAGS_SLOT, {}))
 
 
+def is_given(ctx: click.Context, key: str) -> bool:
+    """Whether the command of `ctx` was given the flag that sets the dotted `key`."""
+    return key in ctx.meta.get(_FLAGS_SLOT, {})
+
+
 def refuse_without_effect(ctx: click.Context, source: str) -> None:
     """Let no flag pass that says nothing about `source`: who gave it expects something of it.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
 from bulkfetch.cli.group import CommandGroup
 from bulkfetch.cli.options import config_flags, configuration
@@ -124,29 +125,72 @@ def requeue(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, eve
 
     The exit code is 3 if one of the IDs is not among them.
     """
-    return _resolve(url, invoice_ids, reasons, everything=everything, requeue=True)
+    return _resolve(url, invoice_ids, _wanted(invoice_ids, reasons, everything=everything), requeue=True)
 
 
 @click.command("forget")
 @_chosen
-def forget(invoice_ids: Sequence[str], url: str, reasons: Sequence[str], *, everything: bool) -> int:
+@click.option(
+    "--accept", "dest", metavar="DEST", help="First record in this archive that their invoices will not come."
+)
+@click.option("--accept-reason", "why", metavar="TEXT", default="", help="Why they will not come.")
+@config_flags()
+@click.pass_context
+def forget(
+    ctx: click.Context,
+    invoice_ids: Sequence[str],
+    config_file: Path | None,
+    url: str,
+    reasons: Sequence[str],
+    *,
+    everything: bool,
+    dest: str | None,
+    why: str,
+) -> int:
     """Remove dead letters for good: those of the given IDs, those of a reason, or all.
 
-    The manifest keeps the rows. The exit code is 3 if one of the IDs is not among them.
+    The manifest keeps the rows. With --accept they become accepted gaps of the archive, and keep no run from being
+    complete. The exit code is 3 if one of the IDs is not among them.
     """
-    return _resolve(url, invoice_ids, reasons, everything=everything, requeue=False)
+    if bool(dest) is not bool(why.strip()):
+        raise UsageError(
+            "--accept DEST and --accept-reason TEXT go together: which archive, and why they will not come"
+        )
+    wanted = _wanted(invoice_ids, reasons, everything=everything)
+    if dest:
+        config = configuration(ctx, os.environ, config_file)
+        config = msgspec.structs.replace(config, destination=msgspec.structs.replace(config.destination, url=dest))
+
+        from bulkfetch.app.accept import Word, accept_invoices
+        from bulkfetch.app.queue import list_dead_letters
+        from bulkfetch.cli.accept import print_accepted
+        from bulkfetch.cli.log import tell
+        from bulkfetch.keys import check_invoice_id
+
+        meant: dict[str, bool] = {}
+
+        def take_note(dead_letter: "DeadLetter") -> None:
+            if wanted(dead_letter):
+                meant[dead_letter.invoice_id] = check_invoice_id(dead_letter.invoice_id) is None
+
+        list_dead_letters(url, take_note, environ=os.environ, notify=tell)
+        word = Word([each for each, usable in meant.items() if usable], None, why.strip(), withdraw=False)
+        print_accepted(accept_invoices(config, word, environ=os.environ), withdraw=False, to_json=False)
+        # Not those that have come meanwhile: nobody has accepted them.
+        return _resolve(url, invoice_ids, lambda dead_letter: dead_letter.invoice_id in meant, requeue=False)
+    return _resolve(url, invoice_ids, wanted, requeue=False)
 
 
-def _resolve(url: str, ids: Sequence[str], reasons: Sequence[str], *, everything: bool, requeue: bool) -> int:
+def _wanted(ids: Sequence[str], reasons: Sequence[str], *, everything: bool) -> "Callable[[DeadLetter], bool]":
     if not (ids or reasons or everything):
         raise UsageError("no dead letter is meant: name invoice IDs, --reason REASON, or --all")
+    return lambda dead_letter: everything or dead_letter.invoice_id in ids or dead_letter.reason in reasons
 
+
+def _resolve(url: str, ids: Sequence[str], wanted: "Callable[[DeadLetter], bool]", *, requeue: bool) -> int:
     from bulkfetch.app.queue import resolve_dead_letters
     from bulkfetch.cli.log import tell
     from bulkfetch.cli.queue_output import print_resolved
-
-    def wanted(dead_letter: "DeadLetter") -> bool:
-        return everything or dead_letter.invoice_id in ids or dead_letter.reason in reasons
 
     done = resolve_dead_letters(url, wanted, requeue=requeue, environ=os.environ, notify=tell)
     missing = sorted(set(ids) - set(done))

@@ -30,6 +30,14 @@ def print_loss(loss: str, log_format: str) -> None:
         emit(sys.stderr, f"bulkfetch: warning: {loss}")
 
 
+def print_nothing_to_do(log_format: str, *, quiet: bool) -> None:
+    """Say on stderr that there was no run, as nothing is unresolved."""
+    if quiet:
+        return
+    message = "nothing is unresolved: there is nothing to try again"
+    emit(sys.stderr, as_json(log_record(Level.INFO, "Note", message)) if log_format == "json" else message)
+
+
 def print_summary(summary: Summary, log_format: str) -> None:
     """Print the end of a run on stderr: a block for people, or one JSON object."""
     if log_format == "json":

@@ -2,44 +2,50 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
-from bulkfetch.app import archive
 from bulkfetch.config import Config
 from bulkfetch.errors import ExitCode
 from bulkfetch.events import Event, Listener, RunFinished, RunStarted
-from bulkfetch.models import Secret, Summary
 from bulkfetch.pipeline.stop import Interrupted, Stop
 from bulkfetch.service.health import Health, supervised
+
+T = TypeVar("T", covariant=True)
 
 _SIGNALS = {signal.SIGINT: ExitCode.SIGINT, signal.SIGTERM: ExitCode.SIGTERM, signal.SIGHUP: ExitCode.SIGTERM}
 """What ends a run, and the exit code for it: a terminal that is closed (SIGHUP) asks for what SIGTERM does."""
 
 
+class Job(Protocol[T]):
+    """A run that tells `listeners` of everything."""
+
+    def __call__(self, *, listeners: Sequence[Listener]) -> Awaitable[T]:
+        """Make the run."""
+        ...
+
+
 async def run_supervised(
     config: Config,
-    source: str,
+    job: Job[T],
     *,
-    token: Secret | None,
     environ: MutableMapping[str, str],
     stop: Stop,
     listeners: Sequence[Listener],
-) -> Summary:
-    """Archive what `source` names, as `archive` does, on the main thread's event loop.
+) -> T:
+    """What `job` returns, a run that heeds `stop`, on the main thread's event loop.
 
     SIGINT, SIGTERM and SIGHUP request `stop`. The service manager that `environ` names is kept informed, and whoever
     asks at `service.health_addr`. `environ` loses the variables that name the service manager.
 
     Raises:
-        UsageError, FatalError: as in `archive`; also if `service.health_addr` cannot be bound.
+        UsageError, FatalError: as `job`; also if `service.health_addr` cannot be bound.
     """
     health = Health()
     async with supervised(health, config.service.health_addr, environ):
         with stopping_on_signals(stop) as heeding:
-            return await archive(
-                config, source, token=token, environ=environ, stop=stop, listeners=[heeding, *listeners, health]
-            )
+            return await job(listeners=[heeding, *listeners, health])
 
 
 @contextmanager

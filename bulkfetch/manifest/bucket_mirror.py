@@ -7,9 +7,12 @@ the chain and everything else read that copy. The bucket is the truth; the copy 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from bulkfetch.durable import disk_errors, replace_file
 from bulkfetch.errors import FatalError, InvoiceError, UsageError
@@ -31,6 +34,7 @@ from bulkfetch.manifest.bucket_reading import READERS, read_ahead, read_whole
 from bulkfetch.manifest.chain import read_summary
 from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.runs import list_runs
+from bulkfetch.manifest.runs_at_work import RunNote, note_key
 from bulkfetch.models import ObjectMeta
 from bulkfetch.retrying import persistent
 from bulkfetch.text import printable
@@ -90,6 +94,11 @@ class Mirror:
     def begin(self, run: str) -> None:
         """Put up the rows of `run` from now on. `pull` leaves the local file of this run alone."""
         self._run = run
+
+    def announce(self, note: RunNote) -> None:
+        """Put up the note of the run, if the bucket takes it: a bucket in trouble is told by the rows."""
+        with suppress(InvoiceError, FatalError, OSError):
+            self._objects.create(note_key(note.run), msgspec.json.encode(note))
 
     def pull(self) -> None:
         """Bring the copy up to date: only what is new is read.

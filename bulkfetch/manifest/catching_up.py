@@ -154,7 +154,7 @@ def _known(connection: sqlite3.Connection) -> dict[str, tuple[int, str | None]]:
 def _clear(connection: sqlite3.Connection) -> None:
     """Empty the tables. The index by key is dropped, too: it is built faster after all rows are in."""
     connection.execute("DROP INDEX IF EXISTS invoices_by_key")
-    for table in ("invoices", "rejects", "manifests"):
+    for table in ("invoices", "rejects", "reject_flags", "manifests"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a fixed name
 
 

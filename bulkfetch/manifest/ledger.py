@@ -6,6 +6,7 @@ is stored, and how far it has read each manifest.
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -16,7 +17,16 @@ from bulkfetch.durable import disk_errors
 from bulkfetch.keys import STATE
 from bulkfetch.manifest.catching_up import catch_up, layers, take_in, transaction
 from bulkfetch.manifest.errors import sqlite_errors
-from bulkfetch.manifest.ledger_file import LEDGER, open_copy, open_empty, open_file, open_overlay, remove
+from bulkfetch.manifest.ledger_file import (
+    LEDGER,
+    open_copy,
+    open_empty,
+    open_file,
+    open_over,
+    open_overlay,
+    remove,
+    state_of,
+)
 from bulkfetch.manifest.unresolved import (
     CURRENT,
     Reject,
@@ -106,6 +116,25 @@ class LedgerIndex:
         path = root / STATE / LEDGER
         return cls._open(root, partial(open_copy, path) if path.exists() else open_empty, open_empty)
 
+    @classmethod
+    def glance(cls, root: Path, question: Callable[[Self], T]) -> T:
+        """What `question` finds in an index of what is stored at this moment. As `snapshot`, but the ledger is not
+        copied, so this is for what is quickly asked. It is asked once more if somebody wrote the ledger meanwhile.
+
+        Raises:
+            FatalError: a manifest is damaged.
+        """
+        path = root / STATE / LEDGER
+        if path.exists():
+            with disk_errors(f"look at {path}"):
+                before = state_of(path)
+                with closing(cls._open(root, partial(open_over, path), open_empty)) as ledger:
+                    answer = question(ledger)
+                if state_of(path) == before:
+                    return answer
+        with closing(cls.snapshot(root)) as ledger:
+            return question(ledger)
+
     def stored(self, ids: Sequence[str]) -> dict[str, Entry]:
         """The entries of those of `ids` that are stored.
 
@@ -165,8 +194,7 @@ class LedgerIndex:
         Raises:
             FatalError: the ledger can neither be read nor be built anew.
         """
-        with sqlite_errors(_LABEL):
-            return self._mending(lambda: count_unresolved(self._connection))
+        return self.ask(count_unresolved)
 
     def rejects(self) -> Iterator[Reject]:
         """The rejected rows that count: of each file those of the newest run that read it to its end.
@@ -176,6 +204,15 @@ class LedgerIndex:
         """
         with sqlite_errors(_LABEL):
             yield from current_rejects(self._connection)
+
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """What `question` finds in the ledger's database, which it only reads.
+
+        Raises:
+            FatalError: the ledger can neither be read nor be built anew.
+        """
+        with sqlite_errors(_LABEL):
+            return self._mending(lambda: question(self._connection))
 
     def index(self, run: str, rows: Sequence[Row], lines: bytes, start: int) -> None:
         """Take in `rows`, which were written into the manifest of `run` as `lines`, from its byte `start` on: all of

@@ -66,6 +66,25 @@ def open_copy(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def open_over(path: Path) -> sqlite3.Connection:
+    """A temporary overlay over the ledger in `path`, which is left as it is, side files included. Others may write it
+    meanwhile: `state_of` tells.
+
+    Raises:
+        sqlite3.DatabaseError: it is damaged, has another version's layout, or is being written.
+    """
+    return _attach(path, quiet=not _side_file(path).exists())
+
+
+def state_of(path: Path) -> tuple[object, ...]:
+    """What changes if somebody writes the ledger in `path` whose side file is not there: who has read it meanwhile may
+    have met pages of two states. A side file keeps writers and readers apart."""
+    if _side_file(path).exists():
+        return ("written with care",)
+    found = path.stat()
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 def open_overlay(root: Path, *, anew: bool = False) -> sqlite3.Connection:
     """A temporary overlay over the archive's base, which is renewed first if need be, or in any case if it is to be
     made `anew`. The processes that ask for it take turns.
@@ -124,12 +143,13 @@ def _make_base(root: Path, path: Path, *, anew: bool) -> None:
     sync_directory(path.parent)
 
 
-def _attach(base: Path) -> sqlite3.Connection:
+def _attach(base: Path, *, quiet: bool = True) -> sqlite3.Connection:
+    """An overlay over `base`; `quiet` says that nobody writes it."""
     overlay = _connect(_TEMPORARY)
     with _closing_on_error(overlay):
         _lay_out(overlay)
         overlay.execute(KEY_INDEX)
-        overlay.execute("ATTACH ? AS base", (f"{base.absolute().as_uri()}?mode=ro&immutable=1",))
+        overlay.execute("ATTACH ? AS base", (f"{base.absolute().as_uri()}?mode=ro{'&immutable=1' if quiet else ''}",))
         overlay.execute(f"PRAGMA base.cache_size = -{_CACHE_KIB}")
         _check_layout(overlay, "base")
     return overlay

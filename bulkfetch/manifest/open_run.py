@@ -5,7 +5,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -32,7 +32,8 @@ from bulkfetch.manifest.runs import (
     new_run_id,
     unfinished_runs,
 )
-from bulkfetch.models import Row, RunResult, Summary, utc_iso
+from bulkfetch.manifest.runs_at_work import RunNote, announced, forget_note
+from bulkfetch.models import RUN, Row, RunResult, Summary, utc_iso
 
 
 class OpenRun:
@@ -118,7 +119,7 @@ class OpenRun:
             adopting = not shared and (must_adopt(root) or (mirror is not None and mirror.holds_foreign()))
             if shared and lock.alone and mirror is None:
                 lock.share()
-            ledger = stack.enter_context(closing(_open_ledger(root, mirror, shared=shared)))
+            ledger = stack.enter_context(closing(open_ledger(root, mirror, shared=shared)))
             seen = stack.enter_context(closing(SeenIds(state / f"seen-{run}")))
             row_file = stack.enter_context(closing(RowFile(root / MANIFESTS / f"{run}.jsonl")))
             if mirror is not None:
@@ -140,6 +141,14 @@ class OpenRun:
                 doubts=doubts,
                 doubted=doubted,
             )
+
+    def announce(self, note: RunNote) -> None:
+        """Let whoever looks at the archive know of this run. Does what it can: nothing depends on it."""
+        if self._mirror is not None:
+            self._mirror.announce(note)
+            return
+        with suppress(OSError):
+            self._held.enter_context(announced(self._root, note))
 
     def stop_waiting(self) -> None:
         """See `interfaces.Manifest.stop_waiting`. May be called from any thread."""
@@ -230,6 +239,7 @@ class OpenRun:
         )
         if self._mirror is not None:
             self._mirror.finish()
+        forget_note(self._root, self.run)
         return written
 
     def close(self) -> None:
@@ -243,7 +253,13 @@ def _heal_all(root: Path) -> None:
             heal(died.manifest, root / STATE / f"{died.manifest.name}.torn")
 
 
-def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> LedgerIndex:
+def open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> LedgerIndex:
+    """The ledger of the archive in `root`, current with its manifests. A local copy, which `mirror` keeps, is read anew
+    if it is damaged.
+
+    Raises:
+        FatalError: a manifest is damaged, or the ledger cannot be written.
+    """
     if shared and mirror is None:
         return LedgerIndex.beside_others(root)
     try:
@@ -273,8 +289,8 @@ def must_adopt(root: Path) -> bool:
         try:
             summary = read_summary(run.summary)
             # A run beside others looks only for the invoices it is given, and the others may still be busy when it
-            # ends: its summary does not say that no object lacks its row.
-            if summary.finished and not summary.shared:
+            # ends: its summary does not say that no object lacks its row. A person's word says nothing of objects.
+            if summary.finished and not summary.shared and summary.kind == RUN:
                 return False
         except UsageError:
             raise

@@ -103,12 +103,39 @@ def count_unresolved(connection: sqlite3.Connection) -> list[UnresolvedCount]:
 
 
 def current_rejects(connection: sqlite3.Connection) -> Iterator[Reject]:
-    """The rejected rows that count: of each file those of the newest run that read it to its end.
+    """The rejected rows that count: of each file those of the newest run that read it to its end, unless somebody has
+    accepted them.
 
     Raises:
         sqlite3.Error: the ledger cannot be read.
     """
-    for run, source in newest_ended(connection).items():
-        for layer in layers(connection):
-            query = f"SELECT run, line, raw, reason FROM {layer}.rejects WHERE run = ?"  # noqa: S608 - a fixed name
-            yield from (Reject(source, *row) for row in connection.execute(query, (run,)))
+    accepted = accepted_rejects(connection)
+    for run in newest_ended(connection):
+        if run not in accepted:
+            yield from rejects_of(connection, run)
+
+
+def rejects_of(connection: sqlite3.Connection, run: str) -> Iterator[Reject]:
+    """The rows that `run` rejected, accepted or not; none where it is not the newest that read its file to the end.
+
+    Raises:
+        sqlite3.Error: the ledger cannot be read.
+    """
+    source = newest_ended(connection).get(run)
+    for layer in layers(connection) if source else ():
+        query = f"SELECT run, line, raw, reason FROM {layer}.rejects WHERE run = ?"  # noqa: S608 - a fixed name
+        yield from (Reject(source or "", *row) for row in connection.execute(query, (run,)))
+
+
+def accepted_rejects(connection: sqlite3.Connection) -> dict[str, str]:
+    """The runs whose rejected rows are accepted, each with the reason that was given.
+
+    Raises:
+        sqlite3.Error: the ledger cannot be read.
+    """
+    flags: dict[str, tuple[str, str | None]] = {}
+    for layer in layers(connection):
+        query = f"SELECT run, flag_at, accepted_reason FROM {layer}.reject_flags"  # noqa: S608 - a fixed name
+        for run, flag_at, reason in connection.execute(query):
+            flags[run] = max(flags.get(run, ("", None)), (flag_at, reason), key=lambda flag: flag[0])
+    return {run: reason for run, (_, reason) in flags.items() if reason is not None}

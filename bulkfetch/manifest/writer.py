@@ -16,6 +16,7 @@ from bulkfetch.interfaces import Objects
 from bulkfetch.manifest.history import RunHistory
 from bulkfetch.manifest.open_run import OpenRun
 from bulkfetch.manifest.rows import encode_rows
+from bulkfetch.manifest.runs_at_work import RunNote
 from bulkfetch.models import Row, RunResult, Summary
 
 LINGER = 0.5
@@ -115,6 +116,10 @@ class ManifestWriter:
     async def find(self, ids: Collection[str]) -> Sequence[tuple[int, Row]]:
         """See `interfaces.Manifest.find`."""
         return await self._loop.run_in_executor(self._thread, self._open_run.find, ids)
+
+    async def announce(self, note: RunNote) -> None:
+        """Let whoever looks at the archive know of this run, `note`. Never raises."""
+        await self._loop.run_in_executor(self._thread, self._open_run.announce, note)
 
     def note_doubts(self, ids: Collection[str]) -> None:
         """Have the invoices in doubt, which are `ids` from here on, outlive this process. Returns at once; what changes

@@ -23,7 +23,8 @@ class Canary:
     Mutable: `passed`, `_success_seen`, `held_back`, and the two counts. They change without awaiting.
 
     Args:
-        max_failed_ratio: the share of failures above which a run of 200 invoices or more is stopped.
+        max_failed_ratio: the share of failures above which a run of 200 invoices or more is stopped; 1 stops none, nor
+            for the first failures.
         others_may_take: a row that is rejected here could be usable for another worker of the queue.
     """
 
@@ -32,7 +33,8 @@ class Canary:
         self._others_may_take = others_may_take
         self._finished = 0
         self._failures: Counter[Reason] = Counter()
-        self._success_seen = False
+        # Who allows any number of failures has a list that may begin with nothing else.
+        self._success_seen = max_failed_ratio >= 1
         self.passed = False
         """Whether something is recorded as stored in this archive: then single failures are the invoices' own."""
         self.held_back: list[Pair] = []

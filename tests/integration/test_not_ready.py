@@ -82,7 +82,7 @@ async def pool_on(root, server, source, *, workers=1):
         pool = open_pipeline(
             manifest.run, source=source, manifest=manifest, history=manifest.history, store=store, fetcher=fetcher,
             keys=KeyTemplate.parse("{id}.pdf"), stop=stop, notify=notify, utc_now=lambda: datetime.now(UTC),
-            workers=workers, drain=5.0, max_failed_ratio=1.0, adopting=False, wait_max=0.0,
+            workers=workers, drain=5.0, max_failed_ratio=0.99, adopting=False, wait_max=0.0,
             shared=source.capabilities.shared,
         )  # fmt: skip
         yield pool, stop, rows

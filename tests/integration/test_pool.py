@@ -157,7 +157,7 @@ async def pool_on(root, tick, *, drain=5.0, fatal_at=0, objects=None, source=Lis
         pool = open_pipeline(
             manifest.run, source=source, manifest=RecordingManifest(manifest, durable), history=manifest.history,
             store=store, fetcher=fetcher, keys=KEYS, stop=stop, notify=notify, utc_now=clock,
-            workers=WORKERS, drain=drain, max_failed_ratio=1.0, adopting=manifest.adopting,
+            workers=WORKERS, drain=drain, max_failed_ratio=0.99, adopting=manifest.adopting,
             shared=source.capabilities.shared,
         )  # fmt: skip
         yield pool, source, server, stop

@@ -9,7 +9,7 @@ from bulkfetch.errors import Reason
 from bulkfetch.manifest import encode_rows
 from bulkfetch.manifest.chain import write_summary
 from bulkfetch.manifest.runs import list_runs, new_run_id, started_at
-from bulkfetch.models import Counts, Outcome, Row, RunResult, Summary, utc_iso
+from bulkfetch.models import ACCEPT, Counts, Outcome, Row, RunResult, Summary, utc_iso
 
 RUNS = ["20250101T000000Z-000001", "20250102T000000Z-000002", "20250103T000000Z-000003"]
 
@@ -61,7 +61,7 @@ def accept(root: Path, ids: Sequence[str], why: str | None) -> None:
         root,
         run,
         RunResult(
-            exit_code=0, finished=True, complete=True, stopped_by=None, started_at=utc_iso(now),
+            kind=ACCEPT, exit_code=0, finished=True, complete=True, stopped_by=None, started_at=utc_iso(now),
             finished_at=utc_iso(now), seconds=0.0,
             counts=Counts(read=len(rows), skipped=len(rows)), reasons={}, bytes_stored=0, requests={}, source="",
             input_sha256=None, input_bytes=None, destination="dest", versions={},

@@ -14,6 +14,14 @@ from support.rows import summary
 from bulkfetch.errors import Reason
 from bulkfetch.manifest import LedgerIndex, encode_rows
 from bulkfetch.manifest.chain import write_summary
+from bulkfetch.manifest.invoice_state import REJECTED_RUN
+from bulkfetch.manifest.overview import (
+    accepted_gaps,
+    count_stored,
+    known_ids,
+    rejected_rows,
+    unresolved_reasons,
+)
 from bulkfetch.models import Entry, Outcome, Row
 
 RUNS = [f"2025010{day}T000000Z-00000{day}" for day in range(1, 5)]
@@ -73,6 +81,12 @@ def whole(ledger: LedgerIndex, ids: Sequence[str]) -> tuple[Any, ...]:
         [ledger.owner(f"{invoice_id}.pdf") for invoice_id in ids],
         sorted(ledger.unresolved(), key=lambda found: found.invoice_id),
         ledger.count_unresolved(),
+        ledger.ask(count_stored),
+        ledger.ask(accepted_gaps),
+        ledger.ask(lambda database: unresolved_reasons(database, None)),
+        ledger.ask(lambda database: unresolved_reasons(database, RUNS[:1])),
+        ledger.ask(lambda database: rejected_rows(database, None)),
+        ledger.ask(lambda database: known_ids(database, ids)),
         sorted(msgspec.json.encode(reject) for reject in ledger.rejects()),
     )
 
@@ -101,6 +115,53 @@ def test_stored_wins_over_failed_and_of_two_the_newest_does(root):
         assert ledger.stored(["a", "b"]) == {"a": Entry("a.pdf", 5, "ab" * 32)}
         (found,) = ledger.unresolved()
     assert (found.invoice_id, found.reason, found.run, found.first_failed_at) == ("b", "not_found", RUNS[0], at(4))
+
+
+def test_what_is_unresolved_of_some_runs(root):
+    """An invoice belongs to the run in which it failed first, and to that in which it failed last."""
+    write(root, RUNS[0], failed("a", 1), failed("b", 1), row("c", STORED, 1))
+    write(root, RUNS[1], failed("d", 2, Reason.NOT_FOUND))
+    write(root, RUNS[2], failed("b", 3, Reason.NOT_FOUND))
+    with opened(root) as ledger:
+
+        def of(*runs: str) -> list[tuple[str, int, list[str], str]]:
+            found = ledger.ask(lambda database: unresolved_reasons(database, runs))
+            return [(each.reason, each.invoices, each.examples, each.since) for each in found]
+
+        assert of(RUNS[0]) == [("not_found", 1, ["b"], at(1)), ("timeout", 1, ["a"], at(1))]
+        assert of(RUNS[2]) == [("not_found", 1, ["b"], at(1))]
+        assert of(RUNS[1], RUNS[2]) == [("not_found", 2, ["b", "d"], at(1))]
+        assert of() == []
+        assert ledger.ask(count_stored) == 1
+        assert ledger.ask(lambda database: known_ids(database, ["a", "c", "x"])) == {"a", "c"}
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_rejected_rows_are_accepted_with_their_run(root, beside):
+    """The newest word on the run counts, in whatever order the manifests are read; another run's rejects stay."""
+    write(root, RUNS[0], row("a b", REJECTED, 1, reason=Reason.INVALID_ID, line=3))
+    end(root, RUNS[0])
+    write(root, RUNS[1], row("c d", REJECTED, 1, reason=Reason.INVALID_ID, line=1))
+    end(root, RUNS[1], source="other.txt")
+    opening = LedgerIndex.beside_others if beside else LedgerIndex.open
+
+    def word(second: int, reason: Reason) -> Row:
+        why = "a heading" if reason is Reason.ACCEPTED else None
+        return row("a b", SKIPPED, second, reason=reason, message=why, fields={REJECTED_RUN: RUNS[0]})
+
+    with closing(opening(root)) as ledger:
+        for run, second, reason, left in (
+            (RUNS[2], 5, Reason.ACCEPTED, {"c d"}),
+            (RUNS[3], 6, Reason.WITHDRAWN, {"a b", "c d"}),
+        ):
+            write(root, run, word(second, reason))
+            ledger.refresh()
+            assert {reject.raw for reject in ledger.rejects()} == left
+            assert ledger.ask(accepted_gaps).rejected == 2 - len(left)
+            assert ledger.accepted(["a b"]) == {}
+    write(root, RUNS[2], word(9, Reason.ACCEPTED))
+    with closing(opening(root)) as ledger:
+        assert {reject.raw for reject in ledger.rejects()} == {"c d"}
 
 
 def test_the_row_that_counts_can_be_read_again(root):

@@ -201,3 +201,42 @@ def test_a_row_knows_all_its_keys():
     assert set(msgspec.json.decode(encode_rows([plain]))) == {*Row.__struct_fields__} - {"corrects"}
     assert set(msgspec.json.decode(encode_rows([correction]))) == {*Row.__struct_fields__}
     assert [decode_row(encode_rows([each])) for each in (plain, correction)] == [plain, correction]
+
+
+def test_a_glance_copies_nothing_and_sees_what_is_newer(root):
+    """What no ledger has read yet is seen, with a ledger, beside a run that is writing it, and without one; nothing is
+    left behind in the archive."""
+    write(root, RUN, row("a"))
+
+    def stored(ledger):
+        return set(ledger.stored(["a", "b", "c"]))
+
+    assert LedgerIndex.glance(root, stored) == {"a"}
+    assert list((root / ".bulkfetch").iterdir()) == []
+    writing = LedgerIndex.open(root)
+    write(root, RUN, row("b"))
+    assert LedgerIndex.glance(root, stored) == {"a", "b"}
+    writing.close()
+    before = sorted(path.name for path in (root / ".bulkfetch").iterdir())
+    write(root, RUN, row("c"))
+    assert LedgerIndex.glance(root, stored) == {"a", "b", "c"}
+    assert sorted(path.name for path in (root / ".bulkfetch").iterdir()) == before
+    (root / ".bulkfetch" / "ledger.sqlite3").write_bytes(b"no database " * 1000)
+    assert LedgerIndex.glance(root, stored) == {"a", "b", "c"}
+
+
+def test_a_glance_that_met_a_writer_is_taken_again(root):
+    """A ledger that is written between two pages is not trusted: the question is asked of a copy."""
+    write(root, RUN, row("a"))
+    ask(root)
+    asked = []
+
+    def stored(ledger):
+        if not asked:
+            write(root, RUN, row("b"))
+            ask(root)
+        asked.append(set(ledger.stored(["a", "b"])))
+        return asked[-1]
+
+    assert LedgerIndex.glance(root, stored) == {"a", "b"}
+    assert len(asked) == 2

@@ -1,7 +1,7 @@
 """What a run finds when it opens an archive: whether there may be objects without a row."""
 
 import pytest
-from support.runs import RUNS, begin, finish
+from support.runs import RUNS, accept, begin, finish
 
 from bulkfetch.manifest.open_run import must_adopt
 
@@ -38,6 +38,13 @@ def test_the_end_of_a_run_beside_others_settles_nothing_of_another_that_died(tmp
     assert must_adopt(tmp_path)
     finish(tmp_path, RUNS[2])
     assert not must_adopt(tmp_path)
+
+
+def test_a_persons_word_settles_nothing_of_a_run_that_died(tmp_path):
+    """A gap that is accepted after a run died says nothing of the objects that the run may have left."""
+    begin(tmp_path, RUNS[0])
+    accept(tmp_path, ["INV-2"], "why")
+    assert must_adopt(tmp_path)
 
 
 def test_foreign_files_are_looked_for(tmp_path):

@@ -16,7 +16,7 @@ def pair(outcome=Outcome.FAILED, reason=Reason.NOT_FOUND, input_row=None):
 STORED = pair(Outcome.STORED, None)
 
 
-def canary(ratio=1.0, *, others_may_take=False):
+def canary(ratio=0.99, *, others_may_take=False):
     return Canary(max_failed_ratio=ratio, others_may_take=others_may_take)
 
 
@@ -38,6 +38,14 @@ def test_canary_spares_a_run_that_is_merely_unlucky(first):
     guard = canary()
     assert [guard.sift([each])[1] for each in (first, *(pair() for _ in range(100)))] == [None] * 101
     assert guard.over
+
+
+def test_whoever_allows_any_number_of_failures_is_not_stopped_by_the_first_ones():
+    """With a ratio of 1 a list may begin with failures alone: each is recorded at once, and none stops the run."""
+    guard = canary(1.0)
+    for _ in range(300):
+        each = pair()
+        assert guard.sift([each]) == ([each], None)
 
 
 def test_failures_are_held_back_until_the_first_success():

@@ -49,7 +49,7 @@ class Bench:
     def __init__(self, source=GivenSource):
         self.source, self.slow, self.stop, self.in_hand = source([]), Slow(), Stop(), InHand()
         self.durable, self.told = set(), []
-        self.canary = Canary(max_failed_ratio=1.0, others_may_take=False)
+        self.canary = Canary(max_failed_ratio=0.99, others_may_take=False)
         self.recorder = Recorder(
             source=self.source,
             manifest=RecordingManifest(self.slow, self.durable),
