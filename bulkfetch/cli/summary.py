@@ -9,6 +9,7 @@ from rich.text import Text
 from bulkfetch.cli.log import Level, log_record
 from bulkfetch.cli.output import OUTCOME_STYLE, as_json, emit, human_bytes, human_seconds
 from bulkfetch.errors import ExitCode, Reason
+from bulkfetch.manifest.chain import head_of
 from bulkfetch.models import Outcome, Summary
 from bulkfetch.text import printable
 
@@ -60,6 +61,7 @@ def summary_text(summary: Summary) -> Text:
     if summary.manifest:
         path = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
         text.append(f"  manifest    {printable(path, limit=2000)}\n")
+        text.append(f"  head        {head_of(summary)}\n")
     if advice := _advice(summary):
         text.append("  next        ").append(advice + "\n", style="bold")
     text.rstrip()

@@ -51,4 +51,5 @@ def summary(exit_code: int = 0, *, stopped_by: str | None = None, **counts: int)
         previous=None,
         previous_sha256=None,
         beside={},
+        unfinished={},
     )
