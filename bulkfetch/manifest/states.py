@@ -19,6 +19,7 @@ from bulkfetch.manifest.errors import sqlite_errors
 from bulkfetch.manifest.invoice_state import KEY_INDEX
 from bulkfetch.manifest.ledger_file import open_empty
 from bulkfetch.manifest.rows import read_whole_rows
+from bulkfetch.manifest.runs import list_runs
 from bulkfetch.models import Outcome, Row
 
 PAGE = 1000
@@ -26,7 +27,8 @@ PAGE = 1000
 _LABEL = "the index of what the manifests say"
 _COLUMNS = "invoice_id, key, size, sha256"
 _PAGE = f"""
-SELECT {_COLUMNS} FROM invoices WHERE state = 'stored' AND key > ? ORDER BY key LIMIT {PAGE}
+SELECT {_COLUMNS} FROM invoices WHERE state = 'stored' AND (key, invoice_id) > (?, ?)
+ORDER BY key, invoice_id LIMIT {PAGE}
 """  # noqa: S608 - fixed names
 _STORED = f"""
 SELECT {_COLUMNS} FROM json_each(?) AS wanted
@@ -56,7 +58,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Unstored(msgspec.Struct, frozen=True):
-    """An invoice that is known and not stored: its state and the reason, and why it was accepted as a gap, if it was."""
+    """An invoice that is known and not stored: its state, the reason, and why it was accepted as a gap, if it was."""
 
     invoice_id: str
     state: str
@@ -110,10 +112,10 @@ class InvoiceStates:
 
     def stored(self) -> Iterator[Sequence[Stored]]:
         """The invoices that are stored, by page, in the order of their keys."""
-        after = ""
-        while page := self._select(_PAGE, after):
+        after = ("", "")
+        while page := self._select(_PAGE, *after):
             yield page
-            after = page[-1].key
+            after = (page[-1].key, page[-1].invoice_id)
 
     def count(self) -> tuple[int, int]:
         """How many invoices are stored, and how many bytes they have."""
@@ -142,17 +144,16 @@ class InvoiceStates:
             for (keys,) in self._connection.execute(_MEETING):
                 yield keys.split("\n")
 
-    def superseded(self, keys: Collection[str]) -> Iterator[Row]:
-        """The rows of any run that named one of `keys` as stored. Reads all manifests."""
-        wanted = frozenset(keys)
-        for path in sorted((self._root / MANIFESTS).glob("*.jsonl")):
+    def ever_stored(self) -> Iterator[Sequence[Row]]:
+        """Every row `stored` of every run, by block, those included that do not count any more. Reads all manifests."""
+        for path in (run.manifest for run in list_runs(self._root) if run.manifest):
             with disk_errors(f"read {path}"):
                 for rows, _, _ in self._whole_rows(path, 0, path.stat().st_size):
-                    yield from (row for row in rows if row.outcome is Outcome.STORED and row.key in wanted)
+                    yield [row for row in rows if row.outcome is Outcome.STORED]
 
-    def _select(self, query: str, parameter: str) -> list[Stored]:
+    def _select(self, query: str, *parameters: str) -> list[Stored]:
         with sqlite_errors(_LABEL):
-            return [Stored(*row) for row in self._connection.execute(query, (parameter,))]
+            return [Stored(*row) for row in self._connection.execute(query, parameters)]
 
     def _whole_rows(self, path: Path, start: int, end: int) -> Iterator[tuple[list[Row], bytes, int]]:
         def tell(line: int) -> None:
