@@ -135,8 +135,8 @@ class Destination(Section, frozen=True, kw_only=True):
 
 
 class Limits(Section, frozen=True, kw_only=True):
-    """What bounds a run: `max_size` in bytes, `max_outage` and `max_duration` in seconds, `max_failed_ratio` a share of
-    1, `until` a local time."""
+    """What bounds a run: sizes (`max_size`, `quarantine`) in bytes, `max_outage` and `max_duration` in seconds,
+    `max_failed_ratio` a share of 1, `until` a local time."""
 
     workers: Annotated[int, Meta(ge=1, le=1024)] = 32
     max_size: Size = Size(100 * 1024**2)
@@ -144,6 +144,7 @@ class Limits(Section, frozen=True, kw_only=True):
     max_failed_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.5
     max_duration: DurationOrNone = 0.0
     until: TimeOfDayOrNone = ""
+    quarantine: Size = Size(1024**3)
 
 
 class Retry(Section, frozen=True, kw_only=True):

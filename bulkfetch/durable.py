@@ -83,7 +83,7 @@ def write_file(path: Path, data: bytes | mmap.mmap) -> None:
         os.close(fd)
 
 
-def replace_file(path: Path, data: bytes, *, temporary: Path) -> None:
+def replace_file(path: Path, data: bytes | mmap.mmap, *, temporary: Path) -> None:
     """Put `data` durably under `path`, at once or not at all; `temporary` is on the same file system."""
     write_file(temporary, data)
     temporary.replace(path)

@@ -30,7 +30,7 @@ at the edge, and never chained into a message.
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -102,13 +102,18 @@ class InvoiceError(BulkfetchError):
     """
 
     refused: Refused | None = None
-    """The body that was no PDF, where the error is about one."""
+    """The whole body that was refused, where the error is about one."""
 
     def __init__(self, reason: Reason, message: str, *, http_status: int | None = None, hold: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.http_status = http_status
         self.hold = hold
+
+    def about(self, size: int, sha256: str) -> Self:
+        """This error, with size and SHA-256 of the body that was refused."""
+        self.refused = Refused(sha256, size)
+        return self
 
 
 class TransientError(InvoiceError):

@@ -8,7 +8,6 @@ from typing import Protocol
 from bulkfetch.errors import BulkfetchError
 from bulkfetch.models import (
     NO_FIELDS,
-    Content,
     DeadLetter,
     Entry,
     InputRow,
@@ -17,6 +16,7 @@ from bulkfetch.models import (
     ObjectMeta,
     PutResult,
     QueueStats,
+    ReadBack,
     Row,
 )
 
@@ -163,6 +163,9 @@ class Taken(Protocol):
     same: bool
     """Whether the object there has the content of this body, or of an earlier one of the same invoice."""
 
+    size: int
+    """Of the body that waits, in bytes."""
+
     sha256: str
     """Of the body that waits."""
 
@@ -174,8 +177,8 @@ class Taken(Protocol):
         """
         ...
 
-    async def keep(self) -> str:
-        """Keep the body aside for a person to look at, durably; where, for a message."""
+    async def keep(self) -> str | None:
+        """Keep the body aside for a person to look at, durably; where, for a message. None if it was not kept."""
         ...
 
     async def drop(self) -> None:
@@ -475,7 +478,7 @@ class Reader(Protocol):
         """What is under each of `keys`, in their order; None where there is nothing."""
         ...
 
-    async def contents(self, keys: Sequence[str]) -> Sequence[Content | None]:
+    async def contents(self, keys: Sequence[str]) -> Sequence[ReadBack | None]:
         """What each of the objects under `keys` holds, in their order; None where there is none.
 
         Raises:

@@ -10,6 +10,7 @@ import msgspec
 from bulkfetch.errors import Reason
 
 NO_FIELDS: Mapping[str, str] = {}
+NO_LINES: Mapping[str, int] = {}
 
 ROW_VERSION = 1
 """The version of the manifest's rows."""
@@ -93,7 +94,7 @@ class ObjectMeta(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ReadBack:
     """What an object holds: bytes, and their SHA-256 in lower-case hex; or in words why it could not be read (`flaw`).
 
     `noted` says that this is the store's own checksum, kept since the object was put: nothing was downloaded.
@@ -243,16 +244,30 @@ class Counts(msgspec.Struct, kw_only=True):
         return self.read == self.stored + self.skipped + self.failed + self.rejected
 
 
+class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The requests of one kind: `sent` is the sum of what became of them. `refused` counts every refusal, whatever its
+    status; `failed` had no whole answer, or a 5xx; `abandoned` were given up from here; the rest was `answered`."""
+
+    sent: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    abandoned: int = 0
+
+
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What happened in a run. The manifest turns it into the run's `Summary`.
 
-    `complete` says that the whole input was read and every row accounted for. Times are UTC ISO 8601, `seconds` is the
-    run's length. `requests` maps kinds of request to their numbers. `corrected` counts the correction rows: `counts`
-    has each input row once, by what finally became of it. `names_taken` counts the objects that were stored under a key
-    with a digest because something else had the plain name.
+    `finished` says that the input was read to its end and every row has an outcome; `complete` says that, and that the
+    exit code is 0: nothing is missing. Times are UTC ISO 8601, `seconds` is the run's length. `requests` has the kinds
+    "links" and "downloads". `not_rows` counts the input's lines that are no rows, by their kind. `corrected` counts the
+    correction rows: `counts` has each input row once, by what finally became of it. `names_taken` counts the objects
+    that were stored under a key with a digest because something else had the plain name.
     """
 
+    kind: str = "run"
     exit_code: int
+    finished: bool
     complete: bool
     stopped_by: str | None
     started_at: str
@@ -263,7 +278,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     reasons: Mapping[str, int]
     bytes_stored: int
     names_taken: int = 0
-    requests: Mapping[str, int]
+    requests: Mapping[str, RequestCounts]
+    not_rows: Mapping[str, int] = NO_LINES
     source: str
     input_sha256: str | None
     input_bytes: int | None

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+NIGHTS = Path(__file__).parent / "benchmarks" / "nights.py"
 COMPARE = Path(__file__).parent / "benchmarks" / "compare.py"
 
 
@@ -38,3 +39,13 @@ def test_the_benchmark_measures_and_draws(tmp_path):
     table = compare("--from", figures, "--markdown")
     assert table.startswith("|  | a second |")
     assert all(scenario["title"] in table for scenario in report["scenarios"])
+
+
+def test_the_benchmark_of_many_nights_works(tmp_path):
+    """Three nights of ten invoices give all of its figures, and it leaves nothing behind."""
+    line = [sys.executable, NIGHTS, "--nights", "3", "--rows", "10", "--work-dir", tmp_path]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 nights of 10 rows: ")
+    assert "start with the ledger" in done.stdout
+    assert list(tmp_path.iterdir()) == []

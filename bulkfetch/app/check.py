@@ -139,9 +139,15 @@ async def _api(config: Config, token: TokenSource, probe: str | None) -> str:
 
 
 async def _destination(config: Config, environ: Mapping[str, str]) -> str:
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            told.append(event.message)
+
     with TemporaryDirectory(prefix="bulkfetch-check-") as scratch:
-        async with open_store(config, environ, "check", Path(scratch), rng=Random(), notify=_ignore) as store:
-            return f"{store.name} takes and keeps files"
+        async with open_store(config, environ, "check", Path(scratch), rng=Random(), notify=listen) as store:
+            return "; ".join([f"{store.name} takes and keeps files", *told])
 
 
 def _ignore(event: Event) -> None:

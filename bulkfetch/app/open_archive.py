@@ -1,5 +1,6 @@
 """Opens the archive that `destination.url` names: a directory, or a bucket with a local copy of its manifests."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,8 +13,9 @@ import anyio
 from bulkfetch.app.open_manifest import open_manifest
 from bulkfetch.config import Config, Destination
 from bulkfetch.errors import UsageError
-from bulkfetch.events import Listener, Origin
+from bulkfetch.events import Listener, Note, Origin
 from bulkfetch.interfaces import Store
+from bulkfetch.keys import STATE
 from bulkfetch.manifest import ManifestWriter
 from bulkfetch.manifest.bucket_mirror import Mirror
 from bulkfetch.net.gate import Gate
@@ -22,6 +24,7 @@ from bulkfetch.stores.bucket.address import SCHEMES, Bucket, BucketSettings, con
 from bulkfetch.stores.bucket.object_lock import LockSettings
 from bulkfetch.stores.bucket.objects import BucketObjects
 from bulkfetch.stores.bucket.store import BucketStore
+from bulkfetch.stores.quarantine import QUARANTINE, Quarantine
 
 SPOOL = "spool"
 
@@ -150,12 +153,21 @@ async def open_store(
 async def _open_store(
     config: Config, bucket: Bucket | None, run: str, spool: Path, *, rng: Random, notify: Listener
 ) -> AsyncIterator[Store]:
+    limits, loop = config.limits, asyncio.get_running_loop()
+
+    def tell(message: str) -> None:
+        # What is refused is kept aside by threads.
+        loop.call_soon_threadsafe(notify, Note("warning", message))
+
     if bucket is None:
-        async with LocalStore.open(local_root(config.destination.url), run) as local:
+        root = local_root(config.destination.url)
+        async with LocalStore.open(
+            root, run, Quarantine(root / STATE / QUARANTINE, limit=limits.quarantine, tell=tell)
+        ) as local:
             yield local
         return
-    limits = config.limits
     gate = Gate(Origin.OBJECT_STORE, ceiling=limits.workers, max_outage=limits.max_outage, rng=rng, notify=notify)
-    opening = BucketStore.open(bucket, gate=gate, run=run, spool=spool, utc_now=utc_now, notify=notify)
+    kept = Quarantine(spool / QUARANTINE, limit=limits.quarantine, tell=tell)
+    opening = BucketStore.open(bucket, gate=gate, spool=spool, quarantine=kept, utc_now=utc_now, notify=notify)
     async with opening as remote:
         yield remote

@@ -129,7 +129,7 @@ async def _archive(
                     verdict=verdict_on(pool.tally, opened.source, stop.cause, shortfall),
                     destination=store.name,
                     began=began,
-                    finished=utc_now(),
+                    ended=utc_now(),
                     seconds=anyio.current_time() - started,
                 )
             )

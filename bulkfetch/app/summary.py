@@ -10,7 +10,8 @@ import anyio
 from bulkfetch.app.open_origins import Origins
 from bulkfetch.errors import ExitCode
 from bulkfetch.interfaces import Source
-from bulkfetch.models import RunResult, utc_iso
+from bulkfetch.models import RequestCounts, RunResult, utc_iso
+from bulkfetch.net.requests import Requests
 from bulkfetch.pipeline.tally import Tally
 
 
@@ -23,6 +24,16 @@ def _versions() -> Mapping[str, str]:
     }
 
 
+def _counted(requests: Requests) -> RequestCounts:
+    return RequestCounts(
+        sent=requests.sent,
+        answered=requests.answered,
+        refused=requests.refused,
+        failed=requests.failed,
+        abandoned=requests.abandoned,
+    )
+
+
 async def run_result(
     tally: Tally,
     source: Source,
@@ -31,19 +42,20 @@ async def run_result(
     verdict: tuple[ExitCode, str | None],
     destination: str,
     began: datetime,
-    finished: datetime,
+    ended: datetime,
     seconds: float,
 ) -> RunResult:
     """The result of a run that came to `verdict`; `seconds` is its length by a clock that nobody sets."""
     exit_code, stopped_by = verdict
+    finished = tally.finished(source)
     digest = source.digest()
-    api, links = origins.api_gate, origins.download_gate
     return RunResult(
         exit_code=exit_code,
-        complete=exit_code in (ExitCode.COMPLETE, ExitCode.FAILED, ExitCode.FAILED_RETRYABLE),
+        finished=finished,
+        complete=finished and exit_code is ExitCode.COMPLETE,
         stopped_by=stopped_by,
         started_at=utc_iso(began),
-        finished_at=utc_iso(finished),
+        finished_at=utc_iso(ended),
         seconds=round(seconds, 3),
         counts=tally.counts(source),
         corrected=tally.corrected,
@@ -51,11 +63,10 @@ async def run_result(
         bytes_stored=tally.bytes_stored,
         names_taken=tally.names_taken,
         requests={
-            "links": api.requests.sent,
-            "links_refused": api.requests.refused,
-            "downloads": links.requests.sent,
-            "downloads_refused": links.requests.refused,
+            "links": _counted(origins.api_gate.requests),
+            "downloads": _counted(origins.download_gate.requests),
         },
+        not_rows=dict(source.not_rows),
         source=source.name,
         input_sha256=digest[0] if digest else None,
         input_bytes=digest[1] if digest else None,

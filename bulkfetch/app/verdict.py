@@ -53,6 +53,8 @@ def verdict_on(
         return ExitCode.BUG, f"the counts do not add up: {counts}"
     if isinstance(cause, FatalError | Interrupted):
         return cause.exit_code, str(cause)
+    if not tally.finished(source):
+        return ExitCode.BUG, "rows of the input have no outcome, and nothing stopped the run"
     if tally.retryable_failures:
         return ExitCode.FAILED_RETRYABLE, shortfall
     if counts.failed or counts.rejected or shortfall:

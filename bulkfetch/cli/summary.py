@@ -10,7 +10,7 @@ from bulkfetch.cli.log import Level, log_record
 from bulkfetch.cli.output import OUTCOME_STYLE, as_json, emit, human_bytes, human_seconds
 from bulkfetch.errors import ExitCode, Reason
 from bulkfetch.manifest.chain import head_of
-from bulkfetch.models import Outcome, Summary
+from bulkfetch.models import Outcome, RequestCounts, Summary
 from bulkfetch.text import printable
 
 SHOWN_REASONS = 5
@@ -36,7 +36,7 @@ def print_summary(summary: Summary, log_format: str) -> None:
     if log_format == "json":
         level = Level.INFO if summary.exit_code == ExitCode.COMPLETE else Level.ERROR
         record = log_record(level, "Summary", printable(_headline(summary)[0]))
-        emit(sys.stderr, as_json(record | {"summary": summary}))
+        emit(sys.stderr, as_json(record | {"summary": summary, "head": head_of(summary)}))
         return
     Console(stderr=True, highlight=False).print(summary_text(summary), soft_wrap=True)
 
@@ -53,8 +53,10 @@ def summary_text(summary: Summary) -> Text:
         text.append(f"{number:>{width},}", style=OUTCOME_STYLE[outcome] if number else "dim")
         text.append(f"   {_explanation(summary, outcome)}".rstrip() + "\n", style="dim")
     text.append("\n")
+    if any(summary.not_rows.values()):
+        text.append(f"  no rows     {_lines(summary.not_rows)}\n")
     if summary.requests:
-        made = " · ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in summary.requests.items())
+        made = " · ".join(f"{kind} {_made(counts)}" for kind, counts in summary.requests.items())
         text.append(f"  requests    {printable(made)}\n")
     if summary.names_taken:
         text.append(f"  names       {summary.names_taken:,} were taken, so a hash was added: see the rows' messages\n")
@@ -69,17 +71,35 @@ def summary_text(summary: Summary) -> Text:
 
 
 def _headline(summary: Summary) -> tuple[str, str]:
+    """Whether the run is complete, or finished, or neither, in words; and a colour."""
+    why = summary.stopped_by
     match summary.exit_code:
-        case ExitCode.COMPLETE:
+        case ExitCode.COMPLETE if summary.complete:
             return "complete", "green"
         case ExitCode.SIGINT | ExitCode.SIGTERM:
-            return "interrupted", "yellow"
+            return f"interrupted, {_reached(summary)}", "yellow"
         case ExitCode.FAILED | ExitCode.FAILED_RETRYABLE:
-            own = summary.counts.failed or summary.counts.rejected
-            causes = [*(["with failures"] if own else []), *([summary.stopped_by] if summary.stopped_by else [])]
-            return f"finished{' ' if own else ', but '}{'; '.join(causes)}", "yellow"
+            missing = [
+                f"{number:,} {word}" for word in ("failed", "rejected") if (number := getattr(summary.counts, word))
+            ]
+            return f"finished, but not complete: {'; '.join([*missing, *([why] if why else [])])}", "yellow"
         case _:
-            return f"stopped: {summary.stopped_by or f'exit code {summary.exit_code}'}", "red"
+            return f"stopped, {_reached(summary)}: {why or f'exit code {summary.exit_code}'}", "red"
+
+
+def _reached(summary: Summary) -> str:
+    return "though every row has an outcome" if summary.finished else "not finished"
+
+
+def _made(counts: RequestCounts) -> str:
+    """How many were sent, and what was not simply answered, such as "1,200 (3 refused, 1 failed)"."""
+    other = [f"{number:,} {word}" for word in ("refused", "failed", "abandoned") if (number := getattr(counts, word))]
+    return f"{counts.sent:,}" + (f" ({', '.join(other)})" if other else "")
+
+
+def _lines(not_rows: Mapping[str, int]) -> str:
+    """The input's lines that are no rows, such as "2 blank · 1 header"."""
+    return printable(" · ".join(f"{number:,} {kind}" for kind, number in not_rows.items() if number))
 
 
 def _explanation(summary: Summary, outcome: Outcome) -> str:

@@ -118,7 +118,8 @@ class HttpBody:
         for promise in self._promised:
             found = self._md5 if promise.algorithm == "md5" else self._check
             if promise.digest != found.digest():
-                raise TransientError(Reason.DIGEST_MISMATCH, f"the bytes do not match the server's {promise.field}")
+                message = f"the bytes do not match the server's {promise.field}"
+                raise TransientError(Reason.DIGEST_MISMATCH, message).about(self.size, self.sha256)
         flaw = self._check.flaw()
         if flaw is not None:
             raise self._no_document(flaw)

@@ -112,7 +112,7 @@ class ApiMinter:
             encoded=True,
         )
         headers = {"Authorization": f"Bearer {token.reveal()}"}
-        with await self._gate.enter(invoice_id, fresh=fresh):
+        with await self._gate.enter(invoice_id, fresh=fresh) as permit:
             try:
                 with _HTTP_ERRORS, self._deadlines.within(self._seconds):
                     minted_at = self._time()
@@ -128,6 +128,7 @@ class ApiMinter:
                 fatal_if_certificate(error)
                 raise
             if response.status == 401:
+                permit.close(PermanentError(Reason.UNAUTHORIZED, "the token is refused", http_status=401))
                 return None
             link = link_in(body) if 200 <= response.status < 300 else None
             if link is None:
@@ -142,11 +143,11 @@ class ApiMinter:
         """Count a refusal of `invoice_id`. True if the invoice must be put off: it alone is refused, and each further
         refusal would stop all others."""
         times, answered = self._refused.get(invoice_id, (0, -1))
-        if self._gate.requests.answered > answered:
+        if self._gate.requests.answered_since > answered:
             times += 1
         if len(self._refused) >= MAX_REFUSED:
             self._refused.clear()  # each of them costs a few more pauses, and memory stays bounded
-        self._refused[invoice_id] = (times, self._gate.requests.answered)
+        self._refused[invoice_id] = (times, self._gate.requests.answered_since)
         return times >= SINGLED_OUT
 
     def _refusal(self, response: aiohttp.ClientResponse, body: bytes, token: Secret) -> Exception:

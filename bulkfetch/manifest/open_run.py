@@ -261,7 +261,7 @@ def _open_ledger(root: Path, mirror: Mirror | None, *, shared: bool) -> LedgerIn
 def must_adopt(root: Path) -> bool:
     """Whether there may be objects without a row in `root`.
 
-    A run that died may have left them, if no complete run came after it. Where there was no run yet, somebody else may
+    A run that died may have left them, if no finished run came after it. Where there was no run yet, somebody else may
     have put them there.
     """
     runs = list_runs(root)
@@ -275,7 +275,7 @@ def must_adopt(root: Path) -> bool:
             summary = read_summary(run.summary)
             # A run beside others looks only for the invoices it is given, and the others may still be busy when it
             # ends: its summary does not say that no object lacks its row.
-            if summary.complete and not summary.shared:
+            if summary.finished and not summary.shared:
                 return False
         except UsageError:
             raise

@@ -62,7 +62,7 @@ def _period(root: Path, own: str, source: str, *, began: str, idle: bool) -> Seq
             if summary.finished_at > drained:
                 period.append((run, drained))
             continue
-        if summary.complete and summary.finished_at < since and not idle:
+        if summary.finished and summary.finished_at < since and not idle:
             drained = summary.finished_at
             continue
         idle = False

@@ -19,6 +19,7 @@ from bulkfetch.interfaces import SharedRate
 from bulkfetch.net.breaker import Breaker, probe_wait
 from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.net.pace import Pace
+from bulkfetch.net.requests import Requests
 from bulkfetch.net.window import Window
 
 FRUITLESS_THROTTLES = 20
@@ -58,16 +59,6 @@ class Permit:
 
 
 _ABANDONED = asyncio.CancelledError()
-
-
-@dataclass(slots=True)
-class Requests:
-    """What a gate has let through: `sent`, and `refused` among them. `answered` are the answers to requests that began
-    after the latest refusal or failure: those under way at that moment prove nothing."""
-
-    sent: int = 0
-    refused: int = 0
-    answered: int = 0
 
 
 @dataclass(slots=True)
@@ -206,6 +197,7 @@ class Gate:
         self._window.in_flight -= 1
         if permit.probe:
             self._shut.probing = False
+        self.requests.ended(error)
         now = self._time()
         match error:
             case None:
@@ -214,11 +206,8 @@ class Gate:
                 self._throttled(permit, error, now)
             case OriginError():
                 self._failed(permit, error, now)
-            case SingledOut():
-                # It says nothing about the others, neither that they may go on nor that they must wait.
-                self.requests.refused += 1
-            case LinkAged():
-                self.requests.sent -= 1  # nothing was sent, so nothing is known of the origin
+            case SingledOut() | LinkAged():
+                pass  # they say nothing about the others, neither that they may go on nor that they must wait
             case Exception():
                 self._well(permit, now)  # an answer about the invoice
             case _:
@@ -227,7 +216,7 @@ class Gate:
 
     def _well(self, permit: Permit, now: float) -> None:
         if permit.began >= self._window.cut_at:
-            self.requests.answered += 1
+            self.requests.answered_since += 1
         self._pace.passed()
         self._breaker.answered()
         self._throttles = 0
@@ -238,7 +227,6 @@ class Gate:
         self._window.answered()
 
     def _throttled(self, permit: Permit, error: Throttled, now: float) -> None:
-        self.requests.refused += 1
         if error.retry_after is not None and error.retry_after > MAX_RETRY_AFTER:
             self._give_up(f"{self.origin} asks for a pause of {error.retry_after:.0f} s: run again after that")
             return

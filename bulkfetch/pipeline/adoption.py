@@ -141,8 +141,9 @@ async def conflict(taken: Taken) -> PermanentError:
     there = "something that is no regular file" if found is None else f"an object with SHA-256 {found.sha256[:12]}"
     return PermanentError(
         Reason.CONFLICT,
-        f"{printable(taken.key, 120)} is {there}; the new bytes ({taken.sha256[:12]}) are in {printable(kept, 250)}",
-    )
+        f"{printable(taken.key, 120)} is {there}; the new bytes ({taken.sha256[:12]}) are "
+        + (f"in {printable(kept, 250)}" if kept else "not kept"),
+    ).about(taken.size, taken.sha256)
 
 
 async def object_of(landed: Landed) -> PutResult:

@@ -183,6 +183,7 @@ class Pool:
             await self._hand_out(self._second_pass.take())
             await self._in_hand.none()
             await self._afterwards.recheck.finish()
+            self.tally.read_to_end = not self._quota.exceeded
             if self._quota.exceeded:
                 self._stop.request(self._quota.cause())
         except FatalError as error:

@@ -61,7 +61,7 @@ class RowWriter:
         )
 
     def failed(self, job: Job, error: InvoiceError) -> Row:
-        """The invoice was given up in this run."""
+        """The invoice was given up in this run. Size and SHA-256 are of the bytes that were refused, if any were."""
         return self._of_job(
             job,
             Outcome.FAILED,

@@ -16,7 +16,7 @@ class Tally:
     `reasons` are counted by the manifest's words. `answered` counts the invoices of which something is known for good:
     they are stored, or no retry would mend their failure. `corrected` counts the correction rows: each moves its input
     row from one outcome to another, and adds none. `names_taken` counts the stored rows whose plain name something else
-    had.
+    had. `read_to_end` is set by whoever reads the input.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,18 @@ class Tally:
         self.names_taken = 0
         self.retryable_failures = 0
         self.answered = 0
+        self.read_to_end = False
 
     @property
     def total(self) -> int:
         """All rows."""
         return self.stored + self.skipped + self.failed + self.rejected
+
+    def finished(self, source: Source) -> bool:
+        """Whether `source` was read to its end, and each of its rows has an outcome."""
+        # What a queue gets back is handed out again, and was accounted for when its end was reached.
+        handed_back = 0 if source.capabilities.comes_again else source.returned
+        return self.read_to_end and self.counts(source).balanced() and not handed_back
 
     def counts(self, source: Source) -> Counts:
         """The rows by outcome beside those that `source` handed out and did not get back."""

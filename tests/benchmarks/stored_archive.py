@@ -48,6 +48,7 @@ async def _make(root: Path, count: int) -> None:
         await manifest.finish(
             RunResult(
                 exit_code=ExitCode.COMPLETE,
+                finished=True,
                 complete=True,
                 stopped_by=None,
                 started_at=now,

@@ -233,7 +233,7 @@ async def test_adopting_is_asked_for_after_a_run_that_died(tmp_path):
         assert manifest.adopting
     root = tmp_path / "own"
     seen = []
-    for end in (None, summary(complete=False), None, summary(), summary()):
+    for end in (None, summary(finished=False), None, summary(), summary()):
         async with ManifestWriter.open(root, clock=clock) as manifest:
             seen.append(manifest.adopting)
             if end:

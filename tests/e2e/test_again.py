@@ -125,8 +125,9 @@ def test_a_foreign_file_is_never_replaced(tmp_path):
     (failed,) = [row for row in rows(dest) if row.outcome == "failed"]
     assert (failed.invoice_id, failed.reason, failed.retryable) == (ids[2], "conflict", False)
     assert (dest / f"{ids[2]}.pdf").read_bytes() == b"somebody's notes"
-    (kept,) = (dest / ".bulkfetch" / "quarantine").rglob("*.pdf")
+    (kept,) = (dest / ".bulkfetch" / "quarantine").iterdir()
     assert kept.read_bytes() == pdf
+    assert (failed.size, failed.sha256) == (len(pdf), kept.name)
     assert summary(dest).counts.stored == 9
 
 

@@ -176,3 +176,38 @@ def test_a_signal_ends_the_wait_for_the_summary(seaweed, tmp_path, drain, signal
         rows, summaries = manifests(seaweed, bucket)
         assert (len(rows), summaries) == (20, {})
         assert bulkfetch(*args, **environ).returncode == 0
+
+
+class SilentOnLocks(S3Proxy):
+    """Refuses every HEAD whose link is signed by itself, as the read-back of a lock is."""
+
+    async def handle(self, request):
+        if request.method == "HEAD" and "X-Amz-Signature" in request.query_string:
+            return s3_error(403, "AccessDenied")()
+        return await super().handle(request)
+
+
+def test_check_tries_the_lock(seaweed, tmp_path):
+    """`check` finds a lock_mode that the bucket cannot keep, and says where a lock cannot be read back; a run into such
+    a bucket is complete, and its rows say nothing of locks."""
+    locked, plain = seaweed.bucket(lock="on"), seaweed.bucket()
+    lock = {"BULKFETCH_DESTINATION_LOCK_MODE": "GOVERNANCE", "BULKFETCH_DESTINATION_LOCK_DAYS": "2"}
+    with (
+        sandbox(invoices=3) as served,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(s3_proxy(seaweed, SilentOnLocks)) as proxy,
+    ):
+        for bucket, code, says in (
+            (plain, 5, "the bucket needs Object Lock"),
+            (locked, 0, "the lock of objects cannot be read back"),
+        ):
+            environ = machine(seaweed, tmp_path / bucket) | lock | {"AWS_ENDPOINT_URL": proxy.endpoint}
+            args = ("--to", f"s3://{bucket}/{PREFIX}", "--api-url", served.api_url)
+            done = bulkfetch("check", *args, **environ)
+            assert done.returncode == code, done.stdout
+            assert says in done.stdout
+        done = bulkfetch("run", write_ids(tmp_path / "ids.txt", ids_of(served)), *args, **environ)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be read back" in done.stderr
+    rows, _ = manifests(seaweed, locked)
+    assert [(row.outcome, row.lock_mode) for row in rows] == [(Outcome.STORED, None)] * 3

@@ -196,7 +196,7 @@ def test_what_failed_is_tried_again_later_and_dead_letters_can_be_queued_again(n
         # Complete is a queue only without dead letters, whoever gave them up.
         idle = work(running, queue, archive, *AT_ONCE)
         assert idle.returncode == 3
-        assert "finished, but the queue has 2 dead letters" in idle.stderr
+        assert "finished, but not complete: the queue has 2 dead letters" in idle.stderr
         listed = bulkfetch("queue", "dead", "--queue", queue, token=None).stdout
         assert bulkfetch("queue", "forget", "--all", "--queue", queue, token=None).returncode == 0
         assert stats(queue) == {"waiting": 0, "leased": 0, "dead": 0}

@@ -130,6 +130,7 @@ def test_every_input_row_has_exactly_one_manifest_row(served, tmp_path):
         told = summary(dest)
         assert (told.counts.read, told.counts.rejected) == (len(written), rejected)
         assert told.reasons["duplicate"] == 3
+        assert told.not_rows == {"blank": 1, "comment": 1}
         assert "\u202e" not in done.stderr
     assert rejected >= 2
     assert told.previous is not None

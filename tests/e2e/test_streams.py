@@ -43,7 +43,7 @@ def test_json_rows_are_the_manifest(prepared):
         json.loads(line) for line in manifest.read_text().splitlines()
     ]
     assert len(rows(dest)) == 52
-    assert "finished with failures" in done.stderr
+    assert "finished, but not complete: " in done.stderr
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
     assert "\u2501" not in done.stderr
@@ -82,7 +82,7 @@ def test_a_closed_stdout_does_not_end_the_run(prepared):
     assert code == 3, err
     assert "Traceback" not in err
     assert "of 52 rows could not be written to stdout: its reader has gone; the manifest has them all" in err
-    assert "finished with failures" in err
+    assert "finished, but not complete: " in err
     assert len(objects(dest)) == summary(dest).counts.stored
     assert len(rows(dest)) == 52
 
@@ -153,7 +153,7 @@ def test_rows_that_a_full_disk_costs_are_told(prepared):
     err = done.stderr.decode()
     assert done.returncode == 3, err
     told = "52 of 52 rows could not be written to stdout: No space left on device"
-    assert 0 < err.index(told) < err.index("finished with failures")
+    assert 0 < err.index(told) < err.index("finished, but not complete: ")
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["plan", "ids.txt", "--to", "a"]])

@@ -62,7 +62,7 @@ async def advice_of(work: Awaitable[object]) -> str:
 
 
 async def receive(spool: Spool) -> None:
-    async with spool.receive("INV-1.pdf", Zeros()):
+    async with spool.receive(Zeros()):
         pass
 
 
@@ -73,7 +73,7 @@ async def test_a_full_disk_is_one_story(mount: Mount) -> None:
         ManifestWriter.open(disk, clock=lambda: datetime.now(UTC)) as manifest,
         LocalStore.open(disk, manifest.run) as store,
     ):
-        spool = await to_thread.run_sync(Spool, disk / "spool", manifest.run)
+        spool = await to_thread.run_sync(Spool, disk / "spool")
         fill(disk)
         told = [
             await advice_of(put(store, "INV-1.pdf", Zeros())),

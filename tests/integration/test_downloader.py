@@ -493,6 +493,7 @@ async def test_the_servers_checksums(headers, believed):
     result = await outcome(reply(200, PDF, headers))
     if believed is False:
         assert (type(result), result.reason) == (TransientError, Reason.DIGEST_MISMATCH)
+        assert result.refused == Refused(hashlib.sha256(PDF).hexdigest(), len(PDF))
     else:
         assert result == PDF
     async with fault_server() as files, downloading() as downloader:

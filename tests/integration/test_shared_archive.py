@@ -37,13 +37,13 @@ async def finish(
     rows: int,
     start: datetime,
     *,
-    complete: bool = True,
+    finished: bool = True,
     source: str = QUEUE,
     lasting: timedelta = timedelta(hours=1),
 ):
     """End the run, an hour after it began or when it is said to."""
     summary = RunResult(
-        exit_code=0, complete=complete, stopped_by=None, started_at=utc_iso(start),
+        exit_code=0, finished=finished, complete=finished, stopped_by=None, started_at=utc_iso(start),
         finished_at=utc_iso(start + lasting), seconds=3600.0, counts=Counts(read=rows, stored=rows),
         reasons={}, bytes_stored=0, requests={}, source=source, input_sha256=None, input_bytes=None,
         destination="dest", versions={},
@@ -145,7 +145,7 @@ async def test_the_account_of_a_queue_is_that_of_all_its_workers_since_it_was_dr
         await died.append([row("a")])
     async with worker(tmp_path, MORNING - day / 2) as stopped:
         await stopped.append([row("a"), row("b")])
-        await finish(stopped, 2, MORNING - day / 2, complete=False)
+        await finish(stopped, 2, MORNING - day / 2, finished=False)
     async with worker(tmp_path) as one, worker(tmp_path) as two:
         await one.append([row("c"), row("x", Outcome.FAILED)])
         await two.append([row("d"), row("a")])
@@ -194,5 +194,5 @@ async def test_a_worker_that_never_ends_counts_with_what_it_did_since_the_queue_
         await lasting.append([row("INV-2-0", at=start - minute)])
         async with worker(tmp_path, start) as nightly:
             await nightly.append([row("INV-2-1", at=start + minute)])
-            await finish(lasting, 5, MORNING - day, complete=False, lasting=3 * day)
+            await finish(lasting, 5, MORNING - day, finished=False, lasting=3 * day)
             assert await nightly.distinct_since_drain(QUEUE, 1) == 2

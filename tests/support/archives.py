@@ -134,7 +134,7 @@ class Archive:
             )
             with anyio.fail_after(30.0):
                 await pool.run()
-            await manifest.finish(summary(complete=True))
+            await manifest.finish(summary(finished=True))
         assert stop.cause is None, stop.cause
         return Run({row.invoice_id: row for row in recorded}, pool, origins.asked)
 

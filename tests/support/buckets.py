@@ -32,7 +32,6 @@ def open_bucket(
     return BucketStore.open(
         bucket,
         gate=gate or a_gate(),
-        run="run-1",
         spool=spool,
         utc_now=lambda: datetime.now(UTC),
         notify=notify,

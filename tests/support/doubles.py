@@ -30,6 +30,7 @@ class GivenBody:
         enough = self.size + limit
         for part in self._left:
             if isinstance(part, Exception):
+                self._ended = getattr(part, "hold", False)
                 raise part
             if isinstance(part, bytes):
                 self._digest.update(part)

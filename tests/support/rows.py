@@ -20,11 +20,12 @@ def row(invoice_id: str, outcome: Outcome = Outcome.STORED, **more: Any) -> Row:
     return Row(run="r", invoice_id=invoice_id, outcome=outcome, started_at=NOW, finished_at=NOW, **columns)
 
 
-def summary(*, complete: bool = True) -> RunResult:
+def summary(*, finished: bool = True) -> RunResult:
     """The result of a run without rows."""
     return RunResult(
         exit_code=0,
-        complete=complete,
+        finished=finished,
+        complete=finished,
         stopped_by=None,
         started_at=NOW,
         finished_at=NOW,

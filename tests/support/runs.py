@@ -25,7 +25,7 @@ def begin(root: Path, run: str) -> bytes:
 
 
 def finish(
-    root: Path, run: str, *, complete: bool = True, seconds: int = 60, source: str = "ids.txt", shared: bool = False
+    root: Path, run: str, *, finished: bool = True, seconds: int = 60, source: str = "ids.txt", shared: bool = False
 ) -> Summary:
     """Write the manifest and the summary of a run that ended after `seconds`."""
     data = begin(root, run)
@@ -34,7 +34,7 @@ def finish(
         root,
         run,
         RunResult(
-            exit_code=0, complete=complete, stopped_by=None, started_at=started_at(run),
+            exit_code=0, finished=finished, complete=finished, stopped_by=None, started_at=started_at(run),
             finished_at=utc_iso(ended), seconds=seconds,
             counts=Counts(read=2, failed=2), reasons={}, bytes_stored=0, requests={}, source=source,
             input_sha256=None, input_bytes=None, destination="dest", versions={},
@@ -61,7 +61,8 @@ def accept(root: Path, ids: Sequence[str], why: str | None) -> None:
         root,
         run,
         RunResult(
-            exit_code=0, complete=True, stopped_by=None, started_at=utc_iso(now), finished_at=utc_iso(now), seconds=0.0,
+            exit_code=0, finished=True, complete=True, stopped_by=None, started_at=utc_iso(now),
+            finished_at=utc_iso(now), seconds=0.0,
             counts=Counts(read=len(rows), skipped=len(rows)), reasons={}, bytes_stored=0, requests={}, source="",
             input_sha256=None, input_bytes=None, destination="dest", versions={},
         ),

@@ -1,8 +1,10 @@
 """What the tests of the command line's output show: events, a summary, and text that no terminal may get."""
 
+from collections.abc import Mapping
+
 from bulkfetch.errors import Reason
 from bulkfetch.events import RowsRecorded
-from bulkfetch.models import Counts, Outcome, Row, Summary
+from bulkfetch.models import NO_LINES, Counts, Outcome, RequestCounts, Row, Summary
 
 HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\r\n[bold]"
 
@@ -26,11 +28,19 @@ def recorded(
     return RowsRecorded([row])
 
 
-def summary(exit_code: int = 0, *, stopped_by: str | None = None, **counts: int) -> Summary:
-    """The summary of a run that took a minute; `counts` are its rows by outcome."""
+def summary(
+    exit_code: int = 0,
+    *,
+    finished: bool = True,
+    stopped_by: str | None = None,
+    lines: Mapping[str, int] = NO_LINES,
+    **counts: int,
+) -> Summary:
+    """The summary of a run that took a minute; `counts` are its rows by outcome, `lines` the lines that are no rows."""
     return Summary(
         run="r1",
         exit_code=exit_code,
+        finished=finished,
         complete=exit_code == 0,
         stopped_by=stopped_by,
         started_at="",
@@ -39,7 +49,11 @@ def summary(exit_code: int = 0, *, stopped_by: str | None = None, **counts: int)
         counts=Counts(read=sum(counts.values()), **counts),
         reasons={"already_stored": 5, "timeout": 2, "not_found": 9, "connection": 0, "invalid_id": 1},
         bytes_stored=3 * 1024**2,
-        requests={"links": 12, "refused": 3},
+        requests={
+            "links": RequestCounts(sent=12, answered=9, refused=3),
+            "downloads": RequestCounts(sent=9, answered=9),
+        },
+        not_rows=lines,
         source="ids.csv",
         input_sha256=None,
         input_bytes=None,

@@ -13,7 +13,7 @@ from obstore.store import S3Store
 from yarl import URL
 
 from bulkfetch.errors import OriginError, Reason, Throttled
-from bulkfetch.models import Content, Secret
+from bulkfetch.models import ReadBack, Secret
 from bulkfetch.net.http_errors import http_errors
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import bucket_errors
@@ -42,7 +42,7 @@ class Checksums:
         self._timeout = aiohttp.ClientTimeout(total=answer_seconds)
         self.known = bool(self._access_key)
 
-    async def ask(self, key: str) -> Content | None:
+    async def ask(self, key: str) -> ReadBack | None:
         """Size and SHA-256 of the object under `key` by the store's word; None where it has no such word.
 
         Raises:
@@ -69,7 +69,7 @@ class Checksums:
             self.known = False
             return None
         digest = _decoded(told)
-        return None if digest is None else Content(size, digest.hex(), noted=True)
+        return None if digest is None else ReadBack(size, digest.hex(), noted=True)
 
     def _signed(self, url: URL) -> Mapping[str, str]:
         """The headers of a HEAD of `url`, signed (AWS Signature Version 4)."""

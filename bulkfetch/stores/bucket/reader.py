@@ -11,7 +11,7 @@ import anyio
 import obstore
 
 from bulkfetch.errors import FatalError, TransientError
-from bulkfetch.models import Content, ObjectMeta
+from bulkfetch.models import ObjectMeta, ReadBack
 from bulkfetch.net.gate import Gate
 from bulkfetch.net.sessions import json_session
 from bulkfetch.retrying import persisting
@@ -61,7 +61,7 @@ class BucketReader:
         """See `interfaces.Reader.sizes`."""
         return [await self._persist(partial(self._head, key)) for key in keys]
 
-    async def contents(self, keys: Sequence[str]) -> Sequence[Content | None]:
+    async def contents(self, keys: Sequence[str]) -> Sequence[ReadBack | None]:
         """See `interfaces.Reader.contents`."""
         return [await self._persist(partial(self._content, key)) for key in keys]
 
@@ -77,7 +77,7 @@ class BucketReader:
         with await self._gate.enter(), bucket_errors(self._name), anyio.fail_after(self._answer_seconds):
             return ObjectMeta(key, (await obstore.head_async(self._objects, key))["size"])
 
-    async def _content(self, key: str) -> Content:
+    async def _content(self, key: str) -> ReadBack:
         if self._checksums is not None and self._checksums.known:
             with await self._gate.enter():
                 noted = await self._checksums.ask(key)
@@ -86,7 +86,7 @@ class BucketReader:
         with await self._gate.enter():
             return await self._download(key)
 
-    async def _download(self, key: str) -> Content:
+    async def _download(self, key: str) -> ReadBack:
         digest, size = hashlib.sha256(), 0
         with bucket_errors(self._name), anyio.fail_after(self._answer_seconds):
             result = await obstore.get_async(self._objects, key)
@@ -96,7 +96,7 @@ class BucketReader:
                 with bucket_errors(self._name), anyio.fail_after(self._answer_seconds):
                     chunk = bytes(await anext(stream))
             except StopAsyncIteration:
-                return Content(size, digest.hexdigest())
+                return ReadBack(size, digest.hexdigest())
             size += len(chunk)
             if len(chunk) > _QUICK:
                 await anyio.to_thread.run_sync(digest.update, chunk)

@@ -1,7 +1,7 @@
 """Where a body waits between its last byte and the store: in memory while there is room, else in a nameless file."""
 
-import hashlib
 import mmap
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
-from urllib.parse import quote
 
 from anyio import to_thread
 
-from bulkfetch.durable import disk_errors, make_directory, sync_directory, write_all, write_file
+from bulkfetch.durable import disk_errors, make_directory, replace_file, write_all
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body
+from bulkfetch.stores.quarantine import QUARANTINE, Quarantine
 
 T = TypeVar("T")
 
@@ -24,8 +24,6 @@ LARGEST_IN_MEMORY = 8 * MIB
 MEMORY = 64 * MIB
 PIECE = 256 * 1024
 """Bytes that are read before memory is claimed for them."""
-
-_NAME_LIMIT = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +48,23 @@ class Spool:
 
     Args:
         directory: for temporary files and the quarantine; created where it is missing.
-        run: the run's ID.
+        quarantine: bounds what is kept aside in `quarantine/`; None takes its defaults.
         memory: bytes that all bodies together may hold; what is beyond goes to files at once, so nobody waits for room.
 
     Raises:
         FatalError: the directory cannot be used.
     """
 
-    def __init__(self, directory: Path, run: str, *, memory: int = MEMORY) -> None:
+    def __init__(self, directory: Path, quarantine: Quarantine | None = None, *, memory: int = MEMORY) -> None:
         self._directory = directory
-        self._quarantine = directory / "quarantine" / run
+        self._quarantine = quarantine or Quarantine(directory / QUARANTINE)
         self._room = memory
         with self._disk_errors():
             make_directory(directory, 0o700)
             tempfile.TemporaryFile(dir=directory).close()
 
     @asynccontextmanager
-    async def receive(self, key: str, body: Body) -> AsyncIterator[Content]:
+    async def receive(self, body: Body) -> AsyncIterator[Content]:
         """All of `body`, verified, until exit. What `body` raises goes through; if it says `hold`, the bytes are kept.
 
         Raises:
@@ -78,19 +76,15 @@ class Spool:
                 await arriving.fill(body)
             except InvoiceError as error:
                 if error.hold:
-                    await self.keep(key, await arriving.content())
+                    await self.keep(await arriving.content(), body.sha256)
                 raise
             yield await arriving.content()
         finally:
             arriving.forget()
 
-    async def keep(self, key: str, content: Content) -> Path:
-        """Keep `content` aside for a person to look at: durable on return. Where it is.
-
-        Raises:
-            FatalError: the disk refuses it.
-        """
-        return await self.in_thread(partial(_write_aside, self._quarantine, key, content.data))
+    async def keep(self, content: Content, sha256: str) -> Path | None:
+        """Keep `content` aside for a person to look at: durable on return. Where it is; None if it was not kept."""
+        return await to_thread.run_sync(_keep, self._quarantine, content.data, sha256)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do `work` on the disk; a cancellation waits for it."""
@@ -171,10 +165,15 @@ def _append(fd: int, chunks: list[bytes]) -> None:
         write_all(fd, chunk)
 
 
-def _write_aside(directory: Path, key: str, data: bytes | mmap.mmap) -> Path:
-    make_directory(directory, 0o700)
-    # The hash tells several copies of one key apart, and makes the same bytes the same file.
-    path = directory / f"{quote(key, safe='')[-_NAME_LIMIT:]}.{hashlib.sha256(data).hexdigest()[:12]}"
-    write_file(path, data)
-    sync_directory(directory)
-    return path
+def _keep(quarantine: Quarantine, data: bytes | mmap.mmap, sha256: str) -> Path | None:
+    path = quarantine.place / sha256
+    with quarantine.no_harm():
+        make_directory(path.parent, 0o700)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if quarantine.admits(directory, sha256, len(data)):
+                replace_file(path, data, temporary=path.with_name(f"{sha256}.{os.getpid()}.part"))
+                return path
+        finally:
+            os.close(directory)
+    return None

@@ -1,11 +1,11 @@
 """A bucket as a store: what `put` returns has been verified, was put under a condition, and is there."""
 
 import asyncio
+import hashlib
 import math
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,12 +27,14 @@ from bulkfetch.pdf import PdfCheck
 from bulkfetch.retrying import persisting
 from bulkfetch.stores.bucket.address import Bucket
 from bulkfetch.stores.bucket.errors import bucket_errors, no_bucket
+from bulkfetch.stores.bucket.found import Found
 from bulkfetch.stores.bucket.locks import UNLOCKED, Lock, LockReader
 from bulkfetch.stores.bucket.look import Looker
 from bulkfetch.stores.bucket.probe import MARKER, probe, probe_lock
 from bulkfetch.stores.bucket.spool import MIB, Content, Spool
 from bulkfetch.stores.bucket.tags import speaks_against
 from bulkfetch.stores.bucket.taken import BucketTaken, Upload
+from bulkfetch.stores.quarantine import Quarantine
 from bulkfetch.tasks import ungrouped
 from bulkfetch.text import printable
 
@@ -47,28 +49,12 @@ SLOWEST = 128 * 1024
 _LOOKS = 16
 _LOCKING_STORES = 64  # one for each end of retention in use; making one takes 10 ms, and each keeps connections
 _LINK_LIFE = timedelta(seconds=60)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOOK_TRIES = 20
 """How often one `head` is asked; how long an outage may last is for the gate to say."""
 
 # A short process may abort as the interpreter exits, if an obstore call has only just returned
 # (pyo3-async-runtimes #40).
 _SETTLE_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What is under a key, as told by the store; `sha256` as noted when it was put, if it was."""
-
-    size: int
-    sha256: str | None
-    e_tag: str | None
-    version_id: str | None
-
-    @classmethod
-    def of(cls, result: "GetResult") -> "_Found":
-        meta, noted = result.meta, str(result.attributes.get("sha256", ""))
-        return cls(meta["size"], noted if _SHA256.fullmatch(noted) else None, meta["e_tag"], meta["version"])
 
 
 class BucketStore:
@@ -110,25 +96,26 @@ class BucketStore:
         bucket: Bucket,
         *,
         gate: Gate,
-        run: str,
         spool: Path,
+        quarantine: Quarantine | None = None,
         utc_now: Callable[[], datetime],
         notify: Listener,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> AsyncIterator["BucketStore"]:
-        """The store in `bucket`, for the run `run`. A probe shows first that it can be written, read and relied on, and
-        locked if that is asked for. `notify` is told where locks cannot be read back.
+        """The store in `bucket`. A probe shows first that it can be written, read and relied on, and locked if that is
+        asked for. `notify` is told where locks cannot be read back.
 
         `spool` is a local directory: bodies of more than 8 MiB wait there for their upload, and so does what no longer
-        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/<run>/`. An upload may take
-        longer than other answers, by what its size needs at 128 KiB a second.
+        fits into 64 MiB of memory; what must not be archived is kept in its `quarantine/`, within the bounds that
+        `quarantine` sets (None takes its defaults). An upload may take longer than other answers, by what its size
+        needs at 128 KiB a second.
 
         Raises:
             FatalError: bucket or `spool` cannot be used; the message names the fix.
         """
         try:
             new = await probe(bucket, answer_seconds)
-            kept = await to_thread.run_sync(Spool, spool, run)
+            kept = await to_thread.run_sync(Spool, spool, quarantine)
             async with json_session(connections=_LOOKS) as session:
                 locks = LockReader(bucket, session, gate, answer_seconds=answer_seconds, notify=notify)
                 await locks.learn(MARKER, new=new)
@@ -153,7 +140,7 @@ class BucketStore:
         rule = self._bucket.retention
         retention = rule.retention(fields, self._utc_now()) if rule else None
         async with AsyncExitStack() as held:
-            content = await held.enter_async_context(self._spool.receive(key, body))
+            content = await held.enter_async_context(self._spool.receive(body))
             noted = {} if put_before is None else put_before
             upload = Upload(key, content, body.sha256, body.content_type, retention, noted)
             await self._upload(upload, committed, held)
@@ -202,18 +189,19 @@ class BucketStore:
         if check.flaw() is not None:
             return None
         lock = await self._locks.of_found(key)
-        return self._result(key, _Found.of(result), check.sha256, None, lock, adopted=True)
+        return self._result(key, Found.of(result), check.sha256, None, lock, adopted=True)
 
     async def set_aside(self, key: str) -> bool:
         """See `interfaces.Store.set_aside`: to the local spool's quarantine. What is locked stays, and so does what the
-        credentials may not delete."""
+        credentials may not delete, or what the quarantine does not take."""
         try:
             data = b"".join([chunk async for chunk in self.get(key)])
         except FileNotFoundError:
             return True
+        sha256 = hashlib.sha256(data).hexdigest()
         locked = await self._locks.of_found(key) != UNLOCKED
-        await self._spool.keep(key, Content(data))
-        if locked:
+        kept = await self._spool.keep(Content(data), sha256)
+        if locked or kept is None:
             return False
         try:
             with await self._gate.enter(), anyio.fail_after(self._answer_seconds):
@@ -249,7 +237,7 @@ class BucketStore:
                 landed = await self._taken(upload, found, held)
         asyncio.get_running_loop().call_soon(committed, landed)
 
-    async def _publish(self, upload: Upload) -> _Found | None:
+    async def _publish(self, upload: Upload) -> Found | None:
         """The object that `upload` has become; None if its name is taken."""
         key, sha256, size, retention = upload.key, upload.sha256, upload.content.size, upload.retention
         # The answer may get lost on the way from a store that took it: the next try can then meet this body.
@@ -269,7 +257,7 @@ class BucketStore:
         except FileExistsError:
             return None
         await self._raise_if_other(upload, done["e_tag"])
-        return _Found(size, sha256, done["e_tag"], done["version"])
+        return Found(size, sha256, done["e_tag"], done["version"])
 
     async def _raise_if_other(self, upload: Upload, e_tag: str | None) -> None:
         """Return if nothing speaks against it that `upload` is in its place, where the store has given it `e_tag`.
@@ -293,12 +281,12 @@ class BucketStore:
         # Encrypted objects, for one, have tags that say nothing of their bytes.
         self._tags_tell = False
 
-    async def _compare(self, upload: Upload) -> _Found:
+    async def _compare(self, upload: Upload) -> Found:
         """The object that has the name of `upload`, with its SHA-256 as noted, unless its tag speaks against that."""
         key = upload.key
         try:
             with bucket_errors(self.name), anyio.fail_after(self._answer_seconds):
-                found = _Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
+                found = Found.of(await obstore.get_async(self._objects, key, options={"head": True}))
             noted = found.sha256
             doubtful = self._tags_tell and await speaks_against(found.e_tag, upload.content.data)
             there = await self._digest(key) if noted is None or (noted == upload.sha256 and doubtful) else noted
@@ -306,7 +294,7 @@ class BucketStore:
             raise TransientError(Reason.STORE_ERROR, f"{self.name}: an object was there and is gone") from None
         return replace(found, sha256=there)
 
-    async def _taken(self, upload: Upload, found: _Found, held: AsyncExitStack) -> BucketTaken:
+    async def _taken(self, upload: Upload, found: Found, held: AsyncExitStack) -> BucketTaken:
         """`found` has the same content, or that of an earlier put for this invoice whose answer was lost (some servers
         send another PDF each time); or it is another object."""
         assert found.sha256 is not None  # noqa: S101 - `_compare` has seen to it
@@ -325,7 +313,7 @@ class BucketStore:
         return check.sha256
 
     def _result(
-        self, key: str, found: _Found, sha256: str, content_type: str | None, lock: Lock, *, adopted: bool
+        self, key: str, found: Found, sha256: str, content_type: str | None, lock: Lock, *, adopted: bool
     ) -> PutResult:
         mode, until = lock
         return PutResult(

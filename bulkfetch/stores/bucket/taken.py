@@ -46,7 +46,7 @@ class BucketTaken:
         self.key = upload.key
         self.found: PutResult | None = found
         self.same = same
-        self.sha256 = upload.sha256
+        self.size, self.sha256 = upload.content.size, upload.sha256
         self._upload = upload
         self._again = again
         self._spool = spool
@@ -58,11 +58,11 @@ class BucketTaken:
         async with self._held as held:
             await self._again(replace(self._upload, key=key), committed, held)
 
-    async def keep(self) -> str:
+    async def keep(self) -> str | None:
         """See `interfaces.Taken.keep`: on this machine, for in a locked bucket nobody could remove it again."""
         async with self._held:
-            kept = await self._spool.keep(self._upload.key, self._upload.content)
-        return f"{kept} on the machine of this run"
+            kept = await self._spool.keep(self._upload.content, self.sha256)
+        return f"{kept} on the machine of this run" if kept else None
 
     async def drop(self) -> None:
         """See `interfaces.Taken.drop`."""

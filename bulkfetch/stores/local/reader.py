@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from bulkfetch.durable import explain
 from bulkfetch.keys import KeyPath, key_path
-from bulkfetch.models import Content, ObjectMeta
+from bulkfetch.models import ObjectMeta, ReadBack
 from bulkfetch.stores.local.directories import Directories
 from bulkfetch.stores.local.errors import Destination, local_errors
 from bulkfetch.stores.local.heads import heads
@@ -56,7 +56,7 @@ class LocalReader:
         with local_errors(self._destination):
             return await to_thread.run_sync(heads, self._root_fd, keys)
 
-    async def contents(self, keys: Sequence[str]) -> Sequence[Content | None]:
+    async def contents(self, keys: Sequence[str]) -> Sequence[ReadBack | None]:
         """See `interfaces.Reader.contents`. All of `keys` are read by one thread, past the system's cache."""
         with local_errors(self._destination):
             return await to_thread.run_sync(self._contents, keys)
@@ -85,12 +85,12 @@ class LocalReader:
             finally:
                 os.close(inner)
 
-    def _contents(self, keys: Sequence[str]) -> Sequence[Content | None]:
+    def _contents(self, keys: Sequence[str]) -> Sequence[ReadBack | None]:
         with Directories(self._root_fd) as directories:
             return [_content(key_path(key), directories) for key in keys]
 
 
-def _content(path: KeyPath, directories: Directories) -> Content | None:
+def _content(path: KeyPath, directories: Directories) -> ReadBack | None:
     try:
         fd = directories.open_object(path)
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def _content(path: KeyPath, directories: Directories) -> Content | None:
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return Content(file.tell(), digest)
+            return ReadBack(file.tell(), digest)
     except OSError as error:
         # A disk that cannot read this one may read the others.
-        return Content(0, "", f"it cannot be read: {printable(explain(error))}")
+        return ReadBack(0, "", f"it cannot be read: {printable(explain(error))}")

@@ -10,7 +10,7 @@ from anyio import CancelScope, to_thread
 
 from bulkfetch.errors import InvoiceError
 from bulkfetch.interfaces import Body, Committed
-from bulkfetch.keys import KeyPath, key_path
+from bulkfetch.keys import STATE, KeyPath, key_path
 from bulkfetch.models import NO_FIELDS, ObjectMeta, PutResult
 from bulkfetch.pdf import PdfCheck
 from bulkfetch.stores.local.errors import Destination, disposition, local_errors, unusable
@@ -18,6 +18,7 @@ from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
 from bulkfetch.stores.local.heads import heads
 from bulkfetch.stores.local.temp_files import TempFile
 from bulkfetch.stores.local.tree import BLOCK, Tree
+from bulkfetch.stores.quarantine import QUARANTINE, Quarantine
 
 
 class LocalStore:
@@ -25,16 +26,18 @@ class LocalStore:
 
     cheap_head = True
 
-    def __init__(self, tree: Tree, committer: GroupCommitter, destination: Destination) -> None:
+    def __init__(self, tree: Tree, committer: GroupCommitter, destination: Destination, quarantine: Quarantine) -> None:
         self.name = tree.name
         self._tree = tree
         self._committer = committer
         self._destination = destination
+        self._quarantine = quarantine
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path, run: str) -> AsyncIterator["LocalStore"]:
-        """The store in `root`, which is created where it is missing, for the run `run`.
+    async def open(cls, root: Path, run: str, quarantine: Quarantine | None = None) -> AsyncIterator["LocalStore"]:
+        """The store in `root`, which is created where it is missing, for the run `run`. `quarantine` bounds what is
+        kept aside in `.bulkfetch/quarantine`; None takes its defaults.
 
         Temporary files of dead runs are swept, and a probe shows that objects can be made durable here.
 
@@ -44,12 +47,13 @@ class LocalStore:
         """
         destination = Destination(str(root))
         try:
-            tree = await to_thread.run_sync(Tree, root, run)
+            quarantine = quarantine or Quarantine(root / STATE / QUARANTINE)
+            tree = await to_thread.run_sync(Tree, root, run, quarantine)
         except OSError as error:
             raise unusable(error, destination) from error
         committer = GroupCommitter(tree, destination).start()
         try:
-            yield cls(tree, committer, destination)
+            yield cls(tree, committer, destination, quarantine)
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(committer.close)
@@ -66,7 +70,7 @@ class LocalStore:
     ) -> int:
         """See `interfaces.Store.put`. A body up to 1 MiB is held in memory, of a larger one no more than that.
 
-        Bytes that must not be archived (`hold`) are kept in `.bulkfetch/quarantine/<run>/<key>`.
+        Bytes that must not be archived (`hold`) are kept in `.bulkfetch/quarantine/<SHA-256>`.
         """
         path = key_path(key)
         incoming = _Incoming(self._tree)
@@ -76,7 +80,7 @@ class LocalStore:
             await self._abandon(incoming)
             raise disposition(error, self._destination) from error
         except InvoiceError as error:
-            await (self._keep(incoming, path) if error.hold else self._abandon(incoming))
+            await (self._keep(incoming, body) if error.hold else self._abandon(incoming))
             raise
         except BaseException:
             await self._abandon(incoming)
@@ -119,7 +123,8 @@ class LocalStore:
         return PutResult(key=key, uri=self.uri(key), size=check.size, sha256=check.sha256, adopted=True)
 
     async def set_aside(self, key: str) -> bool:
-        """See `interfaces.Store.set_aside`: to `.bulkfetch/quarantine/<run>/<key>`."""
+        """See `interfaces.Store.set_aside`: to `.bulkfetch/quarantine/<SHA-256>`, whatever the limit: it takes no more
+        room than before."""
         with CancelScope(shield=True), local_errors(self._destination):
             await to_thread.run_sync(self._tree.set_aside, key_path(key))
         return True
@@ -150,15 +155,16 @@ class LocalStore:
             with CancelScope(shield=True):
                 await to_thread.run_sync(self._tree.temp_files.discard, incoming.temp)
 
-    async def _keep(self, incoming: "_Incoming", path: KeyPath) -> None:
-        with CancelScope(shield=True), local_errors(self._destination):
-            await to_thread.run_sync(self._keep_now, incoming, path)
+    async def _keep(self, incoming: "_Incoming", body: Body) -> None:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._keep_now, incoming, body.sha256, body.size)
 
-    def _keep_now(self, incoming: "_Incoming", path: KeyPath) -> None:
-        temp = incoming.temp or self._tree.temp_files.create()
-        with self._tree.temp_files.dropping(temp):
-            temp.write(incoming.chunks)
-            self._tree.quarantine(temp, path)
+    def _keep_now(self, incoming: "_Incoming", sha256: str, size: int) -> None:
+        with self._quarantine.no_harm():
+            temp = incoming.temp or self._tree.temp_files.create()
+            with self._tree.temp_files.dropping(temp):
+                temp.write(incoming.chunks)
+                self._tree.quarantine(temp, sha256, size)
 
     def _open(self, path: KeyPath) -> int:
         with self._tree.directories() as directories:

@@ -8,7 +8,7 @@ from anyio import CancelScope, to_thread
 from bulkfetch.interfaces import Committed
 from bulkfetch.keys import KeyPath, key_path
 from bulkfetch.models import PutResult
-from bulkfetch.stores.local.errors import Destination, local_errors
+from bulkfetch.stores.local.errors import Destination
 from bulkfetch.stores.local.temp_files import TempFile
 from bulkfetch.stores.local.tree import Tree
 
@@ -37,7 +37,7 @@ class LocalTaken:
     ) -> None:
         self.key = "/".join(there)
         self.exact = there[-1] == path[-1]
-        self.sha256 = body.sha256
+        self.size, self.sha256 = body.size, body.sha256
         self.same = measured == (body.size, body.sha256)
         self.found: PutResult | None = None
         if measured is not None:
@@ -61,18 +61,17 @@ class LocalTaken:
         """See `interfaces.Taken.put`."""
         self._submit(key_path(key), replace(self._body, key=key, uri=self._tree.uri(key)), committed)
 
-    async def keep(self) -> str:
+    async def keep(self) -> str | None:
         """See `interfaces.Taken.keep`: in quarantine, relative to the archive."""
-        with local_errors(self._destination):
-            with CancelScope(shield=True):
-                kept = await to_thread.run_sync(self._keep)
-        return kept
+        with CancelScope(shield=True):
+            kept = await to_thread.run_sync(self._keep)
+        return kept  # noqa: RET504 - a return inside the scope is one that mypy thinks may not happen
 
     async def drop(self) -> None:
         """See `interfaces.Taken.drop`."""
         with CancelScope(shield=True):
             await to_thread.run_sync(self._tree.temp_files.discard, self._temp)
 
-    def _keep(self) -> str:
+    def _keep(self) -> str | None:
         with self._tree.temp_files.dropping(self._temp):
-            return self._tree.quarantine(self._temp, self._path)
+            return self._tree.quarantine(self._temp, self.sha256, self.size)

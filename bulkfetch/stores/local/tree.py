@@ -1,7 +1,6 @@
 """The archive's directory, for threads: everything here blocks, and raises `OSError` as it comes."""
 
 import hashlib
-import itertools
 import os
 import re
 from contextlib import ExitStack, suppress
@@ -14,6 +13,7 @@ from bulkfetch.keys import STATE, KeyPath
 from bulkfetch.stores.local.directories import Directories
 from bulkfetch.stores.local.spellings import Spellings
 from bulkfetch.stores.local.temp_files import OBJECT_MODE, TempFile, TempFiles
+from bulkfetch.stores.quarantine import QUARANTINE, Quarantine
 from bulkfetch.text import printable
 
 BLOCK = 1024 * 1024
@@ -45,7 +45,7 @@ class Tree:
     `spellings` is None where the disk tells names apart that differ in case: there a name is spelt as it was asked for.
     """
 
-    def __init__(self, root: Path, run: str) -> None:
+    def __init__(self, root: Path, run: str, quarantine: Quarantine) -> None:
         root = root.absolute()
         make_directory(root, 0o750)
         with ExitStack() as opened:
@@ -64,7 +64,7 @@ class Tree:
         self.name = printable(str(root), limit=4096)
         self.spellings = Spellings() if is_case_blind(root) else None
         self._uri = root.as_uri()
-        self._quarantine = (STATE, "quarantine", run)
+        self._quarantine = quarantine
 
     def close(self) -> None:
         """Give the descriptors up, and say that the run is over."""
@@ -122,32 +122,30 @@ class Tree:
                 os.close(fd)
             _raise_first(directories.sync())
 
-    def quarantine(self, temp: TempFile, path: KeyPath) -> str:
-        """Keep `temp` aside, durably, and return where, relative to the root."""
-        temp.sync()
-        with self.directories() as directories:
-            for kept in ((*self._quarantine, *path), (*self._quarantine, temp.name)):
-                directories.make(self._quarantine, 0o700)
-                if self.publish(temp, kept, directories):
-                    _raise_first(directories.sync())
-                    return "/".join(kept)
-        raise FileExistsError(None, "no free name in quarantine")
+    def quarantine(self, temp: TempFile, sha256: str, size: int) -> str | None:
+        """Keep `temp` aside, durably, and return where, relative to the root; None if it was not kept."""
+        path = (STATE, QUARANTINE, sha256)
+        with self._quarantine.no_harm(), self.directories() as directories:
+            if self._quarantine.admits(directories.make(path[:-1], 0o700), sha256, size):
+                temp.sync()
+                self.publish(temp, path, directories)
+                _raise_first(directories.sync())
+                return "/".join(path)
+        return None
 
     def set_aside(self, path: KeyPath) -> None:
         """Move the object at `path` to quarantine, durably; if there is none, nothing is done."""
         with self.directories() as directories:
             try:
-                os.close(directories.open_object(path))
+                fd = directories.open_object(path)
             except FileNotFoundError:
                 return
+            with os.fdopen(fd, "rb", buffering=0) as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             here, name = directories.find(path[:-1]), path[-1]
-            directories.make(self._quarantine, 0o700)
-            there = directories.make((*self._quarantine, *path[:-1]))
-            for number in itertools.count():
-                with suppress(FileExistsError):
-                    kept = f"{name}.{number}" if number else name
-                    os.link(name, kept, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
-                    break
+            there = directories.make((STATE, QUARANTINE), 0o700)
+            with suppress(FileExistsError):
+                os.link(name, sha256, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
             _raise_first(directories.sync())
             os.unlink(name, dir_fd=here)
             _raise_first(directories.sync())

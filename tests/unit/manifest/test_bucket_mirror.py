@@ -90,6 +90,7 @@ def row(number: int) -> Row:
 def summary(rows: int) -> RunResult:
     return RunResult(
         exit_code=0,
+        finished=True,
         complete=True,
         stopped_by=None,
         started_at=STAMP,

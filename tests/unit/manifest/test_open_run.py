@@ -11,12 +11,12 @@ from bulkfetch.manifest.open_run import must_adopt
     [
         ([], False),
         (["died"], True),
-        (["complete"], False),
-        (["complete", "stopped"], False),
-        (["died", "complete"], False),
+        (["finished"], False),
+        (["finished", "stopped"], False),
+        (["died", "finished"], False),
         (["died", "stopped"], True),
-        (["complete", "died"], True),
-        (["complete", "damaged"], True),
+        (["finished", "died"], True),
+        (["finished", "damaged"], True),
     ],
 )
 def test_when_objects_without_a_row_are_looked_for(tmp_path, history, adopting):
@@ -25,7 +25,7 @@ def test_when_objects_without_a_row_are_looked_for(tmp_path, history, adopting):
         if end == "died":
             begin(tmp_path, run)
         else:
-            finish(tmp_path, run, complete=end != "stopped")
+            finish(tmp_path, run, finished=end != "stopped")
         if end == "damaged":
             (tmp_path / "manifests" / f"{run}.json").write_bytes(b"{")
     assert must_adopt(tmp_path) == adopting

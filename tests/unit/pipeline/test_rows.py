@@ -140,6 +140,12 @@ def test_a_failed_row_says_whether_the_same_command_may_mend_it(error, retryable
     }
 
 
+def test_a_failed_row_says_which_bytes_were_refused() -> None:
+    """Size and SHA-256 of a whole body that was refused are in the row: under that name they are in quarantine."""
+    row = writer().failed(a_job(), PermanentError(Reason.NOT_PDF, "html", hold=True).about(9, HASH))
+    assert (row.size, row.sha256) == (9, HASH)
+
+
 def test_a_row_that_is_settled_at_once_cost_nothing() -> None:
     """No request was made for it: it began when it ended, with no tries and no links."""
     row = writer().already_stored(DELIVERY)

@@ -18,6 +18,7 @@ from bulkfetch.models import PutResult
 from bulkfetch.stores.local.errors import Destination
 from bulkfetch.stores.local.group_commit import Commit, GroupCommitter
 from bulkfetch.stores.local.tree import Tree
+from bulkfetch.stores.quarantine import Quarantine
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +86,7 @@ class Disk:
 async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
     """A committer at work in a new directory."""
     root = tmp_path / "archive"
-    tree = await anyio.to_thread.run_sync(Tree, root, "run-1")
+    tree = await anyio.to_thread.run_sync(Tree, root, "run-1", Quarantine(root))
     disk = Disk(root, tree)
     yield disk
     await anyio.to_thread.run_sync(disk.committer.close)
@@ -125,7 +126,7 @@ async def test_a_conflict_stays_alone(disk: Disk) -> None:
     with pytest.raises(PermanentError):
         await settled(other)
     assert (disk.root / "other.pdf").read_bytes() == b"%PDF-other"
-    assert (disk.root / ".bulkfetch/quarantine/run-1/other.pdf").read_bytes() == DATA
+    assert (disk.root / ".bulkfetch/quarantine" / hashlib.sha256(DATA).hexdigest()).read_bytes() == DATA
 
 
 async def test_two_of_one_name_in_a_group(disk: Disk) -> None:

@@ -1,6 +1,7 @@
 """What only a directory can show: small and read-only disks, planted links, modes, failing system calls."""
 
 import asyncio
+import hashlib
 import os
 import stat
 import tracemalloc
@@ -14,10 +15,11 @@ from support.doubles import GivenBody
 from support.puts import put as put_body
 from support.syscalls import WITH_STRACE, failing
 
-from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, TransientError
+from bulkfetch.errors import BulkfetchError, FatalError, PermanentError, Reason, Refused, TransientError
 from bulkfetch.models import PutResult
 from bulkfetch.stores import LocalStore
 from bulkfetch.stores.local import temp_files
+from bulkfetch.stores.quarantine import Quarantine
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +38,11 @@ async def failure(store: LocalStore, key: str, *chunks: bytes) -> BulkfetchError
 
 def temps(root: Path) -> list[str]:
     return [path.name for path in (root / ".bulkfetch/tmp").glob("*.part")]
+
+
+def kept_in(root: Path) -> dict[str, bytes]:
+    """What is in quarantine, by name."""
+    return {path.name: path.read_bytes() for path in (root / ".bulkfetch/quarantine").iterdir()}
 
 
 def mode(path: Path) -> int:
@@ -138,18 +145,17 @@ async def test_modes(root: Path, umask: int) -> None:
 
 @pytest.mark.parametrize("size", [10, 3 * MIB])
 async def test_held_bytes_are_kept_aside(root: Path, size: int) -> None:
-    """A body that ends in an error with `hold` is kept in quarantine, once for each time, and nowhere else."""
+    """A body that ends in an error with `hold` is kept in quarantine, the same bytes once, and nowhere else."""
     error = PermanentError(Reason.NOT_PDF, "no PDF", hold=True)
-    async with LocalStore.open(root, "run-1") as store:
-        for fill in (b"a", b"b"):
-            with pytest.raises(PermanentError, match="no PDF"):
-                await put_body(store, "2024/INV-1.pdf", GivenBody(fill * size, b"end", error))
+    for run in ("run-1", "run-2"):
+        async with LocalStore.open(root, run) as store:
+            for key, fill in (("2024/INV-1.pdf", b"a"), ("INV-2.pdf", b"a"), ("2024/INV-1.pdf", b"b")):
+                with pytest.raises(PermanentError, match="no PDF"):
+                    await put_body(store, key, GivenBody(fill * size, b"end", error))
 
-        assert temps(root) == []
-    quarantine = root / ".bulkfetch/quarantine/run-1"
-    assert (quarantine / "2024/INV-1.pdf").read_bytes() == b"a" * size + b"end"
-    [second] = [path for path in quarantine.iterdir() if path.is_file()]
-    assert second.read_bytes() == b"b" * size + b"end"
+            assert temps(root) == []
+    bodies = [fill * size + b"end" for fill in (b"a", b"b")]
+    assert kept_in(root) == {hashlib.sha256(body).hexdigest(): body for body in bodies}
     assert not (root / "2024").exists()
 
 
@@ -187,9 +193,37 @@ async def test_conflicting_bytes_are_kept_aside(root: Path) -> None:
         error = await failure(store, "INV-1.pdf", b"%PDF-2")
 
         assert temps(root) == []
-    assert ".bulkfetch/quarantine/run-1/INV-1.pdf" in str(error)
-    assert (root / ".bulkfetch/quarantine/run-1/INV-1.pdf").read_bytes() == b"%PDF-2"
+    digest = hashlib.sha256(b"%PDF-2").hexdigest()
+    assert f".bulkfetch/quarantine/{digest}" in str(error)
+    assert error.refused == Refused(digest, 6)
+    assert kept_in(root) == {digest: b"%PDF-2"}
     assert (root / "INV-1.pdf").read_bytes() == b"%PDF-1"
+
+
+async def test_a_quarantine_that_takes_nothing_harms_nobody(root: Path) -> None:
+    """Where the quarantine is full or cannot be used, a refused invoice fails as it would otherwise, its error says
+    that the bytes are not kept, one message a run says why, and other objects are stored."""
+    (root / ".bulkfetch").mkdir(parents=True)
+    place, told = root / ".bulkfetch/quarantine", list[str]()
+    for run, limit in (("full", 5), ("unusable", 1000)):
+        if run == "unusable":
+            place.rmdir()
+            place.touch()
+        async with LocalStore.open(root, run, Quarantine(place, limit=limit, tell=told.append)) as store:
+            await put(store, f"{run}.pdf", b"%PDF-1")
+            for other in (b"%PDF-2", b"%PDF-3"):
+                error = await failure(store, f"{run}.pdf", other)
+                assert isinstance(error, PermanentError)
+                assert error.reason is Reason.CONFLICT
+                assert str(error).endswith("are not kept")
+            held = PermanentError(Reason.NOT_PDF, "no PDF", hold=True)
+            with pytest.raises(PermanentError, match="no PDF"):
+                await put_body(store, "held.pdf", GivenBody(bytes(MIB * 2), b"end", held))
+            assert temps(root) == []
+    full, unusable = told
+    assert "limits.quarantine" in full
+    assert str(place) in full
+    assert "cannot be kept" in unusable
 
 
 @pytest.mark.parametrize("key", ["planted", "planted/INV-1.pdf", "2024/planted", "2024/planted/INV-1.pdf"])
@@ -210,7 +244,7 @@ async def test_planted_symlinks_lead_nowhere(root: Path, tmp_path: Path, key: st
         assert await store.head([key]) == [None]
         with pytest.raises(FileNotFoundError):
             await anext(store.get(key))
-    assert (root / ".bulkfetch/quarantine/run-1" / key).read_bytes() == b"the same"
+    assert list(kept_in(root).values()) == [b"the same"]
     assert [path.read_bytes() for path in outside.iterdir()] == [b"the same"]
     assert not (tmp_path / "absent").exists()
 
