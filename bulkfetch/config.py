@@ -124,6 +124,7 @@ class Destination(Section, frozen=True, kw_only=True):
     key: Annotated[str, Meta(min_length=1)] = "{id}.pdf"
     share: bool = False
     wait_lock: DurationOrNone = 0.0
+    ignore: tuple[str, ...] = ("lost+found/",)
     endpoint: UrlOrNone = ""
     region: str = ""
     path_style: bool = True

@@ -11,6 +11,7 @@ from bulkfetch.cli.token_refusal import token_refusal
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bulkfetch.cli.run:command", "Archive every invoice that SOURCE names."),
     "plan": ("bulkfetch.cli.plan:command", "Show what a run would do; calls nothing."),
+    "verify": ("bulkfetch.cli.verify:command", "Read an archive back: missing, damaged, extra, and the chain."),
     "queue": ("bulkfetch.cli.queue:command", "Feed and look at the queue that many workers share."),
     "check": ("bulkfetch.cli.check:command", "Test configuration, token, API and destination before a run."),
     "sandbox": ("bulkfetch.cli.sandbox:command", "Serve a local stand-in for the API, with faults on demand."),

@@ -44,7 +44,7 @@ def read_whole(
         damaged: told the key of a part whose rows come from elsewhere.
 
     Raises:
-        DamagedManifest: an object is damaged or gone, and nothing else holds its rows; it names the object and a way out.
+        DamagedManifest: an object is damaged or gone, and nothing else holds its rows; it names object and a way out.
     """
     data = read(part.key)
     if data is not None and len(data) == part.size and are_rows(data):

@@ -25,7 +25,7 @@ from bulkfetch.models import Outcome, Row
 PAGE = 1000
 
 _LABEL = "the index of what the manifests say"
-_COLUMNS = "invoice_id, key, size, sha256"
+_COLUMNS = "invoices.invoice_id, invoices.key, size, sha256"
 _PAGE = f"""
 SELECT {_COLUMNS} FROM invoices WHERE state = 'stored' AND (key, invoice_id) > (?, ?)
 ORDER BY key, invoice_id LIMIT {PAGE}
@@ -35,10 +35,10 @@ SELECT {_COLUMNS} FROM json_each(?) AS wanted
 CROSS JOIN invoices ON invoices.invoice_id = wanted.value WHERE state = 'stored'
 """  # noqa: S608 - fixed names
 _UNDER = f"""
-SELECT {_COLUMNS} FROM json_each(?) AS wanted CROSS JOIN invoices ON key = wanted.value WHERE state = 'stored'
+SELECT {_COLUMNS} FROM json_each(?) AS wanted CROSS JOIN invoices ON invoices.key = wanted.value WHERE state = 'stored'
 """  # noqa: S608 - fixed names
 _OTHERS = """
-SELECT invoice_id, coalesce(state, 'unknown'), reason, accepted_reason FROM json_each(?) AS wanted
+SELECT invoices.invoice_id, coalesce(state, 'unknown'), reason, accepted_reason FROM json_each(?) AS wanted
 CROSS JOIN invoices ON invoices.invoice_id = wanted.value WHERE state IS NOT 'stored'
 """
 _MEETING = """

@@ -1,7 +1,7 @@
 """A listing of any length in the order of its keys, in flat memory: not every disk or bucket lists so."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -34,13 +34,13 @@ class SortedListing:
         finally:
             connection.close()
 
-    def fill(self, objects: Iterable[ObjectMeta]) -> int:
-        """Take `objects` in, in place of what was there; how many they are."""
+    def fill_anew(self, objects: Callable[[], Iterable[ObjectMeta]]) -> None:
+        """Take in `objects`, in place of what was there."""
         self._connection.execute("BEGIN")
         with self._connection:
             self._connection.execute("DELETE FROM found")
-            rows = ((found.key.encode("utf-8", _BEFORE), found.size) for found in objects)
-            return self._connection.executemany("INSERT INTO found VALUES (?, ?)", rows).rowcount
+            rows = ((found.key.encode("utf-8", _BEFORE), found.size) for found in objects())
+            self._connection.executemany("INSERT INTO found VALUES (?, ?)", rows)
 
     def __iter__(self) -> Iterator[ObjectMeta]:
         """The objects in the order of their keys' bytes, as SQLite and S3 sort text."""
