@@ -284,7 +284,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
             )
         if text:
             key = _VARIABLES[variable]
-            value = _listed(text) if default(key) == () else text
+            value = _listed(text) if isinstance(default(key), tuple) else text
             yield key, _Given(value, variable, from_text=True)
 
 

@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bulkfetch.cli.run:command", "Archive every invoice that SOURCE names."),
     "plan": ("bulkfetch.cli.plan:command", "Show what a run would do; calls nothing."),
     "verify": ("bulkfetch.cli.verify:command", "Read an archive back: missing, damaged, extra, and the chain."),
+    "export": ("bulkfetch.cli.export:command", "Write what an archive holds: .csv, .jsonl, or a BagIt bag."),
     "queue": ("bulkfetch.cli.queue:command", "Feed and look at the queue that many workers share."),
     "check": ("bulkfetch.cli.check:command", "Test configuration, token, API and destination before a run."),
     "sandbox": ("bulkfetch.cli.sandbox:command", "Serve a local stand-in for the API, with faults on demand."),

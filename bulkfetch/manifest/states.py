@@ -6,6 +6,8 @@ A line that is no row is told and left out; the other rows count.
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +20,7 @@ from bulkfetch.manifest.chain_check import Problem
 from bulkfetch.manifest.errors import sqlite_errors
 from bulkfetch.manifest.invoice_state import KEY_INDEX
 from bulkfetch.manifest.ledger_file import open_empty
-from bulkfetch.manifest.rows import read_whole_rows
+from bulkfetch.manifest.rows import decode_row, read_whole_rows
 from bulkfetch.manifest.runs import list_runs
 from bulkfetch.models import Outcome, Row
 
@@ -41,6 +43,7 @@ _OTHERS = """
 SELECT invoices.invoice_id, coalesce(state, 'unknown'), reason, accepted_reason FROM json_each(?) AS wanted
 CROSS JOIN invoices ON invoices.invoice_id = wanted.value WHERE state IS NOT 'stored'
 """
+_PLACES = "SELECT run, offset, invoice_id, accepted_reason FROM invoices ORDER BY run, offset, invoice_id"
 _MEETING = """
 SELECT group_concat(key, char(10)) FROM
     (SELECT key, fold(key) AS folded FROM invoices WHERE state = 'stored' ORDER BY folded, key)
@@ -150,6 +153,21 @@ class InvoiceStates:
             with disk_errors(f"read {path}"):
                 for rows, _, _ in self._whole_rows(path, 0, path.stat().st_size):
                     yield [row for row in rows if row.outcome is Outcome.STORED]
+
+    def rows(self) -> Iterator[tuple[Row | None, str, str | None]]:
+        """For each invoice the row that counts, its ID, and why it was accepted as a gap, if it was; in the order of
+        runs and rows. Of one that no run has tried there is no row."""
+        with sqlite_errors(_LABEL):
+            placed = self._connection.execute(_PLACES)
+            for run, places in groupby(placed, key=itemgetter(0)):
+                if not run:
+                    yield from ((None, invoice_id, accepted) for _, _, invoice_id, accepted in places)
+                    continue
+                path = self._root / MANIFESTS / f"{run}.jsonl"
+                with disk_errors(f"read {path}"), path.open("rb") as file:
+                    for _, offset, invoice_id, accepted in places:
+                        file.seek(offset)
+                        yield decode_row(file.readline()), invoice_id, accepted
 
     def _select(self, query: str, *parameters: str) -> list[Stored]:
         with sqlite_errors(_LABEL):
