@@ -133,6 +133,7 @@ class Destination(Section, frozen=True, kw_only=True):
     key: Annotated[str, Meta(min_length=1)] = "{id}.pdf"
     share: bool = False
     wait_lock: DurationOrNone = 0.0
+    ignore: tuple[str, ...] = ("lost+found/",)
     endpoint: UrlOrNone = ""
     region: str = ""
     path_style: bool = True
@@ -292,7 +293,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
             )
         if text:
             key = _VARIABLES[variable]
-            value = _listed(text) if default(key) == () else text
+            value = _listed(text) if isinstance(default(key), tuple) else text
             yield key, _Given(value, variable, from_text=True)
 
 

@@ -16,6 +16,7 @@ from bulkfetch.models import (
     ObjectMeta,
     PutResult,
     QueueStats,
+    ReadBack,
     Row,
 )
 
@@ -454,4 +455,33 @@ class SharedRate(Protocol):
 
     def pause(self, seconds: float) -> None:
         """Let every other worker pause for `seconds` from now: the API asked for it. Does not wait for them."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads an archive back. It creates and changes nothing, and needs no right to."""
+
+    at_once: int
+    """How many objects are best asked for in one call of `contents`."""
+
+    def listing(self, ignored: Callable[[str], bool]) -> Iterator[ObjectMeta]:
+        """Everything that lies in the archive, in any order, in flat memory; blocks. What is `ignored` is left out: it
+        is asked of keys, and of folders, which end with a slash.
+
+        Raises:
+            FatalError: it cannot be listed.
+            TransientError: the listing broke off.
+        """
+        ...
+
+    async def sizes(self, keys: Sequence[str]) -> Sequence[ObjectMeta | None]:
+        """What is under each of `keys`, in their order; None where there is nothing."""
+        ...
+
+    async def contents(self, keys: Sequence[str]) -> Sequence[ReadBack | None]:
+        """What each of the objects under `keys` holds, in their order; None where there is none.
+
+        Raises:
+            FatalError: the store does not answer.
+        """
         ...

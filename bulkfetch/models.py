@@ -94,6 +94,19 @@ class ObjectMeta(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What an object holds: bytes, and their SHA-256 in lower-case hex; or in words why it could not be read (`flaw`).
+
+    `noted` says that this is the store's own checksum, kept since the object was put: nothing was downloaded.
+    """
+
+    size: int
+    sha256: str
+    flaw: str | None = None
+    noted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PutResult:
     """A durable object: what is under `key` has exactly this `size` (bytes) and `sha256` (lower-case hex).
 
@@ -283,13 +296,21 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     versions: Mapping[str, str]
 
 
+class SealedPart(msgspec.Struct, frozen=True):
+    """The first `bytes` bytes of a manifest, and their SHA-256 in lower-case hex."""
+
+    bytes: int
+    sha256: str
+
+
 class Summary(RunResult, frozen=True, kw_only=True):
     """A run's sealed record, written last: a run that has one ended in order.
 
     `shared` says that others could be at work on the archive at the same time. `manifest` names the run's rows below
     `manifests/`; `manifest_sha256` is the SHA-256 of them all, in hex. `previous` and `previous_sha256` name and seal
     the summary before this one, which makes a chain of hashes. `beside` maps the names of summaries by runs at work at
-    the same time, which no other summary follows, to their SHA-256.
+    the same time, which no other summary follows, to their SHA-256. `unfinished` seals, by run, what there was of the
+    manifests of runs without a summary, as far as no earlier summary does.
     """
 
     v: int = 1
@@ -301,6 +322,7 @@ class Summary(RunResult, frozen=True, kw_only=True):
     previous: str | None
     previous_sha256: str | None
     beside: Mapping[str, str]
+    unfinished: Mapping[str, SealedPart]
 
 
 def utc_iso(moment: datetime) -> str:

@@ -14,6 +14,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("bulkfetch.cli.status:command", "Show how an archive is: the last run, what is missing, runs at work."),
     "retry": ("bulkfetch.cli.retry:command", "Try what is unresolved again, from the manifests alone."),
     "accept": ("bulkfetch.cli.accept:command", "Record that invoices will not come, or take that back."),
+    "verify": ("bulkfetch.cli.verify:command", "Read an archive back: missing, damaged, extra, and the chain."),
+    "export": ("bulkfetch.cli.export:command", "Write what an archive holds: .csv, .jsonl, or a BagIt bag."),
     "queue": ("bulkfetch.cli.queue:command", "Feed and look at the queue that many workers share."),
     "check": ("bulkfetch.cli.check:command", "Test configuration, token, API and destination before a run."),
     "sandbox": ("bulkfetch.cli.sandbox:command", "Serve a local stand-in for the API, with faults on demand."),

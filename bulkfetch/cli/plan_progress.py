@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.live import Live
 from rich.text import Text
 
@@ -35,9 +35,17 @@ class PlanProgress:
 @contextmanager
 def plan_progress() -> Iterator[PlanProgress]:
     """What shows the numbers on stderr while the block lasts, if that is a terminal; they are erased at the end."""
-    progress, console = PlanProgress(), Console(stderr=True, highlight=False)
-    if console.is_dumb_terminal or not console.is_terminal:
+    progress = PlanProgress()
+    with drawn(progress):
         yield progress
+
+
+@contextmanager
+def drawn(progress: ConsoleRenderable) -> Iterator[None]:
+    """Draw `progress` on stderr while the block lasts, if that is a terminal; it is erased at the end."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_dumb_terminal or not console.is_terminal:
+        yield
         return
     with Live(
         progress,
@@ -46,4 +54,4 @@ def plan_progress() -> Iterator[PlanProgress]:
         transient=True,
         redirect_stdout=False,
     ):
-        yield progress
+        yield

@@ -9,6 +9,7 @@ from rich.text import Text
 from bulkfetch.cli.log import Level, log_record
 from bulkfetch.cli.output import OUTCOME_STYLE, as_json, emit, human_bytes, human_seconds
 from bulkfetch.errors import ExitCode, Reason
+from bulkfetch.manifest.chain import head_of
 from bulkfetch.models import Outcome, RequestCounts, Summary
 from bulkfetch.text import printable
 
@@ -43,7 +44,7 @@ def print_summary(summary: Summary, log_format: str) -> None:
     if log_format == "json":
         level = Level.INFO if summary.exit_code == ExitCode.COMPLETE else Level.ERROR
         record = log_record(level, "Summary", printable(_headline(summary)[0]))
-        emit(sys.stderr, as_json(record | {"summary": summary}))
+        emit(sys.stderr, as_json(record | {"summary": summary, "head": head_of(summary)}))
         return
     Console(stderr=True, highlight=False).print(summary_text(summary), soft_wrap=True)
 
@@ -70,6 +71,7 @@ def summary_text(summary: Summary) -> Text:
     if summary.manifest:
         path = f"{summary.destination.rstrip('/')}/manifests/{summary.manifest}"
         text.append(f"  manifest    {printable(path, limit=2000)}\n")
+        text.append(f"  head        {head_of(summary)}\n")
     if advice := _advice(summary):
         text.append("  next        ").append(advice + "\n", style="bold")
     text.rstrip()

@@ -1,6 +1,7 @@
 """What every run durably recorded: manifests (the truth), the ledger (their index), runs and their summaries."""
 
-from bulkfetch.manifest.chain import Problem, read_summary, verify_chain
+from bulkfetch.manifest.chain import read_summary
+from bulkfetch.manifest.chain_check import Problem, verify_chain
 from bulkfetch.manifest.ledger import LedgerIndex
 from bulkfetch.manifest.rows import decode_row, encode_rows, read_rows
 from bulkfetch.manifest.runs import (

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from bulkfetch.errors import FatalError
+from bulkfetch.errors import DamagedManifest
 from bulkfetch.keys import MANIFESTS, STATE
 from bulkfetch.manifest.runs import RUN_ID
 from bulkfetch.models import ObjectMeta
@@ -105,10 +105,10 @@ def segments(objects: Iterable[ObjectMeta]) -> list[Part]:
     return [Part(meta.key, meta.size, int(match["first"]), int(match["first"])) for meta, match in found if match]
 
 
-def missing_part(run: str, number: int) -> FatalError:
+def missing_part(run: str, number: int) -> DamagedManifest:
     """What to raise where no object of `run` holds the segment `number`."""
     first = segment_key(run, number)
-    return FatalError(
+    return DamagedManifest(
         f"the manifest of run {printable(run)} is damaged: segments are missing from {first} on: {HEALING}"
     )
 
@@ -117,7 +117,7 @@ def in_order(run: str, parts: Iterable[Part]) -> Sequence[Part]:
     """`parts`, which are all of the manifest of `run`, from its first segment to its last.
 
     Raises:
-        FatalError: there is a hole: rows are missing.
+        DamagedManifest: there is a hole: rows are missing.
     """
     ordered = sorted(parts, key=lambda part: part.first)
     expected = 1

@@ -58,13 +58,17 @@ RUNNING = 120.0
 
 
 class Mirror:
-    """Keeps `root`, the local copy, equal to what `objects` hold. Blocks; for one thread at a time."""
+    """Keeps `root`, the local copy, equal to what `objects` hold. Blocks; for one thread at a time.
+
+    `damaged` are the keys of parts that `pull` found damaged or gone, and whose rows it had from elsewhere.
+    """
 
     def __init__(self, objects: Objects, root: Path) -> None:
         self._objects = objects
         self._root = root
         self._run: str | None = None
         self._number = 0
+        self.damaged = list[str]()
         self._loose: list[bytes] = []
         self._failure: str | None = None
         self._give_up = threading.Event()
@@ -228,7 +232,7 @@ class Mirror:
         return parts[known:]
 
     def _pull_rows(self, unread: Sequence[tuple[str, Part]]) -> None:
-        for (run, _), data in read_ahead(lambda each: read_whole(*each, self._read), unread):
+        for (run, _), data in read_ahead(lambda each: read_whole(*each, self._read, self.damaged.append), unread):
             with (self._root / MANIFESTS / f"{run}.jsonl").open("ab") as file:
                 file.write(data)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from bulkfetch.errors import FatalError
+from bulkfetch.errors import DamagedManifest
 from bulkfetch.manifest.bucket_layout import HEALING, Part, segment_key
 from bulkfetch.manifest.rows import are_rows
 from bulkfetch.text import printable
@@ -34,14 +34,17 @@ def read_ahead(read: Callable[[_Item], _Read], items: Iterable[_Item]) -> Iterat
         readers.shutdown(cancel_futures=True)
 
 
-def read_whole(run: str, part: Part, read: Callable[[str], bytes | None]) -> bytes:
+def read_whole(
+    run: str, part: Part, read: Callable[[str], bytes | None], damaged: Callable[[str], None] = lambda _: None
+) -> bytes:
     """The rows of `part` of `run`. Those of a pack that is damaged or gone come from the segments that it holds.
 
     Args:
         read: the object under a key; None if there is none.
+        damaged: told the key of a part whose rows come from elsewhere.
 
     Raises:
-        FatalError: an object is damaged or gone, and nothing else holds its rows; it names the object and a way out.
+        DamagedManifest: an object is damaged or gone, and nothing else holds its rows; it names object and a way out.
     """
     data = read(part.key)
     if data is not None and len(data) == part.size and are_rows(data):
@@ -50,5 +53,6 @@ def read_whole(run: str, part: Part, read: Callable[[str], bytes | None]) -> byt
     segments = [] if keys == [part.key] else [read(key) for key in keys]
     whole = [segment for segment in segments if segment and are_rows(segment)]
     if segments and len(whole) == len(segments):
+        damaged(part.key)
         return b"".join(whole)
-    raise FatalError(f"{printable(part.key)} in the bucket is {'gone' if data is None else 'damaged'}: {HEALING}")
+    raise DamagedManifest(f"{printable(part.key)} in the bucket is {'gone' if data is None else 'damaged'}: {HEALING}")

@@ -1,39 +1,31 @@
 """The summaries of the runs, and the chain of hashes that seals them and the manifests.
 
 Each summary ends with a seal, the SHA-256 of its own bytes, and names the SHA-256 of its manifest and of the summary
-before it. So a change to any file of the archive's past breaks a link that can be checked.
+before it. So a change to any file of the archive's past breaks a link that can be checked (`chain_check`). A run that
+died leaves no summary: the next one seals the rows that it left, up to their last byte. So it does with the rows of a
+run that is still at work.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from bulkfetch.durable import disk_errors, replace_file
-from bulkfetch.errors import FatalError, UsageError
+from bulkfetch.errors import FatalError
 from bulkfetch.keys import MANIFESTS
+from bulkfetch.manifest.row_file import whole_size
 from bulkfetch.manifest.rows import refuse_newer
 from bulkfetch.manifest.runs import Run, list_runs
-from bulkfetch.models import RunResult, Summary
+from bulkfetch.models import RunResult, SealedPart, Summary
 from bulkfetch.text import printable
 
 SUMMARY_VERSION = 1
 
-CLOCK_TOLERANCE = timedelta(minutes=1)
-"""By how much the clocks of two machines at work on one archive may differ."""
-
 _SEAL = b',\n  "seal": "'
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A broken link or seal: `file` is relative to the archive, `message` says what is wrong with it."""
-
-    file: str
-    message: str
 
 
 def read_summary(path: Path) -> Summary:
@@ -44,7 +36,12 @@ def read_summary(path: Path) -> Summary:
         UsageError: a newer bulkfetch wrote it.
     """
     with disk_errors(f"read {path}"):
-        return _decode_summary(path.read_bytes(), path.name)
+        return decode_summary(path.read_bytes(), path.name)
+
+
+def head_of(summary: Summary) -> str:
+    """The SHA-256, in hex, of the file of `summary`: whoever keeps it can tell later that nothing before it changed."""
+    return hashlib.sha256(_encode_summary(summary)).hexdigest()
 
 
 def write_summary(
@@ -58,7 +55,9 @@ def write_summary(
         FatalError: the summary cannot be written.
     """
     with disk_errors(f"write the summary of run {run}"):
-        heads = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _chain_heads(list_runs(root))}
+        runs = [other for other in list_runs(root) if other.id != run]
+        summaries = _readable(runs)
+        heads = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _chain_heads(runs, summaries)}
         previous = max(heads, default=None)
         sealed = Summary(
             **msgspec.structs.asdict(result),
@@ -70,6 +69,7 @@ def write_summary(
             previous=previous,
             previous_sha256=heads.pop(previous) if previous else None,
             beside=heads,
+            unfinished=_unsealed_parts(runs, summaries.values()),
         )
         path = root / MANIFESTS / f"{run}.json"
         # Beside it, not below .bulkfetch: the manifests may have a file system of their own.
@@ -77,95 +77,50 @@ def write_summary(
     return sealed
 
 
-def verify_chain(root: Path) -> list[Problem]:
-    """The problems of the summaries and of the manifests that they seal. Every changed byte is found, and every lost
-    file except the newest summary. Nothing seals the manifests of runs that died, so they are not judged.
-
-    Raises:
-        FatalError: a file cannot be read.
-        UsageError: a newer bulkfetch wrote a summary.
-    """
-    problems = []
-    runs = [run for run in list_runs(root) if run.summary]
-    digests: dict[str, str] = {}
-    summaries: dict[str, Summary] = {}
-    for run in runs:
-        path = root / MANIFESTS / f"{run.id}.json"
-        with disk_errors(f"read {path}"):
-            data = path.read_bytes()
-        digests[path.name] = hashlib.sha256(data).hexdigest()
-        try:
-            summaries[path.name] = _decode_summary(data, path.name)
-        except UsageError:
-            raise
-        except FatalError as error:
-            problems.append(Problem(f"{MANIFESTS}/{path.name}", str(error)))
-            continue
-        problems += _manifest_problems(run, summaries[path.name])
-    return problems + _link_problems(summaries, digests)
-
-
-def _manifest_problems(run: Run, summary: Summary) -> list[Problem]:
-    file = f"{MANIFESTS}/{run.id}.jsonl"
-    if run.manifest is None:
-        # In a bucket a run without rows has no object but its summary.
-        empty = not summary.manifest_rows and summary.manifest != f"{run.id}.jsonl"
-        return [] if empty else [Problem(file, "it is missing, but its run has a summary")]
-    digest = hashlib.sha256()
-    rows = 0
-    with disk_errors(f"read {run.manifest}"), run.manifest.open("rb") as manifest:
-        while block := manifest.read(1 << 20):
-            digest.update(block)
-            rows += block.count(b"\n")
-    if digest.hexdigest() != summary.manifest_sha256:
-        return [Problem(file, "it is not as its run wrote it (SHA-256 differs from the summary's)")]
-    if rows != summary.manifest_rows:
-        return [Problem(file, f"it holds {rows} rows, the summary says {summary.manifest_rows}")]
-    return []
-
-
-def _link_problems(summaries: dict[str, Summary], digests: dict[str, str]) -> list[Problem]:
-    problems = []
-    followers: dict[str | None, list[str]] = {}
-    for name, summary in summaries.items():
-        for previous, sha256 in _sealed_by(summary).items():
-            if previous not in digests:
-                problems.append(Problem(f"{MANIFESTS}/{printable(previous)}", f"it is missing, but {name} follows it"))
-            elif digests[previous] != sha256:
-                problems.append(Problem(f"{MANIFESTS}/{previous}", f"it is not as it was when {name} sealed it"))
-        before = followers.setdefault(summary.previous, [])
-        for other in before:
-            if not _at_the_same_time(summaries[other], summary):
-                message = f"the chain forks: {other} follows the same summary"
-                problems.append(Problem(f"{MANIFESTS}/{name}", message))
-                break
-        before.append(name)
-    return problems
-
-
-def _at_the_same_time(one: Summary, other: Summary) -> bool:
-    """Whether neither run could know of the other's end: the workers of a queue, or two machines on one bucket."""
-    latest_start = datetime.fromisoformat(max(one.started_at, other.started_at))
-    return datetime.fromisoformat(min(one.finished_at, other.finished_at)) > latest_start - CLOCK_TOLERANCE
-
-
-def _sealed_by(summary: Summary) -> dict[str, str]:
+def sealed_by(summary: Summary) -> dict[str, str]:
     """The summaries that `summary` seals, with their SHA-256."""
     previous = {} if summary.previous is None else {summary.previous: summary.previous_sha256 or ""}
     return {**previous, **summary.beside}
 
 
-def _chain_heads(runs: Sequence[Run]) -> list[Path]:
+def _readable(runs: Sequence[Run]) -> dict[str, Summary]:
+    """The summaries of `runs` by name. `verify_chain` reports those that are damaged; a run can be chained behind
+    them."""
+    found = {}
+    for path in (run.summary for run in runs if run.summary):
+        with suppress(FatalError):
+            found[path.name] = read_summary(path)
+    return found
+
+
+def _chain_heads(runs: Sequence[Run], summaries: Mapping[str, Summary]) -> list[Path]:
     """The summaries that no other one follows: one, unless several runs were at work at a time."""
     heads = {run.summary.name: run.summary for run in runs if run.summary}
-    for path in list(heads.values()):
-        try:
-            sealed = _sealed_by(read_summary(path))
-        except FatalError:  # `verify_chain` reports it; a new run can still be chained behind it
-            continue
-        for name in sealed:
+    for summary in summaries.values():
+        for name in sealed_by(summary):
             heads.pop(name, None)
     return list(heads.values())
+
+
+def _unsealed_parts(runs: Sequence[Run], summaries: Collection[Summary]) -> dict[str, SealedPart]:
+    """What no summary seals yet of the manifests of `runs` without one: each up to the end of its whole rows."""
+    known = Counter[str]()
+    for summary in summaries:
+        known |= Counter({run: part.bytes for run, part in summary.unfinished.items()})
+    parts = {}
+    for run in runs:
+        if run.manifest and not run.summary and (end := whole_size(run.manifest)) > known[run.id]:
+            parts[run.id] = SealedPart(end, _digest(run.manifest, end))
+    return parts
+
+
+def _digest(path: Path, end: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while end > 0 and (block := file.read(min(end, 1 << 20))):
+            digest.update(block)
+            end -= len(block)
+    return digest.hexdigest()
 
 
 def _encode_summary(summary: Summary) -> bytes:
@@ -177,7 +132,7 @@ def _seal(body: bytes) -> bytes:
     return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
 
 
-def _decode_summary(data: bytes, name: str) -> Summary:
+def decode_summary(data: bytes, name: str) -> Summary:
     refuse_newer(data, SUMMARY_VERSION)
     if _seal(data.rpartition(_SEAL)[0]) != data:
         raise FatalError(f"the summary {printable(name)} is damaged: it is not as its run wrote it")

@@ -1,6 +1,6 @@
 """Manifest rows as lines of JSON, and back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -93,6 +93,51 @@ def read_blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[
                 raise _damaged(path, offset, block)
             offset += len(block)
             yield rows, block, offset
+
+
+def read_whole_rows(
+    path: Path, start: int, end: int, damaged: Callable[[int], None]
+) -> Iterator[tuple[list[Row], bytes, int]]:
+    """As `read_blocks`, but a line that is no row that this version knows is left out, and its number (1-based) told to
+    `damaged`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        offset = start
+        while offset < end and (block := file.read(min(BLOCK_BYTES, end - offset))):
+            block += file.readline() if not block.endswith(b"\n") else b""
+            for rows, lines, after in _good_stretches(path, offset, block, damaged):
+                yield rows, lines, offset + after
+            offset += len(block)
+
+
+def _good_stretches(
+    path: Path, offset: int, block: bytes, damaged: Callable[[int], None]
+) -> Iterator[tuple[list[Row], bytes, int]]:
+    """The rows of `block`, each stretch with its lines and where it ends in the block."""
+    if (rows := _decode_block(block)) is not None:
+        yield rows, block, len(block)
+        return
+    good: list[Row] = []
+    lines: list[bytes] = []
+    end, before = 0, _lines_before(path, offset)
+    for number, bare in enumerate(block.removesuffix(b"\n").split(b"\n"), before + 1):
+        line = block[end : end + len(bare) + 1]
+        row = _decode_block(line) if line.endswith(b"\n") else None
+        if row is None:
+            damaged(number)
+            if good:
+                yield good, b"".join(lines), end
+            good, lines = [], []
+        else:
+            good += row
+            lines.append(line)
+        end += len(line)
+    if good:
+        yield good, b"".join(lines), end
 
 
 def _decode_block(block: bytes) -> list[Row] | None:

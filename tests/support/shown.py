@@ -65,4 +65,5 @@ def summary(
         previous=None,
         previous_sha256=None,
         beside={},
+        unfinished={},
     )

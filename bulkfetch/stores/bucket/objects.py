@@ -24,6 +24,18 @@ class BucketObjects:
         except FileNotFoundError:
             raise no_bucket(self._name) from None
 
+    def replace(self, key: str, data: bytes) -> None:
+        """Put `data` under `key`, durably, in place of what may be there.
+
+        Raises:
+            TransientError, FatalError: as the others.
+        """
+        try:
+            with bucket_errors(self._name):
+                obstore.put(self._objects, key, data, use_multipart=False)
+        except FileNotFoundError:
+            raise no_bucket(self._name) from None
+
     def read(self, key: str) -> bytes:
         """See `interfaces.Objects.read`."""
         with bucket_errors(self._name):

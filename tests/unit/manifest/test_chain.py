@@ -1,14 +1,19 @@
 """Summaries that are sealed, and a chain in which every change shows."""
 
+import hashlib
 import shutil
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.runs import RUNS, finish
+from support.rows import row
+from support.runs import RUNS, begin, finish
 
 from bulkfetch.errors import ExitCode, FatalError, UsageError
-from bulkfetch.manifest import list_runs, read_summary, unfinished_runs, verify_chain
+from bulkfetch.manifest import encode_rows, list_runs, read_summary, unfinished_runs, verify_chain
+from bulkfetch.manifest.chain import head_of
+from bulkfetch.manifest.chain_check import check_chain
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +135,60 @@ def test_what_is_no_summary_is_damage(tmp_path):
     (tmp_path / "x.json").write_bytes(b"[]")
     with pytest.raises(FatalError, match=r"x\.json"):
         read_summary(tmp_path / "x.json")
+
+
+def finished(invoice_id, moment):
+    return msgspec.structs.replace(row(invoice_id), finished_at=moment)
+
+
+def test_the_rows_of_a_run_that_died_are_sealed_by_the_next(tmp_path):
+    """A run without a summary is sealed once by the run after it: each changed, lost and added byte of what it had
+    written shows. What it writes later, for it may be alive, does not."""
+    data = begin(tmp_path, RUNS[0])
+    manifest = tmp_path / "manifests" / f"{RUNS[0]}.jsonl"
+    sealed = finish(tmp_path, RUNS[1])
+    assert [*sealed.unfinished] == [RUNS[0]]
+    assert finish(tmp_path, RUNS[2]).unfinished == {}
+    assert verify_chain(tmp_path) == []
+    for changed in (data[:-1], data[: len(data) // 2], data[:40] + b"!" + data[41:], b"\n" + data):
+        manifest.write_bytes(changed)
+        assert [problem.file for problem in verify_chain(tmp_path)] == [f"manifests/{RUNS[0]}.jsonl"]
+    late = encode_rows([finished("late", "2025-01-04T00:00:00.000Z")])
+    manifest.write_bytes(data + late + b'{"torn')
+    assert verify_chain(tmp_path) == []
+    assert check_chain(tmp_path).unsealed == [RUNS[0]]
+    manifest.unlink()
+    assert [problem.file for problem in verify_chain(tmp_path)] == [f"manifests/{RUNS[0]}.jsonl"]
+
+
+def test_what_grows_after_it_was_sealed_is_sealed_again(tmp_path):
+    """The rows that a run without a summary has by now are sealed by each later run, up to where they end."""
+    data = begin(tmp_path, RUNS[0])
+    finish(tmp_path, RUNS[1])
+    more = encode_rows([finished("late", "2025-01-02T12:00:00.000Z")])
+    (tmp_path / "manifests" / f"{RUNS[0]}.jsonl").write_bytes(data + more)
+    assert finish(tmp_path, RUNS[2]).unfinished[RUNS[0]].bytes == len(data + more)
+    assert verify_chain(tmp_path) == []
+
+
+def test_rows_smuggled_in_behind_a_seal_are_found(tmp_path):
+    """A manifest without a summary, or more rows in one, whose rows are older than a later run, which did not seal
+    them, was not there when that run ended."""
+    data = begin(tmp_path, RUNS[0])
+    finish(tmp_path, RUNS[1])
+    old = encode_rows([finished("old", "2025-01-01T00:00:00.000Z")])
+    (tmp_path / "manifests" / f"{RUNS[0]}.jsonl").write_bytes(data + old)
+    smuggled = "20250101T120000Z-00000f"
+    (tmp_path / "manifests" / f"{smuggled}.jsonl").write_bytes(old)
+    assert [problem.file for problem in verify_chain(tmp_path)] == [
+        f"manifests/{RUNS[0]}.jsonl", f"manifests/{smuggled}.jsonl",
+    ]  # fmt: skip
+
+
+def test_the_head_is_the_digest_of_the_newest_summary(tmp_path):
+    """What a run tells as its head is what `sha256sum` says of its summary; no other summary seals it."""
+    finish(tmp_path, RUNS[0])
+    summary = finish(tmp_path, RUNS[1])
+    data = (tmp_path / "manifests" / f"{RUNS[1]}.json").read_bytes()
+    assert head_of(summary) == hashlib.sha256(data).hexdigest()
+    assert check_chain(tmp_path).heads() == [f"{RUNS[1]}.json"]
