@@ -10,19 +10,22 @@ from bulkfetch.interfaces import History, Manifest, Source, Store
 from bulkfetch.keys import KeyTemplate
 from bulkfetch.net.doubts import Doubts
 from bulkfetch.pipeline.adoption import Adoption
+from bulkfetch.pipeline.again import Again
 from bulkfetch.pipeline.canary import Canary
 from bulkfetch.pipeline.corrections import Corrections
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
-from bulkfetch.pipeline.not_ready import ByTheClock, InTheQueue, Waits
+from bulkfetch.pipeline.job import Job
+from bulkfetch.pipeline.not_ready import ByTheClock, InTheQueue, WaitingRoom, Waits
 from bulkfetch.pipeline.pool import Afterwards, Pool
 from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
 from bulkfetch.pipeline.refusals import Refusals
+from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_look import SecondLook
-from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue
+from bulkfetch.pipeline.second_pass import AtTheEnd, BackToTheQueue, SecondPass
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.triage import Looks, Triage
 
@@ -59,7 +62,7 @@ def open_pipeline(
         shared: other runs are at work on the archive at the same time.
         limit: how many invoices are fetched at most; 0 sets no limit.
     """
-    in_hand = InHand()
+    in_hand, rendezvous = InHand(), Rendezvous[Job]()
     canary = Canary(max_failed_ratio=max_failed_ratio, others_may_take=source.capabilities.shared)
     waits = Waits(wait_max)
     rows = RowWriter(run, utc_now)
@@ -85,6 +88,14 @@ def open_pipeline(
         utc_now=utc_now,
         workers=workers,
     )
+    waiting: WaitingRoom
+    second_pass: SecondPass
+    if source.capabilities.comes_again:
+        waiting = InTheQueue(waits, canary, in_hand, source)
+        second_pass = BackToTheQueue(source, lambda: recorder.tally.answered)
+    else:
+        waiting = ByTheClock(waits, canary, in_hand, again=rendezvous.put_back)
+        second_pass = AtTheEnd()
     looks = Looks(head=store.head, stored=store.cheap_head, unrecorded=adopting or (shared and store.cheap_head))
     return Pool(
         source=source,
@@ -93,15 +104,8 @@ def open_pipeline(
         adoption=Adoption(store=store, history=history, rows=rows, keys=keys),
         rows=rows,
         recorder=recorder,
-        second_pass=(
-            BackToTheQueue(source, lambda: recorder.tally.answered) if source.capabilities.comes_again else AtTheEnd()
-        ),
-        refusals=Refusals(history),
-        not_ready=lambda again: (
-            InTheQueue(waits, canary, in_hand, source)
-            if source.capabilities.comes_again
-            else ByTheClock(waits, canary, in_hand, again=again)
-        ),
+        again=Again(waiting, second_pass, Refusals(history), in_hand),
+        rendezvous=rendezvous,
         afterwards=Afterwards(recheck, second_look),
         canary=canary,
         in_hand=in_hand,

@@ -10,24 +10,22 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from bulkfetch.errors import Aborted, BulkfetchError, Deferred, FatalError, PermanentError, TransientError
+from bulkfetch.errors import Aborted, BulkfetchError, FatalError, PermanentError, TransientError
 from bulkfetch.events import Estimated, Listener
 from bulkfetch.interfaces import Landed, Source, Taken
 from bulkfetch.models import InputRow, PutResult, Row
 from bulkfetch.pipeline.adoption import Adoption
+from bulkfetch.pipeline.again import Again
 from bulkfetch.pipeline.canary import CANARY_IN_FLIGHT, Canary
 from bulkfetch.pipeline.fetcher import Fetcher
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
-from bulkfetch.pipeline.not_ready import WaitingRoom
 from bulkfetch.pipeline.quota import Quota
 from bulkfetch.pipeline.recheck import Recheck
 from bulkfetch.pipeline.recorder import Recorder
-from bulkfetch.pipeline.refusals import Refusals
 from bulkfetch.pipeline.rendezvous import Rendezvous
 from bulkfetch.pipeline.rows import RowWriter
 from bulkfetch.pipeline.second_look import SecondLook
-from bulkfetch.pipeline.second_pass import SecondPass
 from bulkfetch.pipeline.stop import Stop
 from bulkfetch.pipeline.tally import Tally
 from bulkfetch.pipeline.triage import Triage
@@ -51,7 +49,6 @@ class Pool:
     Mutable: `_crew`, the workers' task group while more of them may be started, and `_to_start`, how many more.
 
     Args:
-        not_ready: makes the waiting room; it is told where a job goes whose time has come.
         in_hand: the count of what is on its way, which `recorder` keeps, too.
         workers: invoices being asked for or downloaded at once.
         drain: seconds that work in hand may take after a stop.
@@ -66,10 +63,9 @@ class Pool:
         adoption: Adoption,
         rows: RowWriter,
         recorder: Recorder,
-        second_pass: SecondPass,
+        again: Again,
         afterwards: Afterwards,
-        not_ready: Callable[[Callable[[Job], None]], WaitingRoom],
-        refusals: Refusals,
+        rendezvous: Rendezvous[Job],
         canary: Canary,
         in_hand: InHand,
         quota: Quota,
@@ -85,9 +81,9 @@ class Pool:
         self._adoption = adoption
         self._rows = rows
         self._recorder = recorder
-        self._second_pass = second_pass
+        self._again = again
         self._afterwards = afterwards
-        self._refusals = refusals
+        self._rendezvous = rendezvous
         self._canary = canary
         self._in_hand = in_hand
         self._quota = quota
@@ -96,8 +92,6 @@ class Pool:
         self._utc_now = utc_now
         self._to_start = workers
         self._drain = drain
-        self._rendezvous = Rendezvous[Job]()
-        self._not_ready = not_ready(self._rendezvous.put_back)
         self._crew: TaskGroup | None = None
 
     @property
@@ -149,7 +143,7 @@ class Pool:
 
     async def _come_to_rest(self) -> None:
         """Bring every body that was read to its row, and hand back the invoices that are still put off."""
-        waiting = self._not_ready.take()
+        waiting = self._again.take_waiting()
         while True:
             for job in self._rendezvous.take_returned():
                 await self._process(job)
@@ -157,7 +151,7 @@ class Pool:
                 break
             await self._in_hand.change()
         # What came back may have been put off just now.
-        left = [*waiting, *self._not_ready.take(), *self._second_pass.take()]
+        left = [*waiting, *self._again.take_waiting(), *self._again.take_put_off()]
         await self._recorder.release([job.delivery for job in left])
         await self._recorder.caught_up()
         await self._recorder.resolve_held_back()
@@ -180,7 +174,7 @@ class Pool:
                         reading.cancel()
             # What was put off is tried once more when everything else is done: the trouble may have passed.
             await self._in_hand.none()
-            await self._hand_out(self._second_pass.take())
+            await self._hand_out(self._again.take_put_off())
             await self._in_hand.none()
             await self._afterwards.recheck.finish()
             self.tally.read_to_end = not self._quota.exceeded
@@ -218,7 +212,7 @@ class Pool:
             while waiting:
                 if self._canary.passed:
                     self._start_workers(self._to_start)
-                await self._not_ready.room()
+                await self._again.room()
                 await self._rendezvous.wait_receiver()
                 if self._rendezvous.send_nowait(waiting[0]):
                     waiting.popleft()
@@ -255,7 +249,7 @@ class Pool:
     async def _outcome(self, job: Job) -> Row | None:
         """The row for `job`; None if the store has it now, or it was put off."""
         landed, job.landed = job.landed, None
-        if landed is None and self._not_ready.until_its_time(job):
+        if landed is None and self._again.until_its_time(job):
             return None
         try:
             if landed is None:
@@ -266,13 +260,8 @@ class Pool:
                 return await self._settle(job, landed)
             await self._fetch(job, landed)
         except TransientError as error:
-            if isinstance(error, Deferred) and await self._not_ready.wait(job, error):
-                return None
-            judged = await self._refusals.judge(job, error)
-            if judged is error and error.second_pass and not job.final and await self._second_pass.put_off(job):
-                self._in_hand.ended()
-                return None
-            return self._rows.failed(job, judged)
+            judged = await self._again.last_word(job, error)
+            return None if judged is None else self._rows.failed(job, judged)
         except PermanentError as error:
             return self._rows.failed(job, error)
         return None
@@ -301,7 +290,7 @@ class Pool:
         # Without a crew the run comes to rest, after a cancellation that nobody announced as a stop, too.
         if self._stop.requested.is_set() or self._crew is None:
             raise Aborted("the run is ending")
-        fresh = not (job.final or self._second_pass.was_put_off(job.delivery.invoice_id))
+        fresh = self._again.is_fresh(job)
         self._adoption.expect(job)
         committed = partial(self._committed, job)
         if failed is None:
@@ -322,6 +311,5 @@ class Pool:
         self._rendezvous.put_back(job)
 
     def _end(self, job: Job, row: Row) -> None:
-        self._second_pass.forget(job.delivery.invoice_id)
-        self._not_ready.forget(job.delivery.invoice_id)
+        self._again.forget(job.delivery.invoice_id)
         self._recorder.add(job.delivery, row)
