@@ -12,6 +12,7 @@ from anyio import to_thread
 from bulkfetch.app.look import Place, find_place, insist_on_archive, turns_file
 from bulkfetch.app.open_archive import utc_now
 from bulkfetch.app.open_input import open_rows
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.app.summary import versions
 from bulkfetch.config import Config
 from bulkfetch.errors import ExitCode, Reason, UsageError
@@ -78,7 +79,7 @@ def accept_invoices(config: Config, word: Word, *, environ: Mapping[str, str]) -
         UsageError: there is no archive, or something is no invoice ID, or no such rows count; nothing is recorded.
         FatalError: the archive cannot be read or written.
     """
-    return anyio.run(_accept, config, word, environ)
+    return anyio.run(_accept, config, word, with_way_out(environ, config.api))
 
 
 def read_ids(config: Config, file: str, notify: Listener) -> list[str]:

@@ -14,7 +14,8 @@ import msgspec
 
 from bulkfetch.app.export_bag import write_bag
 from bulkfetch.app.open_archive import is_bucket, local_root, readable_manifests
-from bulkfetch.config import Destination
+from bulkfetch.app.outside import with_way_out
+from bulkfetch.config import Config
 from bulkfetch.durable import disk_errors
 from bulkfetch.errors import DamagedManifest, UsageError
 from bulkfetch.manifest import Problem, list_runs, read_rows
@@ -48,14 +49,15 @@ class Wanted:
     encoding: str = "utf-8"
 
 
-def export_archive(archive: Destination, file: Path, wanted: Wanted, environ: Mapping[str, str]) -> int:
-    """Write what `archive` holds to `file`: a .csv, a .jsonl, or, where the name has no ending, a BagIt bag. Returns
-    how many rows, or objects, that are. `environ` holds the credentials for a bucket.
+def export_archive(config: Config, file: Path, wanted: Wanted, environ: Mapping[str, str]) -> int:
+    """Write what the archive that `config` names holds to `file`: a .csv, a .jsonl, or, where the name has no ending, a
+    BagIt bag. Returns how many rows, or objects, that are. `environ` holds the credentials for a bucket.
 
     Raises:
         UsageError: it cannot be exported so.
         FatalError: the archive cannot be read, or `file` cannot be written.
     """
+    archive, environ = config.destination, with_way_out(environ, config.api)
     if wanted.run is not None:
         check_run_id(wanted.run)
     kind = file.suffix.lower()

@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from bulkfetch.app.look import look_at
 from bulkfetch.app.open_input import Input
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.app.run import archive
 from bulkfetch.config import Config
 from bulkfetch.durable import disk_errors
@@ -63,7 +64,7 @@ def plan_retry(config: Config, chosen: Chosen, *, environ: Mapping[str, str]) ->
     """
 
     async def plan() -> RetryPlan:
-        async with look_at(config.destination, environ) as (_, ledger):
+        async with look_at(config.destination, with_way_out(environ, config.api)) as (_, ledger):
             return await to_thread.run_sync(_count, ledger, chosen)
 
     return anyio.run(plan)
@@ -86,7 +87,7 @@ async def retry_archive(
     Raises:
         UsageError, FatalError: as `archive`; or the key template is not that of the run that failed.
     """
-    async with look_at(config.destination, environ) as (place, ledger):
+    async with look_at(config.destination, with_way_out(environ, config.api)) as (place, ledger):
         planned = await to_thread.run_sync(_count, ledger, chosen)
         if not planned.invoices:
             return None

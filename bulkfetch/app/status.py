@@ -8,8 +8,9 @@ import msgspec
 
 from bulkfetch.app.look import Place, glance_at
 from bulkfetch.app.open_archive import utc_now
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.app.run_history import PastRun, RunAtWork, RunHistory, read_runs
-from bulkfetch.config import Destination
+from bulkfetch.config import Config
 from bulkfetch.durable import disk_errors
 from bulkfetch.errors import ExitCode, FatalError, UsageError
 from bulkfetch.keys import STATE
@@ -66,8 +67,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     verification: Verification | None
 
 
-def archive_status(settings: Destination, *, source: str | None, environ: Mapping[str, str]) -> Status:
-    """The status of the archive that `settings` name; with `source`, of what that source is about.
+def archive_status(config: Config, *, source: str | None, environ: Mapping[str, str]) -> Status:
+    """The status of the archive that `config` names; with `source`, of what that source is about.
 
     Nothing of the archive is changed or locked. `environ` holds the credentials for a bucket.
 
@@ -75,7 +76,8 @@ def archive_status(settings: Destination, *, source: str | None, environ: Mappin
         UsageError: there is no archive, or it has never had a run of `source`.
         FatalError: it cannot be read, or a manifest is damaged.
     """
-    return anyio.run(glance_at, settings, environ, partial(_read, source=source))
+    environ = with_way_out(environ, config.api)
+    return anyio.run(glance_at, config.destination, environ, partial(_read, source=source))
 
 
 def _read(place: Place, ledger: LedgerIndex, *, source: str | None) -> Status:

@@ -17,6 +17,7 @@ from anyio import to_thread
 
 from bulkfetch.app.open_archive import open_store, utc_now
 from bulkfetch.app.open_for_reading import OpenedArchive, open_for_reading
+from bulkfetch.app.outside import with_way_out
 from bulkfetch.app.verify_findings import Finding, Findings, Kind
 from bulkfetch.app.verify_list import check_list
 from bulkfetch.app.verify_objects import Checker, Choice, Progress, is_key
@@ -74,7 +75,7 @@ def verify_archive(
         UsageError: there is no archive, or what is wanted cannot be.
         FatalError: the archive cannot be read.
     """
-    return anyio.run(_verify, config, wanted, environ, tell, progress, notify)
+    return anyio.run(_verify, config, wanted, with_way_out(environ, config.api), tell, progress, notify)
 
 
 async def _verify(

@@ -74,6 +74,7 @@ def command(
         delimiter=delimiter,
         encoding=encoding,
     )
-    number = export_archive(msgspec.structs.replace(config.destination, url=dest), file, wanted, os.environ)
+    archive = msgspec.structs.replace(config.destination, url=dest)
+    number = export_archive(msgspec.structs.replace(config, destination=archive), file, wanted, os.environ)
     click.echo(f"{number:,} {'rows' if file.suffix else 'objects'} in {file}", err=True)
     return ExitCode.COMPLETE

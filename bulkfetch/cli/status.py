@@ -24,11 +24,12 @@ def command(
     that is not mended; else 5 if the newest run stopped early; else 3 or 4 if something is unresolved, as after a run.
     """
     config = configuration(ctx, os.environ, config_file)
-    settings = msgspec.structs.replace(config.destination, url=dest or destination(config))
+    archive = msgspec.structs.replace(config.destination, url=dest or destination(config))
 
     from bulkfetch.app.status import archive_status
     from bulkfetch.cli.status_screen import print_status
 
-    status = archive_status(settings, source=source, environ=os.environ)
+    config = msgspec.structs.replace(config, destination=archive)
+    status = archive_status(config, source=source, environ=os.environ)
     print_status(status, to_json=as_json)
     return status.exit_code
