@@ -11,7 +11,7 @@ from bulkfetch.cli.token_refusal import token_refusal
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bulkfetch.cli.run:command", "Archive every invoice that SOURCE names."),
     "plan": ("bulkfetch.cli.plan:command", "Show what a run would do; calls nothing."),
-    "status": ("bulkfetch.cli.status:command", "Show how an archive is: the last run, what is missing, runs at work."),
+    "status": ("bulkfetch.cli.status:command", "Show the last run, what is missing and since when."),
     "retry": ("bulkfetch.cli.retry:command", "Try what is unresolved again, from the manifests alone."),
     "accept": ("bulkfetch.cli.accept:command", "Record that invoices will not come, or take that back."),
     "verify": ("bulkfetch.cli.verify:command", "Read an archive back: missing, damaged, extra, and the chain."),

@@ -10,6 +10,7 @@ MAX_RETRY_AFTER = 3600.0
 
 _CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
 
+_LONGEST = 1e9  # seconds; whatever is longer is as good as never
 _DELAY_SECONDS = re.compile(r"[0-9]+", re.ASCII)
 
 
@@ -22,7 +23,7 @@ def parse_retry_after(value: str | None, *, date: str | None, now: datetime) -> 
     if value is None:
         return None
     if _DELAY_SECONDS.fullmatch(value.strip()):
-        return float(value)
+        return min(float(value), _LONGEST)
     until = parse_http_date(value)
     if until is None:
         return None

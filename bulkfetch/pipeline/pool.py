@@ -299,6 +299,7 @@ class Pool:
             size = await self._fetcher.try_again(job, failed, committed, fresh=fresh)
         job.in_memory = size
         self._in_hand.passed_on(size)
+        self._canary.arrived()
 
     def _committed(self, job: Job, landed: Landed) -> None:
         """Take what the store says of the body that it was given."""

@@ -165,7 +165,7 @@ def test_a_signal_ends_the_wait_for_the_summary(seaweed, tmp_path, drain, signal
             portal.wrap_async_context_manager(s3_proxy(seaweed, NoSummaries)) as proxy,
             started(*args, **environ | {"AWS_ENDPOINT_URL": proxy.endpoint}) as process,
         ):
-            until(lambda: any(path.endswith(".json") for _, path in proxy.seen), process)
+            until(lambda: any(path.endswith(".json") and "/manifests/" in path for _, path in proxy.seen), process)
             for _ in range(signals):
                 process.send_signal(signal.SIGINT)
                 time.sleep(0.3)

@@ -41,4 +41,5 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
                 )
             peaks.append(peak("run", source, "--to", dest, "--api-url", served.api_url, "-q"))
             assert summary(dest).counts.read == lines
-    assert peaks[1] - peaks[0] < 6 * MIB
+    # The ledger keeps up to 16 MiB of its pages in memory.
+    assert peaks[1] - peaks[0] < 12 * MIB

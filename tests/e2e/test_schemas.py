@@ -62,7 +62,7 @@ def test_what_runs_into_a_directory_say(tmp_path):
     """Rows of every outcome, every event of the log, and the summaries of runs that are complete, finished, or
     neither."""
     dest, source = tmp_path / "archive", tmp_path / "ids.csv"
-    with sandbox(invoices=30, drafts=0.1, faults={"errors": 0.1}, rate_limit=10.0, seed=3) as served:
+    with sandbox(invoices=30, drafts=0.1, faults={"errors": 0.1}, rate_limit=3.0, seed=3) as served:
         ids = ids_of(served)
         rows = [f"{each};{number};20{number % 3}" for number, each in enumerate([*ids, ids[0], "a/b", "unknown"])]
         source.write_text("\n".join(["id;number;year", *rows]))
@@ -104,7 +104,7 @@ def test_what_a_run_into_a_bucket_says(seaweed, tmp_path):
         assert row["e_tag"]
     for event in lines(done.stderr):
         assert_told_exactly("log-event", event)
-    (summary,) = [key for key in seaweed.keys(bucket) if key.endswith(".json")]
+    (summary,) = [key for key in seaweed.keys(bucket) if key.endswith(".json") and "/manifests/" in key]
     assert_told_exactly("summary", json.loads(content(seaweed, bucket, summary.removeprefix(f"{PREFIX}/"))))
 
 

@@ -14,6 +14,8 @@ from bulkfetch.sources.files.damage import Damage
 from bulkfetch.sources.files.lines import LINE_CAP, rejected, unreadable
 from bulkfetch.text import printable
 
+_EMPTY = frozenset({"", '""'})
+
 
 class TableParser:
     """A row may span lines where a field is quoted; it counts under its first line. Blank lines are skipped, and space
@@ -115,12 +117,12 @@ class TableParser:
 
     def _no_row(self, header: Header, cells: Sequence[str], line: bytes) -> str:
         """What a line is that is no row; "" for a row."""
-        if not any(cell.strip() for cell in cells):
+        if all(cell.strip() in _EMPTY for cell in cells):
             return "ghost" if len(cells) > 1 else "blank"
         text = line.decode("utf-8", "replace")
         if header.repeated_by(cells) or named_delimiter(text):
             return "header"
-        if line.startswith(b"#") and (header.id_at == 0 or len(cells) == 1):
+        if line.lstrip(b" \t").startswith(b"#") and (header.id_at == 0 or len(cells) == 1):
             return "comment"
         return "ghost" if is_ruler(text) and len(header.names) > 1 and (len(cells) == 1 or all(cells[1:-1])) else ""
 

@@ -20,7 +20,7 @@ DATE = "Sun, 01 Mar 2026 10:00:00 GMT"
         ("120", 120.0),
         (" 7\t", 7.0),
         ("999999999", 999999999.0),
-        ("99999999999999", 99999999999999.0),
+        ("99999999999999", 1e9),
         ("-5", None),
         ("+5", None),
         ("1.5", None),
@@ -90,4 +90,4 @@ def test_retry_after_never_raises(value, date):
     seconds = parse_retry_after(value, date=date, now=NOW)
     assert seconds is None or seconds >= 0
     if seconds is not None and value.strip().isdigit():
-        assert seconds == int(value)
+        assert seconds == min(int(value), 1e9)
