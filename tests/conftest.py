@@ -26,7 +26,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 # Examples share the cores with other tests: Hypothesis's own 0.2 seconds each would be a matter of luck.
-settings.register_profile("shared cores", deadline=timedelta(seconds=5))
+# The same examples in every run, so that a change is judged by itself. `--hypothesis-profile explore` draws new ones.
+settings.register_profile("shared cores", deadline=timedelta(seconds=5), derandomize=True)
+settings.register_profile("explore", deadline=timedelta(seconds=5))
 settings.load_profile("shared cores")
 
 
