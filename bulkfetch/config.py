@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, inspect
@@ -356,6 +357,11 @@ def _check_together(config: Config, given: Mapping[str, _Given]) -> None:
     Raises:
         UsageError: two values contradict each other.
     """
+    try:
+        urlsplit(config.api.url).port  # noqa: B018 - asking is the test
+    except ValueError:
+        item = given.get("api.url")
+        raise UsageError(f"{item.place if item else 'api.url'} must be a URL with a port of 65535 or less") from None
     if config.api.token_file and config.api.token_command:
         places = f"{given['api.token_file'].place} and {given['api.token_command'].place}"
         raise UsageError(f"{places} exclude each other: a token has one source")

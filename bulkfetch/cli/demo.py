@@ -75,5 +75,4 @@ def _next_steps(archive: Path, ids: Path) -> str:
         ("bulkfetch sandbox --help", "rehearse your own backfill"),
         ("bulkfetch run --help", "the real thing"),
     ]
-    width = max(len(command) for command, _ in steps)
-    return "\n".join(["", "Next:", *(f"  {command:<{width}}  # {what}" for command, what in steps)])
+    return "\n".join(["", "Next:", *(f"  # {what}\n  {command}" for command, what in steps)])

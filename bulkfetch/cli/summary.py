@@ -139,5 +139,9 @@ def _advice(summary: Summary) -> str:
             return "see that the input is whole, then run the same command again"
         case ExitCode.FAILED:
             return "the manifest has the reason of each row; mend it, then run the same command again"
+        case ExitCode.USAGE:
+            return "correct this, then run the command again"
+        case _ if summary.stopped_by is not None and summary.exit_code == ExitCode.STOPPED:
+            return "once that is mended or over, run the same command again: it goes on from here"
         case _:
             return "run the same command again: it goes on from here"

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 MOST_ASKED = 100
 """Requests after which a connection is closed: each invoice asked for over it is remembered as long as it is kept."""
 
-SHORTEST_LOOK, LONGEST_LOOK = 0.1, 2.0
-"""Seconds for which a connection is looked at before it is closed. In between, twice the longest wait for an answer:
-where answers are off by one, that of the last request is still to come."""
+SHORTEST_LOOK, LONGEST_LOOK = 0.25, 30.0
+"""Seconds for which a connection is looked at before it is closed. In between, somewhat longer than its host has ever
+needed for an answer: where answers are off by one, that of the last request is still to come, and the wrong one that
+came before it may have come at once."""
+
+_LONGER = 1.25
 
 _REQUEST_TIMEOUT = 408
 
@@ -45,7 +48,6 @@ class Watched(ResponseHandler):
         super().__init__(loop)
         self.asked: list[str] = []
         self.key: ConnectionKey | None = None
-        self.patience = SHORTEST_LOOK
         self._watch = watch
         self._requests = 0
         self._asking: Asking | None = None
@@ -107,8 +109,7 @@ class Watched(ResponseHandler):
             self._judge()
             return
         if self._asked_at:
-            waited = self._loop.time() - self._asked_at
-            self.patience = min(LONGEST_LOOK, max(self.patience, 2 * waited))
+            self._watch.waited(self.key, self._loop.time() - self._asked_at)
             self._asked_at = 0.0
         super().data_received(data)
         if self._resting and (self._buffer or self._exception is not None):
@@ -173,6 +174,7 @@ class WatchingConnector(aiohttp.TCPConnector):
         self._doubted: set[ConnectionKey] = set()
         self._looked_at: dict[Watched, asyncio.TimerHandle] = {}
         self._all_closed = asyncio.Event()
+        self._longest_wait: dict[ConnectionKey | None, float] = {}
 
     async def connect(
         self,
@@ -192,7 +194,7 @@ class WatchingConnector(aiohttp.TCPConnector):
         try:
             if key in self._doubted or (asking is not None and asking.alone):
                 # Whoever answers before being asked does so about a round trip after the connection is made.
-                await asyncio.sleep(max(SHORTEST_LOOK / 2, 2 * (self._loop.time() - began)))
+                await asyncio.sleep(max(SHORTEST_LOOK / 4, 2 * (self._loop.time() - began)))
             if not watched.begin(key, asking):
                 raise aiohttp.ClientOSError(None, "an answer came before anything was asked")
         except BaseException:
@@ -212,6 +214,11 @@ class WatchingConnector(aiohttp.TCPConnector):
         if client_error is aiohttp.ClientProxyConnectionError and isinstance(made[1], Watched):
             made[1].open_tunnel()
         return made
+
+    def waited(self, host: "ConnectionKey | None", seconds: float) -> None:
+        """An answer of `host` was waited for so long."""
+        if seconds > self._longest_wait.get(host, 0.0):
+            self._longest_wait[host] = seconds
 
     async def last_look(self) -> None:
         """Close all kept connections, and return when what still came over them is known."""
@@ -279,7 +286,9 @@ class WatchingConnector(aiohttp.TCPConnector):
             return
         if len(self._looked_at) >= self._limit > 0:
             next(iter(self._looked_at)).end()
-        self._looked_at[watched] = self._loop.call_later(watched.patience, watched.end)
+        longest = _LONGER * self._longest_wait.get(watched.key, 0.0)
+        seconds = min(LONGEST_LOOK, max(SHORTEST_LOOK, longest))
+        self._looked_at[watched] = self._loop.call_later(seconds, watched.end)
 
     def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
         for watched in list(self._looked_at):

@@ -32,6 +32,8 @@ UNANSWERED_REFUSALS = 8
 CONTROLS = 3
 """So many invoices that were answered before are asked for once more before an answer stops the run."""
 
+_GLANCE = 0.05
+
 Ask = Callable[[str], Awaitable[bool]]
 """Asks the origin for an invoice, past the gate; whether it was answered."""
 
@@ -210,7 +212,9 @@ class Gate:
 
     async def is_alone(self, ask: Ask) -> bool:
         """Whether an invoice that was answered a moment ago is answered again: then what another one met is its own
-        affair. False where nothing was answered yet."""
+        affair. Where nothing was answered yet, what is under way is waited for. False if nothing of it is answered."""
+        while not self._refusals.controls and self._window.in_flight and self._given_up is None:  # noqa: ASYNC110
+            await anyio.sleep(_GLANCE)  # only the head of the queue is told of changes
         for invoice in self._refusals.controls[-CONTROLS:]:
             await self._until_open()
             start = self._pace.reserve(self._time())

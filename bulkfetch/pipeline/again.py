@@ -1,6 +1,7 @@
 """Where an invoice goes that failed and is to be tried again: to wait for its time, or for the second pass."""
 
 from bulkfetch.errors import Deferred, InvoiceError, TransientError
+from bulkfetch.net.headers import MAX_RETRY_AFTER
 from bulkfetch.pipeline.in_hand import InHand
 from bulkfetch.pipeline.job import Job
 from bulkfetch.pipeline.not_ready import WaitingRoom
@@ -19,8 +20,11 @@ class Again:
 
     async def last_word(self, job: Job, error: TransientError) -> InvoiceError | None:
         """The error for the row of `job`, which failed with `error`; None if it is kept here for another try."""
-        if isinstance(error, Deferred) and await self._waiting.wait(job, error):
-            return None
+        if isinstance(error, Deferred):
+            if (error.retry_after or 0.0) > MAX_RETRY_AFTER:
+                return error  # no run waits for so long
+            if await self._waiting.wait(job, error):
+                return None
         judged = await self._refusals.judge(job, error)
         if judged is error and error.second_pass and not job.final and await self._second_pass.put_off(job):
             self._in_hand.ended()

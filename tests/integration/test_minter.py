@@ -460,6 +460,19 @@ async def test_what_one_invoice_meets_fails_that_one_alone(answer):
 
 
 @pytest.mark.parametrize("answer", LONE.values(), ids=LONE)
+async def test_the_first_of_a_list_may_be_the_one_that_meets_it_alone(answer):
+    """Where nothing was answered yet, what is under way is waited for."""
+    async with fault_server() as api, minting(api.url) as minter, anyio.create_task_group() as tasks:
+        api.on("/", [0.3, GRANTED], GRANTED)
+        api.on("/invoices/BAD", answer)
+        tasks.start_soon(minter.mint, "GOOD")
+        await anyio.sleep(0.1)
+        with pytest.raises(InvoiceError):
+            await minter.mint("BAD")
+        assert api.requests[-1].target.split("/")[2] == "GOOD"
+
+
+@pytest.mark.parametrize("answer", LONE.values(), ids=LONE)
 async def test_what_all_meet_stops_the_run(answer):
     """Where nothing was answered yet, or the control meets it as well, nobody is charged."""
     async with fault_server() as api, minting(api.url) as minter:

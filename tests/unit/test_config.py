@@ -187,6 +187,7 @@ def test_api_urls_that_are_taken(url):
 @pytest.mark.parametrize(
     "url",
     [
+        "https://x:65536/",
         "", "coreapi.io", "ftp://x", "https://", "https:///v1", "https://user:eyJCANARY@x/", "https://x?a=b", "https://x/#f",
         "https://x:port/", "https://x y/", "https://x/\n", "https://good\\@evil/", "https://x/a?", " https://x",
     ],
