@@ -30,8 +30,8 @@ OWN, OTHER, THIRD = b"its own", b"another's", b"a third"
 class Hosts:
     """Both origins: the downloads bring what is given, in turn, the last one again and again."""
 
-    def __init__(self, *brings, doubts=None):
-        self._brings, self._doubts = list(brings), doubts
+    def __init__(self, *brings):
+        self._brings = list(brings)
 
     async def mint(self, invoice_id, *, fresh=True):
         return Link(invoice_id, 0.0, 600, invoice_id, fresh)
@@ -40,8 +40,6 @@ class Hosts:
         brings = self._brings.pop(0) if len(self._brings) > 1 else self._brings[0]
         if isinstance(brings, Exception):
             raise brings
-        if brings is OTHER and self._doubts is not None:
-            self._doubts.add({link.invoice_id})
         return GivenBody(brings)
 
 
@@ -57,9 +55,8 @@ def sha256(data):
 
 
 @asynccontextmanager
-async def checked(root, *brings, stored=OTHER, kind=LocalStore, unsound=False):
-    """What a recheck of one invoice leaves, after it was stored with the bytes `stored`, or else has failed. `unsound`
-    says that whenever `OTHER` comes, more than was asked for comes over its connection."""
+async def checked(root, *brings, stored=OTHER, kind=LocalStore):
+    """What a recheck of one invoice leaves, after it was stored with the bytes `stored`, or else has failed."""
     async with ManifestWriter.open(root, clock=clock) as manifest, kind.open(root, manifest.run) as store:
         if stored is not None:
             landed = await put(store, "INV-1.pdf", GivenBody(stored))
@@ -67,8 +64,7 @@ async def checked(root, *brings, stored=OTHER, kind=LocalStore, unsound=False):
         else:
             first = row("INV-1", Outcome.FAILED, reason=Reason.INVALID_REQUEST, key="INV-1.pdf", line=7)
         await manifest.append([row("INV-0"), first])
-        tally, doubts = Tally(), Doubts()
-        hosts = Hosts(*brings, doubts=doubts if unsound else None)
+        tally, doubts, hosts = Tally(), Doubts(), Hosts(*brings)
         tally.add([row("INV-0"), first])
         doubts.add({"INV-1", "INV-9"})
         policy = RetryPolicy(attempts=2, wait_initial=1e-4, wait_max=1e-4, timeout=0)
@@ -101,12 +97,6 @@ async def test_the_same_bytes_again_change_nothing(tmp_path):
         async with checked(tmp_path / str(number), *brings) as (found, tally):
             assert (found.outcome, found.corrects) == ("stored", row("x").corrects)
             assert (tally.corrected, aside(tmp_path / str(number))) == (0, [])
-
-
-async def test_a_download_that_brings_new_doubts_counts_for_nothing(tmp_path):
-    """The wrong document comes again, and its connection shows once more that it is not to be trusted."""
-    async with checked(tmp_path, OTHER, OTHER, OWN, unsound=True) as (found, _):
-        assert (found.outcome, found.sha256) == ("stored", sha256(OWN))
 
 
 async def test_two_others_that_are_equal_win(tmp_path):
