@@ -1,6 +1,5 @@
 """The invoices whose answers cannot be trusted, because of what else came over their connection."""
 
-from collections import Counter
 from collections.abc import Callable, Collection
 
 
@@ -8,17 +7,15 @@ class Doubts:
     """IDs of invoices that were asked for over a connection which carried an answer that nobody had asked for: whose
     answer theirs was, is not known.
 
-    Mutable: `ids`, and `raised`, how often each was doubted. `told` hears of each change of `ids`, on the event loop.
+    Mutable: `ids`. `told` hears of each change of them, on the event loop.
     """
 
     def __init__(self, told: Callable[[Collection[str]], None] | None = None) -> None:
         self.ids: set[str] = set()
-        self.raised: Counter[str] = Counter()
         self.told = told
 
     def add(self, ids: Collection[str]) -> None:
         """Doubt the answers about `ids`."""
-        self.raised.update(ids)
         if not self.ids.issuperset(ids):
             self.ids.update(ids)
             self._tell()

@@ -25,9 +25,6 @@ from bulkfetch.text import printable
 MOST_DOUBTS = 10_000
 """How many invoices may be in doubt before they are cleared up; each look for their rows reads the run's manifest."""
 
-MOST_UNSOUND = 10
-"""How many downloads of one invoice may come over connections that carried something else as well."""
-
 WATCH_SECONDS = 60.0
 """How often doubts are cleared up while a queue goes on."""
 
@@ -155,17 +152,8 @@ class Recheck:
 
     async def _agreed(self, job: Job, seen: list[str]) -> str | None:
         """The SHA-256 that two downloads have, those in `seen` included; None if the first three all differ."""
-        unsound = 0
         while True:
-            doubted = self._doubts.raised[job.delivery.invoice_id]
             sha256 = await self._fetcher.digest(job)
-            await self._last_look()
-            if self._doubts.raised[job.delivery.invoice_id] > doubted:
-                # Its own connection shows that this answer is not sound either: it counts for nothing.
-                unsound += 1
-                if unsound > MOST_UNSOUND:
-                    return None
-                continue
             if sha256 in seen:
                 return sha256
             seen.append(sha256)
