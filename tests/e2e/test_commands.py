@@ -23,6 +23,7 @@ def test_what_the_demo_says_next_can_be_typed(tmp_path):
     """The lines that the demo ends with work in the directory where they were printed, whatever its flags were."""
     done = bulkfetch("demo", "--dir", "it's a demo", "--invoices", 5, token=None, cwd=tmp_path)
     typed = [shlex.split(line, comments=True) for line in done.stderr.split("Next:")[1].splitlines() if line]
+    typed = [words for words in typed if words]
     (plan,) = [words[1:] for words in typed if words[1] == "plan"]
     planned = bulkfetch(*plan, "--json", token=None, cwd=tmp_path)
     assert planned.returncode == 0, planned.stderr

@@ -14,6 +14,11 @@ from bulkfetch.sources.files.damage import Damage
 from bulkfetch.sources.files.lines import LINE_CAP, rejected, unreadable
 from bulkfetch.text import printable
 
+MIXED_ENDS = (
+    "a carriage return within the row, which may be the end of one: the table has line ends of two kinds; save it with "
+    "one kind"
+)
+
 _EMPTY = frozenset({"", '""'})
 
 
@@ -95,7 +100,10 @@ class TableParser:
         except UnicodeDecodeError as error:
             cells = line.decode("utf-8", "surrogateescape").rstrip("\r").split(header.delimiter)
             return self._damaged(header, cells, line, number, lines, error)
-        return self._row(header, text.rstrip("\r").split(header.delimiter), line, number)
+        text = text.rstrip("\r")
+        if "\r" in text:
+            return rejected(line, Reason.INVALID_ROW, MIXED_ENDS, number)
+        return self._row(header, text.split(header.delimiter), line, number)
 
     def _quoted(self, header: Header, cells: list[str], feed: Feed, number: int) -> InputRow | None:
         line, at = feed.lines[feed.start], number + feed.start

@@ -200,3 +200,13 @@ def test_numbers_keep_their_digits():
     assert row.fields == {
         "a": "1e15", "b": "20240001.0", "c": "1.10", "d": "1e999", "e": "12345678901234567890123",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "data", [b"id;n\nA-1;1\rA-2;2\rA-3;3\n", b"id;n\r\nR-1;a\rR-2;b\nR-3;c\r\n", b"id;n\nA-1;1\nid;n\rR-1;a\rR-2;b\r"]
+)
+def test_rows_that_line_ends_of_two_kinds_run_together_are_not_swallowed(data):
+    """Whatever stands behind the carriage return may be an invoice: the whole is rejected, with the fix."""
+    read = Read("csv", data)
+    assert [message for _, message in read.rejected if "line ends of two kinds" in message]
+    assert not {"A-2", "R-2", "id"} & set(read.ids)
