@@ -5,9 +5,9 @@ the chain and everything else read that copy. The bucket is the truth; the copy 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -124,9 +124,9 @@ class Mirror:
                     run.manifest.unlink()
                 if run.summary and run.id not in layout.summaries:
                     run.summary.unlink()
-            self._pull_rows(
-                [(run, part) for run, parts in self._all_parts(layout) for part in self._unread(run, parts)]
-            )
+            # Closed here, also after an error: later the threads behind it would be waited for wherever that happens.
+            with closing(self._all_parts(layout)) as found:
+                self._pull_rows([(run, part) for run, parts in found for part in self._unread(run, parts)])
             self._pull_summaries(layout)
 
     def holds_foreign(self) -> bool:
@@ -190,7 +190,7 @@ class Mirror:
             self._failure = str(error)
             raise
 
-    def _all_parts(self, layout: Layout) -> Iterator[tuple[str, Sequence[Part]]]:
+    def _all_parts(self, layout: Layout) -> Generator[tuple[str, Sequence[Part]], None, None]:
         """The runs, each with all its parts, in no order."""
         growing = layout.growing()
         for run in layout.runs - growing:
